@@ -1,0 +1,47 @@
+# Set up, try, test and measure Helm Sentry. `make help` lists the targets.
+PYTHON ?= /usr/bin/python3
+VENV := .venv
+BIN := $(VENV)/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test lint bench-quick clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## install what is missing: Debian packages, a virtual environment, the package
+
+# The environment sees Debian's packages, because BCC is one of them (PyPI's `bcc` is something else).
+$(STAMP): pyproject.toml
+	@if command -v apt-get >/dev/null && ! dpkg -s python3-venv python3-bpfcc gcc libc6-dev >/dev/null 2>&1; then \
+	  $(SUDO) apt-get update -q && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
+	    python3-venv python3-bpfcc gcc libc6-dev; fi
+	$(PYTHON) -m venv --system-site-packages $(VENV)
+	$(BIN)/pip install -q --upgrade-strategy only-if-needed -e '.[test]'
+	@touch $@
+
+demo: setup ## run the bundled agent under a policy and verify its receipts
+	$(BIN)/helm-sentry demo
+
+test: setup test-programs lint ## run every test
+	$(BIN)/python -m pytest -q
+
+.PHONY: test-programs
+# Programs that the tests run under the supervisor; a machine that has them already installs nothing.
+test-programs:
+	@missing=""; for p in git nodejs make tar gzip findutils grep sed procps strace; do \
+	  dpkg -s $$p >/dev/null 2>&1 || command -v $${p%js} >/dev/null || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then $(SUDO) apt-get update -q && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; fi
+
+lint: setup ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench-quick: setup ## added cost per open and start-up time, side by side with native runs
+	$(BIN)/python benchmarks/quick.py
+
+clean: ## remove what setup and test made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

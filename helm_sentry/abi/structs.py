@@ -1,0 +1,63 @@
+"""Kernel structures as `struct.Struct` formats, named as the kernel names them.
+
+A test compiles each layout against the installed headers.
+"""
+
+from struct import Struct
+
+IOVEC = Struct("=QQ")
+"""<linux/uio.h>: base, length."""
+
+OPEN_HOW = Struct("=QQQ")
+"""<linux/openat2.h>: flags, mode, resolve."""
+
+SECCOMP_NOTIF = Struct("=QIIiIQ6Q")
+"""<linux/seccomp.h>: id, pid, flags, then seccomp_data: nr, arch, instruction_pointer, args[6]."""
+
+SECCOMP_NOTIF_RESP = Struct("=QqiI")
+"""<linux/seccomp.h>: id, val, error, flags."""
+
+SECCOMP_NOTIF_ADDFD = Struct("=QIIII")
+"""<linux/seccomp.h>: id, flags, srcfd, newfd, newfd_flags."""
+
+SOCK_FILTER = Struct("=HBBI")
+"""<linux/filter.h>: code, jt, jf, k."""
+
+SOCK_FPROG = Struct("@HP")
+"""<linux/filter.h>: len, filter."""
+
+LANDLOCK_RULESET_ATTR = Struct("=QQQ")
+"""<linux/landlock.h>: handled_access_fs, handled_access_net (ABI 4), scoped (ABI 6)."""
+
+LANDLOCK_PATH_BENEATH_ATTR = Struct("=Qi")
+"""<linux/landlock.h>: allowed_access, parent_fd; packed."""
+
+CAP_HEADER = Struct("=Ii")
+"""<linux/capability.h>: version, pid."""
+
+CAP_DATA = Struct("=6I")
+"""<linux/capability.h>: two times effective, permitted, inheritable."""
+
+TIMESPEC_PAIR = Struct("=4q")
+"""Two `struct timespec` (or `struct timeval`, on 64-bit): seconds and fraction, twice."""
+
+UTIMBUF = Struct("=qq")
+"""<linux/utime.h>: actime, modtime."""
+
+MSGHDR = Struct("=QI4xQQQQi4x")
+"""<linux/socket.h> user_msghdr: name, namelen, iov, iovlen, control, controllen, flags."""
+
+MMSGHDR_SIZE = MSGHDR.size + 8
+"""<linux/socket.h>: a msghdr, msg_len and padding."""
+
+CMSGHDR = Struct("=Qii")
+"""<linux/socket.h>: len, level, type."""
+
+SIGNALFD_SIGINFO = Struct("=Iii116x")
+"""<linux/signalfd.h>: signo, errno, code; 128 bytes in all."""
+
+STAT_SIZES = {"x86_64": 144, "aarch64": 128}
+"""sizeof(struct stat) as newfstatat fills it."""
+
+STATX_SIZE = 256
+STATFS_SIZE = 120

@@ -1,0 +1,143 @@
+"""Canonical JSON: one value, one sequence of bytes.
+
+RFC 8785 restricted so that a C encoder can produce it: member names are ASCII (sorting by byte is then
+sorting by UTF-16 unit), numbers are integers below 2**53 in magnitude (no float to print in two ways) and
+strings are Unicode without surrogates. Everything that is hashed or signed goes through this module.
+
+    dumps(value)    checks the whole value; for everything that is signed or verified
+    encode(fields)  checks what the encoder checks for free; for records, which are built from known types
+"""
+
+import json
+import re
+from typing import NoReturn, TypeAlias
+
+import orjson
+
+Json: TypeAlias = "str | int | bool | list[Json] | dict[str, Json] | None"
+Fields: TypeAlias = dict[str, Json]
+
+MAX_DEPTH = 64
+"""Containers within containers; more is refused, so that no input can exhaust the stack."""
+
+# PASSTHROUGH turns leniency off: a subclass of str, a dataclass or a date is an error, not a guess.
+_OPTIONS = (
+    orjson.OPT_SORT_KEYS
+    | orjson.OPT_STRICT_INTEGER
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+)
+_SCALARS = frozenset({str, int, bool, type(None)})
+_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
+
+
+def encode(fields: Fields) -> bytes:
+    """Return the canonical bytes of an object whose members are known to be ASCII-named and free of floats.
+
+    Raises:
+        ValueError: a string holds a surrogate, an integer is too large, or a type is not JSON's.
+    """
+    try:
+        return orjson.dumps(fields, option=_OPTIONS)
+    except TypeError as error:
+        raise ValueError(f"no canonical form: {error}") from error
+
+
+def dumps(value: Json) -> bytes:
+    """Return the canonical bytes of a value after checking all of it.
+
+    Raises:
+        ValueError: the value has no canonical form.
+    """
+    _check(value, 0)
+    try:
+        return orjson.dumps(value, option=_OPTIONS)
+    except TypeError as error:
+        raise ValueError(f"no canonical form: {error}") from error
+
+
+def loads(data: bytes, *, canonical: bool = False) -> Json:
+    """Return the value that JSON text stands for, refusing text that readers could understand differently.
+
+    Args:
+        data: UTF-8 text of one JSON value.
+        canonical: accept only the bytes that `dumps` would give for the same value.
+
+    Raises:
+        ValueError: not JSON, a repeated member, a float, or another value without a canonical form.
+    """
+    if canonical:
+        # The decoder lets repeated members and white space through; the bytes it came from then differ.
+        value: Json = orjson.loads(data)
+        if dumps(value) != data:
+            raise ValueError("not canonical JSON")
+        return value
+    value = _read(data)
+    dumps(value)
+    return value
+
+
+def escape(text: str | bytes) -> str:
+    """Return a path or argument as text: a byte that is not UTF-8 becomes `%XX`, a literal `%` becomes `%25`.
+
+    Different byte strings give different texts, and UTF-8 without `%` is left as it is. A `str` is taken as
+    `os.fsdecode` gives it.
+
+    Raises:
+        ValueError: a surrogate that does not stand for a byte.
+    """
+    if isinstance(text, str):
+        if text.isascii() and "%" not in text:
+            return text
+        text = text.encode("utf-8", "surrogateescape")
+    unicode = text.replace(b"%", b"%25").decode("utf-8", "surrogateescape")
+    return _ESCAPED_BYTE.sub(lambda match: f"%{ord(match[0]) - 0xDC00:02X}", unicode)
+
+
+def _check(value: object, depth: int) -> None:
+    if type(value) in _SCALARS:
+        return
+    if depth >= MAX_DEPTH:
+        raise ValueError(f"no canonical form: more than {MAX_DEPTH} levels deep")
+    if type(value) is dict:
+        _check_names(value)
+        children = list(value.values())
+    elif type(value) is list:
+        children = value
+    else:
+        raise ValueError(f"no canonical form for {type(value).__name__}")
+    # Scalars, the bulk of every record, are passed over in C; Python walks containers only.
+    if not _SCALARS.issuperset(map(type, children)):
+        for child in children:
+            if type(child) not in _SCALARS:
+                _check(child, depth + 1)
+
+
+def _check_names(members: dict[str, object]) -> None:
+    if set(map(type, members)) - {str}:
+        raise ValueError("no canonical form: a member name that is not text")
+    if not "".join(members).isascii():
+        raise ValueError("no canonical form: a member name outside ASCII")
+
+
+def _read(data: bytes) -> Json:
+    try:
+        value: Json = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_members, parse_float=_no_float, parse_constant=_no_float
+        )
+    except RecursionError:
+        raise ValueError("no canonical form: too many levels deep") from None
+    return value
+
+
+def _members(pairs: list[tuple[str, Json]]) -> Fields:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"member `{next(name for name in names if names.count(name) > 1)}` is given twice")
+    return members
+
+
+def _no_float(text: str) -> NoReturn:
+    raise ValueError(f"`{text}` is not an integer")

@@ -1,0 +1,134 @@
+"""The audit log of a running run: append-only, chained, one `write(2)` a record.
+
+    openat(dir, "audit.jsonl", O_WRONLY|O_APPEND|O_CREAT|O_EXCL|O_NOFOLLOW|O_CLOEXEC, 0600); fsync(dir)
+    write(log, line)         once per record, before the agent resumes: a killed supervisor loses nothing
+    fdatasync(log)           at `sync`, so that a crashed kernel loses nothing before it
+
+After a write that failed or fell short nobody can know what the file holds, so the log takes nothing more.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from helm_sentry.audit.canonical import Fields
+from helm_sentry.audit.record import FIRST_PREV, Totals, link
+from helm_sentry.decision import Verdict
+from helm_sentry.errors import AuditError
+
+LOG_NAME = "audit.jsonl"
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class AuditLog:
+    """The log of one run, shared by all threads of the supervisor.
+
+    Args:
+        directory: the run directory, as a path or a descriptor that stays the caller's.
+        run_id: names the run in errors.
+        clock: nanoseconds since the epoch.
+    """
+
+    def __init__(self, directory: int | str, run_id: str, clock: Callable[[], int] = time.time_ns) -> None:
+        self._run_id, self._clock = run_id, clock
+        self._lock = threading.Lock()
+        self._failure = ""
+        self._count, self._size, self._head = 0, 0, FIRST_PREV
+        self._counts = {str(verdict): 0 for verdict in Verdict}
+        try:
+            self._file = _create(directory)
+        except OSError as error:
+            raise AuditError(f"the audit log of run `{run_id}` cannot be created: {error}") from error
+
+    def append(self, fields: Fields) -> int:
+        """Write one record and return its sequence number.
+
+        `fields` is completed in place with `seq`, `time`, `prev` and `hash`.
+
+        Raises:
+            AuditError: the record was not written. If it has no canonical form the log can still take others;
+                after a failed write it takes none.
+        """
+        with self._lock:
+            if self._failure:
+                raise AuditError(self._failure)
+            fields["seq"] = sequence = self._count
+            fields["time"] = self._clock() // 1000
+            fields["prev"] = self._head
+            try:
+                line = link(fields)
+            except ValueError as error:
+                raise AuditError(f"a record of run `{self._run_id}` cannot be written: {error}") from error
+            self._write(line)
+            self._head = fields["hash"]  # type: ignore[assignment]  # link() put text there
+            self._count = sequence + 1
+            self._size += len(line)
+            if (verdict := fields.get("verdict")) is not None:
+                self._counts[verdict] += 1  # type: ignore[index]  # decisions are built from a Verdict
+            return sequence
+
+    def sync(self) -> None:
+        """Return when everything appended is on the disk.
+
+        Raises:
+            AuditError: it cannot be known to be there; the log takes nothing more.
+        """
+        try:
+            os.fdatasync(self._file)
+        except OSError as error:
+            # A second fdatasync may report success for pages the kernel has already dropped.
+            raise self._dead(str(error)) from error
+
+    def close(self) -> None:
+        """Take no more records and give the descriptor back."""
+        with self._lock:
+            if self._file >= 0:
+                os.close(self._file)
+            self._file = -1
+            self._failure = self._failure or f"the audit log of run `{self._run_id}` is closed"
+
+    @property
+    def count(self) -> int:
+        """Number of records written."""
+        return self._count
+
+    @property
+    def head(self) -> str:
+        """Hash of the last record."""
+        return self._head
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of decisions by verdict."""
+        return dict(self._counts)
+
+    @property
+    def totals(self) -> Totals:
+        """All of the above and the size, as they were at one moment."""
+        with self._lock:
+            return Totals(records=self._count, counts=dict(self._counts), head=self._head, size=self._size)
+
+    def _write(self, line: bytes) -> None:
+        try:
+            written = os.write(self._file, line)
+        except OSError as error:
+            raise self._dead(str(error)) from error
+        if written != len(line):
+            raise self._dead(f"only {written} of {len(line)} bytes were written; is the disk full?")
+
+    def _dead(self, why: str) -> AuditError:
+        self._failure = f"the audit log of run `{self._run_id}` cannot be written: {why}"
+        return AuditError(self._failure)
+
+
+def _create(directory: int | str) -> int:
+    if isinstance(directory, str):
+        opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return _create(opened)
+        finally:
+            os.close(opened)
+    file = os.open(LOG_NAME, _FLAGS, 0o600, dir_fd=directory)
+    os.fsync(directory)
+    return file

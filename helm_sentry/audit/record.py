@@ -1,0 +1,244 @@
+"""Records: the lines of an audit log, how they are built, chained and read back. Pure.
+
+A record is a JSON object. Builders give its own members; the log adds `seq`, `time` (microseconds since the
+epoch), `prev` (hash of the record before, 64 zeros for the first) and `hash`: SHA-256, in hex, over the
+canonical bytes of the whole record with `"hash":""`.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from helm_sentry.audit.canonical import Fields, Json, encode, escape, loads
+from helm_sentry.decision import Decision, Reason, Verdict
+from helm_sentry.operation import Operation
+
+ActionName: TypeAlias = Literal["fd", "value", "errno", "continue", "kill", "none"]
+"""How a syscall was answered: a descriptor, a number, an error, let through, process killed, not at all."""
+
+FIRST_PREV = "0" * 64
+TYPES = frozenset({"start", "decision", "outcome", "exec", "notice", "end"})
+MAX_LINE = 1 << 25
+"""Bytes in one line at most, so that a reader of a hostile log needs bounded memory."""
+
+# A quotation mark inside a JSON string is always written \", so these bytes can only be a member.
+_NO_HASH = b'"hash":""'
+# Copying a fresh hash object costs half of looking one up by name.
+_SHA256 = hashlib.sha256()
+_VERDICTS = frozenset(str(verdict) for verdict in Verdict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """What a log amounts to so far.
+
+    Attributes:
+        records: number of records.
+        counts: number of decisions by verdict.
+        head: hash of the last record.
+        size: length of the log in bytes.
+    """
+
+    records: int
+    counts: Mapping[str, int]
+    head: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A decision as it is read back from a log. Paths and arguments are escaped text.
+
+    Attributes:
+        seq: position in the log, from 0.
+        time: microseconds since the epoch.
+        tid: thread that asked.
+        syscall: name of the syscall it made.
+        ops: kinds of the operations the syscall came to.
+        target: object of the first operation.
+        to: object of the second operation, as of a rename.
+        action: how the syscall was answered.
+        errno: symbolic name of the error it was answered with.
+        object: `dev:ino` in hex of the object that was judged.
+        argv: argument vector of an exec.
+        detail: anything a person should read with it.
+    """
+
+    seq: int
+    time: int
+    tid: int
+    syscall: str
+    ops: tuple[str, ...]
+    target: str
+    verdict: Verdict
+    reason: Reason
+    rule: str
+    action: str
+    to: str = ""
+    errno: str = ""
+    object: str = ""
+    argv: tuple[str, ...] = ()
+    detail: str = ""
+
+    @classmethod
+    def parse(cls, fields: Fields) -> "Record":
+        """Return the decision in a verified record.
+
+        Raises:
+            ValueError: a member is missing or unknown.
+        """
+        members = {name: value for name, value in fields.items() if name not in ("type", "prev", "hash")}
+        members.update({name: tuple(members[name]) for name in ("ops", "argv") if name in members})  # type: ignore[arg-type, misc]
+        verdict, reason = Verdict(str(fields.get("verdict"))), Reason(str(fields.get("reason")))
+        try:
+            return cls(**(members | {"verdict": verdict, "reason": reason}))  # type: ignore[arg-type]
+        except TypeError as error:
+            raise ValueError(f"not a decision record: {error}") from error
+
+
+def decision(
+    tid: int,
+    syscall: str,
+    operations: Sequence[Operation],
+    decided: Decision,
+    action: ActionName,
+    *,
+    errno: str = "",
+    object: str = "",
+    detail: str = "",
+) -> Fields:
+    """Return the record of one decision, made for all the operations of one syscall."""
+    fields: Fields = {
+        "type": "decision",
+        "tid": tid,
+        "syscall": syscall,
+        # str() also turns an enum member into plain text, which is what the encoder takes.
+        "ops": [str(operation.kind) for operation in operations],
+        "target": escape(operations[0].target) if operations else "",
+        "verdict": str(decided.verdict),
+        "reason": str(decided.reason),
+        "rule": decided.rule,
+        "action": action,
+    }
+    if len(operations) > 1 and (second := operations[1].target) != operations[0].target:
+        fields["to"] = escape(second)
+    if operations and operations[0].argv:
+        fields["argv"] = _texts(operations[0].argv)
+    if errno:
+        fields["errno"] = errno
+    if object:
+        fields["object"] = object
+    if detail:
+        fields["detail"] = escape(detail)
+    return fields
+
+
+def start(
+    *,
+    run: str,
+    version: str,
+    argv: Sequence[str],
+    user: str,
+    host: str,
+    features: Sequence[str],
+    degraded: Sequence[str],
+    digests: Mapping[str, str],
+    enforcing: bool = True,
+) -> Fields:
+    """Return the first record of a run.
+
+    Args:
+        run: the run's id.
+        version: version of Helm Sentry.
+        argv: the agent's command line.
+        user: name of the user the agent runs as.
+        host: name of the machine.
+        features: mechanisms of the host that the run uses.
+        degraded: layers that are missing and whose absence was accepted.
+        digests: what `store.create_run` returned; each becomes a member.
+        enforcing: false for a dry run.
+    """
+    return {
+        "type": "start",
+        "run": run,
+        "version": version,
+        "argv": _texts(argv),
+        "user": escape(user),
+        "host": escape(host),
+        "features": _texts(features),
+        "degraded": _texts(degraded),
+        "enforcing": enforcing,
+        **digests,
+    }
+
+
+def outcome(of: int, errno: str) -> Fields:
+    """Return the record of an allowed operation that then failed; `of` is the decision's sequence number."""
+    return {"type": "outcome", "of": of, "errno": errno}
+
+
+def executed(pid: int, exe: str, object: str) -> Fields:
+    """Return the record of an exec stop: the file that really runs, by path and by `dev:ino`."""
+    return {"type": "exec", "pid": pid, "exe": escape(exe), "object": object}
+
+
+def notice(code: str, detail: str) -> Fields:
+    """Return the record of what no syscall asked for: a missing layer, a process that outlived the run."""
+    return {"type": "notice", "code": code, "detail": escape(detail)}
+
+
+def end(counts: Mapping[str, int], *, exit_status: int | None = None, signal: str = "") -> Fields:
+    """Return the last record of a run: how the agent ended, by status or by signal, and the log's counts."""
+    ended: Fields = {"signal": signal} if signal else {"exit": exit_status}
+    return {"type": "end", "counts": dict(counts), **ended}
+
+
+def link(fields: Fields) -> bytes:
+    """Fill in `hash` and return the record's line, newline included.
+
+    Raises:
+        ValueError: the record has no canonical form, is too long, or has a second member named `hash` inside,
+            which would be mistaken for its own.
+    """
+    fields["hash"] = ""
+    unhashed = encode(fields)
+    head, _, tail = unhashed.partition(_NO_HASH)
+    if _NO_HASH in tail:
+        raise ValueError("it has a nested member named `hash`")
+    if len(unhashed) > MAX_LINE - 128:  # room for the hash and the newline
+        raise ValueError(f"it is longer than {MAX_LINE} bytes")
+    state = _SHA256.copy()
+    state.update(unhashed)
+    fields["hash"] = digest = state.hexdigest()
+    return b'%b"hash":"%b"%b\n' % (head, digest.encode(), tail)
+
+
+def read(line: bytes, seq: int, prev: str) -> Fields:
+    """Return the members of a record, which must stand at this place in the chain.
+
+    Args:
+        line: the record's line without its newline.
+        seq: the sequence number that is due.
+        prev: hash of the record before.
+
+    Raises:
+        ValueError: the line is not a canonical record, its hash is wrong, or it belongs elsewhere.
+    """
+    fields = loads(line, canonical=True)
+    if not isinstance(fields, dict) or str(fields.get("type")) not in TYPES:
+        raise ValueError("not a record")
+    head, found, tail = line.partition(f'"hash":"{fields.get("hash")}"'.encode())
+    if not found or hashlib.sha256(head + _NO_HASH + tail).hexdigest() != fields["hash"]:
+        raise ValueError("the record was changed: its hash is not that of its contents")
+    if type(fields.get("seq")) is not int or fields["seq"] != seq:
+        raise ValueError(f"sequence number `{fields.get('seq')}` where {seq} is due")
+    if fields.get("prev") != prev:
+        raise ValueError("the chain is broken: `prev` is not the hash of the record before")
+    if (fields["type"] == "decision") != (str(fields.get("verdict")) in _VERDICTS):
+        raise ValueError(f"verdict `{fields.get('verdict')}` in a record of type `{fields['type']}`")
+    return fields
+
+
+def _texts(values: Sequence[str]) -> list[Json]:
+    return [escape(value) for value in values]

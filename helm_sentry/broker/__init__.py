@@ -1,0 +1,1 @@
+"""Allowed operations, carried out by the supervisor on pinned objects."""

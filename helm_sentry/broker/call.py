@@ -1,0 +1,128 @@
+"""One notified syscall on its way through the broker."""
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from helm_sentry.abi.flags import PATH_MAX
+from helm_sentry.abi.syscalls import Row
+from helm_sentry.broker.memory import Gone
+from helm_sentry.broker.paths import Pinned
+from helm_sentry.decision import Decision
+from helm_sentry.intercept.notify import Notification
+from helm_sentry.operation import Operation
+
+if TYPE_CHECKING:  # the broker makes the calls; this direction is for types alone
+    from helm_sentry.broker.broker import Broker
+
+
+class Refused(Exception):
+    """A decision was not ALLOW; the syscall fails with `code`."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Call:
+    """A syscall's arguments, what was decided about it, and the descriptors held for it.
+
+    Attributes:
+        id: notification id.
+        tid: calling thread.
+        args: argument registers.
+        row: the syscall's row in the table.
+        broker: everything the run shares.
+        operations: what the syscall came to, once judged.
+        decision: what the policy said, once judged.
+        sequence: sequence number of the record, once written.
+        object: `dev:ino` of the judged object, where known.
+        keep: descriptors to close when the call is over.
+    """
+
+    __slots__ = ("args", "broker", "decision", "id", "keep", "object", "operations", "row", "sequence", "tid")
+
+    def __init__(self, broker: "Broker", notification: Notification, row: Row) -> None:
+        self.id, self.tid, self.args = notification.id, notification.tid, notification.args
+        self.broker, self.row = broker, row
+        self.operations: tuple[Operation, ...] = ()
+        self.decision: Decision | None = None
+        self.sequence = -1
+        self.object = ""
+        self.keep: list[int] = []
+
+    def int32(self, index: int) -> int:
+        """Return an argument that the kernel takes as a C `int`."""
+        value = self.args[index] & 0xFFFFFFFF
+        return value - (1 << 32) if value & 0x80000000 else value
+
+    def uint32(self, index: int) -> int:
+        """Return an argument that the kernel takes as a C `unsigned int`."""
+        return self.args[index] & 0xFFFFFFFF
+
+    def string(self, index: int, limit: int = PATH_MAX) -> bytes:
+        """Return the NUL-terminated string an argument points to; copied once, never read again."""
+        return self.broker.memory.read_string(self.tid, self.args[index], limit)
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return bytes of the agent's memory."""
+        return self.broker.memory.read(self.tid, address, size)
+
+    def write(self, address: int, data: bytes | bytearray) -> None:
+        """Copy a result into the agent's memory."""
+        self.broker.memory.write(self.tid, address, data)
+
+    def pin(self, directory: int, path: bytes, *, follow: bool = True, resolve: int = 0) -> Pinned:
+        """Pin the object a path names for this thread; see `Resolver.pin`."""
+        return self.broker.resolver.pin(self.keep, self.tid, directory, path, follow=follow, resolve=resolve)
+
+    def place(self, directory: int, path: bytes) -> Pinned:
+        """Pin the directory around the last component of a path; see `Resolver.place`."""
+        return self.broker.resolver.place(self.keep, self.tid, directory, path)
+
+    def descriptor(self, number: int) -> Pinned:
+        """Pin what a descriptor of the agent refers to; see `Resolver.descriptor`."""
+        return self.broker.resolver.descriptor(self.keep, self.tid, number)
+
+    def hold(self, descriptor: int) -> int:
+        """Have a descriptor closed at the end of the call, and return it."""
+        self.keep.append(descriptor)
+        return descriptor
+
+    def judge(self, *operations: Operation, effect: bool = False, refusal: int = errno.EACCES) -> None:
+        """Ask the policy about all operations of the syscall; return only if every one is allowed.
+
+        Args:
+            operations: what the syscall comes to.
+            effect: carrying it out changes something, so the record is written before that, not after.
+            refusal: errno of a refusal.
+
+        Raises:
+            Refused: an operation is not allowed.
+            Gone: the caller died, so what was read may not have been its own.
+        """
+        if not self.broker.listener.alive(self.id):
+            raise Gone
+        self.operations = operations
+        self.decision = self.broker.decide(operations)
+        if not self.decision.allowed:
+            raise Refused(refusal)
+        if effect:
+            self.broker.record(self, "value")
+
+    def judge_builtin(self, decision: Decision, *operations: Operation, refusal: int = errno.EPERM) -> None:
+        """Take a decision that is not the policy's to make; raise if it is a refusal."""
+        self.operations, self.decision = operations, decision
+        if not decision.allowed:
+            raise Refused(refusal)
+
+    def require(self, pinned: Pinned) -> None:
+        """Raise the error the kernel would give for an object that cannot be reached."""
+        if pinned.error:
+            raise OSError(pinned.error, os.strerror(pinned.error))
+
+    def release(self) -> None:
+        """Close everything held for the call."""
+        for descriptor in self.keep:
+            os.close(descriptor)
+        self.keep.clear()

@@ -1,0 +1,199 @@
+"""Opening files: the broker opens the pinned object and hands the descriptor over."""
+
+import errno
+import os
+import stat
+
+from helm_sentry.abi import flags, libc
+from helm_sentry.abi.flags import AT_FDCWD
+from helm_sentry.abi.structs import OPEN_HOW
+from helm_sentry.broker.action import Action, Inject, Later
+from helm_sentry.broker.call import Call
+from helm_sentry.broker.paths import Pinned
+from helm_sentry.decision import Decision, Reason, Verdict
+from helm_sentry.decode.operations import file_operation, opening
+from helm_sentry.intercept.process_tree import stat_fields, thread_group, umask_of
+from helm_sentry.operation import Kind
+
+_ATTEMPTS = 64  # how often a name may change between the look and the create before the call is refused
+_TTY = os.makedev(5, 0)
+_PROMPT_MAJORS = frozenset({1, 5, *range(136, 144)})  # memory devices, terminals: opening them does not wait
+OWN_OBJECT = Decision(Verdict.ALLOW, Reason.BUILTIN, "sentry/own-descriptor")
+# Not part of the object's path any more once it is pinned; O_NOCTTY keeps the terminal from becoming ours.
+_SPENT = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+_OURS = os.O_CLOEXEC | os.O_NOCTTY
+
+
+def open_(call: Call) -> Action | Later:
+    """open(2)."""
+    return _open(call, AT_FDCWD, call.string(0), call.uint32(1), call.uint32(2))
+
+
+def creat(call: Call) -> Action | Later:
+    """creat(2)."""
+    return _open(call, AT_FDCWD, call.string(0), os.O_CREAT | os.O_WRONLY | os.O_TRUNC, call.uint32(1))
+
+
+def openat(call: Call) -> Action | Later:
+    """openat(2)."""
+    return _open(call, call.int32(0), call.string(1), call.uint32(2), call.uint32(3))
+
+
+def openat2(call: Call) -> Action | Later:
+    """openat2(2); the struct is copied once, an unknown longer one is refused as the kernel does."""
+    size = call.args[3]
+    if size < OPEN_HOW.size:
+        raise OSError(errno.EINVAL, "open_how is too short")
+    if size > 4096:
+        raise OSError(errno.E2BIG, "open_how is too long")
+    raw = call.read(call.args[2], size)
+    if any(raw[OPEN_HOW.size :]):
+        raise OSError(errno.E2BIG, "open_how has unknown members")
+    open_flags, mode, resolve = OPEN_HOW.unpack_from(raw)
+    if open_flags >> 32 or mode & ~0o7777 or (mode and not open_flags & (os.O_CREAT | flags.O_TMPFILE_BIT)):
+        raise OSError(errno.EINVAL, "bad open_how")
+    return _open(call, call.int32(0), call.string(1), open_flags, mode, resolve)
+
+
+def _open(
+    call: Call, directory: int, path: bytes, open_flags: int, mode: int, resolve: int = 0
+) -> Action | Later:
+    if open_flags & flags.O_PATH:
+        open_flags &= flags.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    if open_flags & os.O_CREAT:
+        return _create(call, directory, path, open_flags, mode, resolve)
+    pinned = call.pin(directory, path, follow=not open_flags & os.O_NOFOLLOW, resolve=resolve)
+    return _open_pinned(call, pinned, open_flags, mode)
+
+
+def _open_pinned(call: Call, pinned: Pinned, open_flags: int, mode: int = 0) -> Action | Later:
+    """Judge and open an object that is there, or report why it is not."""
+    status = pinned.status() if pinned.descriptor >= 0 else None
+    is_directory = status is not None and stat.S_ISDIR(status.st_mode)
+    # To say that something is not there is to let the agent look, no more.
+    missing = (file_operation(Kind.FILE_STAT, pinned.path),)
+    operations = missing if status is None else opening(open_flags, pinned.path, True, is_directory)
+    changes = bool(open_flags & (os.O_TRUNC | flags.O_TMPFILE_BIT)) and not open_flags & flags.O_PATH
+    if pinned.anonymous:
+        call.judge_builtin(OWN_OBJECT, *operations)
+    else:
+        call.judge(*operations, effect=changes and not pinned.error)
+    call.require(pinned)
+    assert status is not None
+    call.object = f"{status.st_dev:x}:{status.st_ino:x}"
+    if stat.S_ISLNK(status.st_mode) and not open_flags & flags.O_PATH:
+        raise OSError(errno.ELOOP, "a link, and O_NOFOLLOW")
+    if (
+        pinned.path == "/etc/hosts"
+        and open_flags & os.O_ACCMODE == os.O_RDONLY
+        and call.broker.names.hosts_file
+    ):
+        return _hand_over(call, call.hold(call.broker.names.open_hosts_file()), open_flags)
+    if open_flags & flags.O_PATH:
+        if open_flags & os.O_DIRECTORY and not is_directory:
+            raise OSError(errno.ENOTDIR, "not a directory")
+        return _hand_over(call, pinned.descriptor, open_flags)
+    if stat.S_ISCHR(status.st_mode) and status.st_rdev == _TTY:
+        return _hand_over(call, call.hold(_open_terminal(call.tid, open_flags)), open_flags)
+    if open_flags & flags.O_TMPFILE_BIT:
+        os.umask(umask_of(call.tid))
+    if may_wait(status) and not open_flags & os.O_NONBLOCK:
+        return Later(lambda: _open_waiting(call, pinned, open_flags))
+    opened = libc.openat(AT_FDCWD, pinned.link, (open_flags & ~_SPENT) | _OURS, mode)
+    return _hand_over(call, call.hold(opened), open_flags)
+
+
+def _open_waiting(call: Call, pinned: Pinned, open_flags: int) -> Action:
+    """Open something whose other side may take its time."""
+    ours = (open_flags & ~_SPENT) | _OURS
+    opened = call.broker.workers.wait(call, lambda: libc.openat(AT_FDCWD, pinned.link, ours))
+    return _hand_over(call, call.hold(opened), open_flags)
+
+
+def _create(
+    call: Call, directory: int, path: bytes, open_flags: int, mode: int, resolve: int
+) -> Action | Later:
+    """Open with O_CREAT. The name is created exclusively; if it appeared meanwhile, it is judged anew."""
+    for _ in range(_ATTEMPTS):
+        follow = not open_flags & (os.O_NOFOLLOW | os.O_EXCL)
+        pinned = call.pin(directory, path, follow=follow, resolve=resolve & ~flags.RESOLVE_CACHED)
+        if not pinned.error:
+            return _open_existing(call, pinned, open_flags, path)
+        if pinned.error != errno.ENOENT or (pinned.parent < 0 and not resolve):
+            call.judge(*opening(open_flags, pinned.path, exists=False, directory=False))
+            call.require(pinned)
+        if resolve:
+            pinned = _restricted_parent(call, directory, path, resolve)
+        if pinned.leaf.endswith(b"/"):
+            call.judge(*opening(open_flags, pinned.path, exists=False, directory=False))
+            raise OSError(errno.EISDIR, "a file cannot be created as a directory")
+        if call.sequence < 0:
+            call.judge(*opening(open_flags, pinned.path, exists=False, directory=False), effect=True)
+        os.umask(umask_of(call.tid))
+        try:
+            ours = (open_flags & ~os.O_TRUNC) | os.O_EXCL | os.O_NOFOLLOW | _OURS
+            created = call.hold(libc.openat(pinned.parent, pinned.leaf, ours, mode & 0o7777))
+        except FileExistsError:
+            if open_flags & os.O_EXCL:
+                raise
+            call.sequence = (
+                -1
+            )  # what is there now is another object: it gets a judgement and a record of its own
+            continue
+        status = os.fstat(created)
+        call.object = f"{status.st_dev:x}:{status.st_ino:x}"
+        return _hand_over(call, created, open_flags)
+    raise OSError(errno.EAGAIN, "the name keeps changing")
+
+
+def _open_existing(call: Call, pinned: Pinned, open_flags: int, path: bytes) -> Action | Later:
+    """Go on with O_CREAT when the object is already there."""
+    status = pinned.status()
+    is_directory = stat.S_ISDIR(status.st_mode)
+    if open_flags & os.O_EXCL or is_directory or path.endswith(b"/"):
+        call.judge(*opening(open_flags, pinned.path, exists=True, directory=is_directory))
+        raise OSError(errno.EEXIST if open_flags & os.O_EXCL else errno.EISDIR, "already there")
+    return _open_pinned(call, pinned, open_flags & ~os.O_CREAT)
+
+
+def _restricted_parent(call: Call, directory: int, path: bytes, resolve: int) -> Pinned:
+    """Pin the directory of a name that is missing, under the RESOLVE_* the agent asked for."""
+    head, _, leaf = path.rpartition(b"/")
+    parent = call.pin(directory, head or (b"/" if path.startswith(b"/") else b"."), resolve=resolve)
+    call.require(parent)
+    if not leaf or leaf in (b".", b".."):
+        raise OSError(errno.EISDIR, "a file cannot be created as a directory")
+    name = f"{parent.path.rstrip('/')}/{os.fsdecode(leaf)}"
+    return Pinned(name, parent=parent.descriptor, leaf=leaf, error=errno.ENOENT)
+
+
+def _hand_over(call: Call, descriptor: int, open_flags: int) -> Inject:
+    return Inject(descriptor, close_on_exec=bool(open_flags & os.O_CLOEXEC))
+
+
+def _open_terminal(tid: int, open_flags: int) -> int:
+    """Open what /dev/tty means to the agent: its own controlling terminal, not the supervisor's.
+
+    Raises:
+        OSError: ENXIO when the agent's session has none.
+    """
+    device = int(stat_fields(thread_group(tid))[4]) & 0xFFFFFFFF
+    major, minor = device >> 8 & 0xFFF, (device & 0xFF) | (device >> 12 & 0xFFF00)
+    if not device:
+        raise OSError(errno.ENXIO, "no controlling terminal")
+    name = b"/dev/pts/%d" % minor if major in range(136, 144) else b"/dev/tty%d" % minor
+    opened = libc.openat(AT_FDCWD, name, (open_flags & ~_SPENT) | _OURS)
+    if os.fstat(opened).st_rdev != os.makedev(major, minor):
+        os.close(opened)
+        raise OSError(errno.ENXIO, "the controlling terminal has no name here")
+    return opened
+
+
+def may_wait(status: os.stat_result) -> bool:
+    """Whether opening an object can wait for somebody else."""
+    if stat.S_ISCHR(status.st_mode):
+        return os.major(status.st_rdev) not in _PROMPT_MAJORS
+    return stat.S_ISFIFO(status.st_mode) or stat.S_ISBLK(status.st_mode)
+
+
+HANDLERS = {"open": open_, "creat": creat, "openat": openat, "openat2": openat2}

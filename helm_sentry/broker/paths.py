@@ -1,0 +1,340 @@
+"""From a path an agent wrote to an object the supervisor holds.
+
+A pinned object is an `O_PATH` descriptor and the canonical path the kernel gives for it. The policy judges that path;
+the operation is then carried out on that descriptor. Renames, links and rewritten strings in between change nothing.
+
+`/proc/self`, `/proc/thread-self` and the magic links beneath /proc mean the agent's, not ours: a path that touches
+them is walked one component at a time.
+"""
+
+import errno
+import os
+import posixpath
+import stat
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from helm_sentry.abi import flags, libc
+from helm_sentry.broker.memory import Unreadable
+from helm_sentry.intercept.process_tree import is_descendant, thread_group
+
+_MAX_LINKS = 40  # fs/namei.c MAXSYMLINKS
+_PIN = os.O_CLOEXEC | flags.O_PATH
+_PIN_DIRECTORY = _PIN | os.O_DIRECTORY
+_DELETED = b" (deleted)"
+_UNNAMED = (b"pipe:", b"socket:", b"anon_inode:", b"/memfd:")
+_SPECIAL = (b"", b".", b"..")
+
+
+@dataclass(slots=True)
+class Pinned:
+    """An object held by descriptor, or the fact that there is none.
+
+    Attributes:
+        path: the canonical path to judge; the process's own entry in /proc is named /proc/self.
+        descriptor: `O_PATH` descriptor, -1 when the object does not exist or cannot be reached.
+        parent: `O_PATH` descriptor of the directory that holds or would hold it, -1 when unknown.
+        leaf: its name in `parent`, with the trailing slashes the agent wrote.
+        error: errno the kernel gives for an object that cannot be reached, 0 otherwise.
+        anonymous: the object has no name in a file system (pipe, socket, memfd, deleted file) and was reached
+            through the agent's own descriptor.
+    """
+
+    path: str
+    descriptor: int = -1
+    parent: int = -1
+    leaf: bytes = b""
+    error: int = 0
+    anonymous: bool = False
+
+    @property
+    def link(self) -> bytes:
+        """A path that leads to the pinned object itself, for calls that take only paths."""
+        return b"/proc/self/fd/%d" % self.descriptor
+
+    def status(self) -> os.stat_result:
+        """Return the object's status."""
+        return os.fstat(self.descriptor)
+
+
+@dataclass(slots=True)
+class Resolver:
+    """Resolves paths as one agent thread sees them.
+
+    Attributes:
+        guardian: process id whose descendants are the agent.
+        proc_mounts: paths of the mounted proc file systems, with a trailing slash.
+        proc_devices: their st_dev.
+    """
+
+    guardian: int
+    proc_mounts: tuple[bytes, ...] = field(default_factory=lambda: tuple(_proc_mounts()))
+    proc_devices: frozenset[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.proc_devices = frozenset(os.stat(path).st_dev for path in self.proc_mounts)
+
+    def pin(
+        self, keep: list[int], tid: int, directory: int, path: bytes, *, follow: bool = True, resolve: int = 0
+    ) -> Pinned:
+        """Pin the object a path names.
+
+        Args:
+            keep: receives every descriptor opened, for the caller to close.
+            tid: the thread whose working directory and descriptors count.
+            directory: its descriptor number or AT_FDCWD.
+            path: the path as the agent wrote it, not empty.
+            follow: whether a link in the last place is followed.
+            resolve: RESOLVE_* the agent asked for.
+
+        Raises:
+            OSError: EBADF or ENOTDIR for a bad `directory`, ENOENT for an empty path.
+            Unreadable: the thread hides its directories from the supervisor.
+        """
+        if not path:
+            raise OSError(errno.ENOENT, "empty path")
+        base = self._base(keep, tid, directory, path, resolve)
+        return self._resolve(keep, tid, base, path, follow, resolve)
+
+    def _resolve(
+        self, keep: list[int], tid: int, base: int, path: bytes, follow: bool, resolve: int = 0
+    ) -> Pinned:
+        """Resolve below `base`, a descriptor of ours or AT_FDCWD for an absolute path."""
+        try:
+            descriptor = libc.openat2(
+                base, path, _PIN if follow else _PIN | os.O_NOFOLLOW, 0, resolve | flags.RESOLVE_NO_MAGICLINKS
+            )
+        except OSError as error:
+            if resolve:
+                return Pinned(self._lexical(base, path), error=error.errno or errno.EACCES)
+            if error.errno == errno.ENOENT and (absent := self._absent(keep, base, path)):
+                return absent
+            return self._walk(keep, tid, base, path, follow)
+        keep.append(descriptor)
+        name = os.readlink(b"/proc/self/fd/%d" % descriptor)
+        if name.startswith(self.proc_mounts) or name.endswith(_DELETED):
+            return self._walk(keep, tid, base, path, follow)
+        return Pinned(os.fsdecode(name), descriptor)
+
+    def place(self, keep: list[int], tid: int, directory: int, path: bytes) -> Pinned:
+        """Pin the directory that holds, or would hold, the last component of a path, which is not followed.
+
+        The result has `parent` and `leaf`, or an `error`; `descriptor` is not set.
+        """
+        if not path:
+            raise OSError(errno.ENOENT, "empty path")
+        head, leaf = _split(path)
+        if (
+            leaf.rstrip(b"/") in _SPECIAL
+        ):  # `.`, `..` and `/` name a directory by itself: the kernel refuses or not
+            whole = self.pin(keep, tid, directory, path)
+            whole.parent, whole.leaf = self._base(keep, tid, directory, path), path
+            return whole
+        base = self._base(keep, tid, directory, path)
+        parent = (
+            self._resolve(keep, tid, base, head, follow=True) if head else self._named(tid, base, jumped=True)
+        )
+        name = posixpath.join(parent.path, os.fsdecode(leaf.rstrip(b"/")))
+        if parent.error:
+            return Pinned(name, error=parent.error)
+        return Pinned(name, parent=parent.descriptor, leaf=leaf)
+
+    def descriptor(self, keep: list[int], tid: int, number: int) -> Pinned:
+        """Pin what one of the agent's descriptors (or AT_FDCWD) refers to.
+
+        Raises:
+            OSError: EBADF when there is no such descriptor.
+        """
+        opened = self._open_link(keep, tid, number)
+        return self._named(tid, opened, jumped=True)
+
+    def owns_process(self, pid: int) -> bool:
+        """Whether a process or thread id belongs to the agent."""
+        return is_descendant(pid, self.guardian)
+
+    def _base(self, keep: list[int], tid: int, directory: int, path: bytes, resolve: int = 0) -> int:
+        if path.startswith(b"/") and not resolve & (flags.RESOLVE_IN_ROOT | flags.RESOLVE_BENEATH):
+            return flags.AT_FDCWD
+        return self._open_link(keep, tid, directory)
+
+    def _open_link(self, keep: list[int], tid: int, number: int) -> int:
+        link = b"/proc/%d/cwd" % tid if number == flags.AT_FDCWD else b"/proc/%d/fd/%d" % (tid, number)
+        try:
+            opened = libc.openat(flags.AT_FDCWD, link, _PIN)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM):
+                raise Unreadable from None
+            raise OSError(errno.EBADF, "no such descriptor") from None
+        keep.append(opened)
+        return opened
+
+    def _absent(self, keep: list[int], base: int, path: bytes) -> Pinned | None:
+        """Answer the most common failure, a name missing in a directory that is there, in two more opens.
+
+        Returns None when it takes a walk to know: a dangling link, a missing directory, anything in /proc.
+        """
+        head, leaf = _split(path)
+        if leaf.rstrip(b"/") in _SPECIAL:
+            return None
+        parent = base
+        try:
+            if head:
+                parent = libc.openat2(base, head, _PIN_DIRECTORY, 0, flags.RESOLVE_NO_MAGICLINKS)
+                keep.append(parent)
+            name = os.readlink(b"/proc/self/fd/%d" % parent)
+        except OSError:
+            return None
+        if name.startswith(self.proc_mounts) or name.endswith(_DELETED) or _exists(parent, leaf):
+            return None
+        full = posixpath.join(os.fsdecode(name), os.fsdecode(leaf.rstrip(b"/")))
+        return Pinned(full, parent=parent, leaf=leaf, error=errno.ENOENT)
+
+    def _walk(self, keep: list[int], tid: int, base: int, path: bytes, follow: bool) -> Pinned:
+        """Resolve one component at a time; see path_resolution(7)."""
+        current = self._root(keep) if path.startswith(b"/") else base
+        todo = deque(path.split(b"/"))
+        links, jumped, parent, leaf = 0, False, -1, b""
+        while todo:
+            name = todo.popleft()
+            if name in (b"", b"."):
+                if not todo and not stat.S_ISDIR(os.fstat(current).st_mode):
+                    return self._failed(tid, parent, [leaf], errno.ENOTDIR)
+                continue
+            last = not any(part not in (b"", b".") for part in todo)
+            try:
+                found = libc.openat(current, name, _PIN | os.O_NOFOLLOW)
+            except OSError as error:
+                absent = self._failed(tid, current, [name, *todo], error.errno or errno.EACCES)
+                if last:
+                    absent.parent, absent.leaf = current, name + b"/" * len(todo)
+                return absent
+            keep.append(found)
+            status = os.fstat(found)
+            if stat.S_ISLNK(status.st_mode) and (follow or not last or todo):
+                links += 1
+                if links > _MAX_LINKS:
+                    return self._failed(tid, current, [name, *todo], errno.ELOOP)
+                target = self._link_target(tid, found, status)
+                if target is None:  # a magic link: not a text but a jump, the agent's own only
+                    jump = self._jump(keep, tid, current, name, todo)
+                    if isinstance(jump, Pinned):
+                        return jump
+                    current, jumped, parent, leaf = jump, True, current, name
+                    continue
+                todo.extendleft(reversed(target.split(b"/")))
+                if target.startswith(b"/"):
+                    current = self._root(keep)
+                jumped = False
+                continue
+            parent, leaf = current, name
+            current, jumped = found, False
+        pinned = self._named(tid, current, jumped)
+        pinned.parent, pinned.leaf = parent, leaf
+        return pinned
+
+    def link_text(self, tid: int, pinned: Pinned) -> bytes:
+        """Return what readlink(2) gives the agent for a pinned symbolic link.
+
+        Raises:
+            OSError: EINVAL when the object is not a link.
+        """
+        status = pinned.status()
+        if not stat.S_ISLNK(status.st_mode):
+            raise OSError(errno.EINVAL, "not a link")
+        text = self._link_target(tid, pinned.descriptor, status)
+        return text if text is not None else os.readlink(b"", dir_fd=pinned.descriptor)
+
+    def _link_target(self, tid: int, link: int, status: os.stat_result) -> bytes | None:
+        """Return the text of a link as the agent would see it, None for a magic link."""
+        if status.st_dev not in self.proc_devices:
+            return os.readlink(b"", dir_fd=link)
+        name = posixpath.basename(os.readlink(b"/proc/self/fd/%d" % link))
+        if name == b"self":
+            return b"%d" % thread_group(tid)
+        if name == b"thread-self":
+            return b"%d/task/%d" % (thread_group(tid), tid)
+        where = os.readlink(b"/proc/self/fd/%d" % link)
+        if any(where.startswith(mount) and where[len(mount) :][:1].isdigit() for mount in self.proc_mounts):
+            return None
+        return os.readlink(b"", dir_fd=link)
+
+    def _jump(self, keep: list[int], tid: int, current: int, name: bytes, todo: deque[bytes]) -> int | Pinned:
+        where = os.readlink(b"/proc/self/fd/%d" % current)
+        owner = self._process_in(where)
+        if owner is None or not self.owns_process(owner):
+            return self._failed(tid, current, [name, *todo], errno.EACCES)
+        try:
+            opened = libc.openat(current, name, _PIN)
+        except OSError as error:
+            return self._failed(tid, current, [name, *todo], error.errno or errno.EACCES)
+        keep.append(opened)
+        return opened
+
+    def _process_in(self, name: bytes) -> int | None:
+        """Return the process id that a path in /proc names."""
+        for mount in self.proc_mounts:
+            if name.startswith(mount):
+                digits = name[len(mount) :].split(b"/", 1)[0]
+                return int(digits) if digits.isdigit() else None
+        return None
+
+    def _root(self, keep: list[int]) -> int:
+        root = libc.openat(flags.AT_FDCWD, b"/", _PIN_DIRECTORY)
+        keep.append(root)
+        return root
+
+    def _failed(self, tid: int, directory: int, rest: list[bytes], error: int) -> Pinned:
+        # What fails with ENOTDIR is the file that stands where a directory should.
+        parts = [os.fsdecode(part) for part in rest if part not in (b"", b".") and error != errno.ENOTDIR]
+        base = self._named(tid, directory, jumped=False).path
+        return Pinned(posixpath.normpath(posixpath.join(base, *parts)), error=error)
+
+    def _lexical(self, base: int, path: bytes) -> str:
+        start = "/" if base == flags.AT_FDCWD else os.fsdecode(os.readlink(b"/proc/self/fd/%d" % base))
+        return posixpath.normpath(posixpath.join(start, os.fsdecode(path)))
+
+    def _named(self, tid: int, descriptor: int, jumped: bool) -> Pinned:
+        """Name an object that is already held; `jumped` when it was reached through the agent's own descriptor."""
+        name = os.readlink(b"/proc/self/fd/%d" % descriptor)
+        if not name.startswith(b"/") or name.endswith(_DELETED):
+            gone = os.fstat(descriptor).st_nlink == 0 or not name.startswith(b"/")
+            if gone and not jumped:
+                return Pinned(os.fsdecode(name.removesuffix(_DELETED)), descriptor, error=errno.ENOENT)
+            path = os.fsdecode(name.removesuffix(_DELETED) if gone else name)
+            return Pinned(path, descriptor, anonymous=gone and name.startswith(_UNNAMED))
+        owner = self._process_in(name)
+        if owner is not None and self.owns_process(owner):
+            mount = next(mount for mount in self.proc_mounts if name.startswith(mount))
+            _, _, inside = name[len(mount) :].partition(b"/")
+            name = (b"/proc/self/" + inside).rstrip(b"/")
+        return Pinned(os.fsdecode(name), descriptor)
+
+
+def _exists(directory: int, leaf: bytes) -> bool:
+    """Whether there is anything under a name, a dangling link included; any doubt counts as yes."""
+    try:
+        os.stat(leaf.rstrip(b"/"), dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _split(path: bytes) -> tuple[bytes, bytes]:
+    """Return what leads to the last component, and that component with its trailing slashes."""
+    body = path.rstrip(b"/")
+    if not body:
+        return b"", path
+    cut = body.rfind(b"/") + 1
+    return path[:cut], path[cut:]
+
+
+def _proc_mounts() -> Iterator[bytes]:
+    with open("/proc/self/mountinfo", "rb") as table:
+        for line in table:
+            before, _, after = line.partition(b" - ")
+            if after.startswith(b"proc "):
+                path = before.split()[4].decode("unicode_escape").encode("latin-1")
+                yield path.rstrip(b"/") + b"/"

@@ -1,0 +1,196 @@
+"""Signals, the working directory, and calls that name other processes."""
+
+import errno
+import os
+import signal
+import stat
+
+from helm_sentry.abi import flags, libc
+from helm_sentry.abi.flags import AT_FDCWD
+from helm_sentry.broker.action import Action, Answered, Continue, Errno, Inject, Later
+from helm_sentry.broker.call import Call
+from helm_sentry.broker.files import OWN_OBJECT
+from helm_sentry.broker.memory import Gone, Unreadable
+from helm_sentry.decision import Decision, Reason, Verdict
+from helm_sentry.decode.operations import file_operation
+from helm_sentry.intercept.process_tree import group_members, stat_fields, status_field, thread_group
+from helm_sentry.operation import Kind, Operation
+
+_OWN_TREE = Decision(Verdict.ALLOW, Reason.BUILTIN, "sentry/own-processes")
+_OUTSIDE = Decision(Verdict.DENY, Reason.BUILTIN, "sentry/own-processes")
+_STRAYED = Decision(Verdict.DENY, Reason.BUILTIN, "sentry/verified-chdir")
+_EVERYBODY = -1
+_WHICH_PROCESS = {
+    "setpriority": 0,
+    "ioprio_set": 1,
+}  # PRIO_PROCESS, IOPRIO_WHO_PROCESS; the others are groups and users
+
+
+def kill(call: Call) -> Action:
+    """kill(2): to a process, a group, or everybody the caller may signal."""
+    target = call.int32(0)
+    if target > 0:
+        return _signal(call, [target], call.int32(1))
+    # With Landlock's signal scope the kernel delivers to the agent's own processes only, whatever the group holds.
+    if call.broker.signal_scope:
+        return _signal(call, [], call.int32(1))
+    if target == _EVERYBODY:
+        return _signal(call, [os.getpid()], call.int32(1))
+    group = -target or int(stat_fields(thread_group(call.tid))[2])
+    return _signal(call, group_members(group), call.int32(1))
+
+
+def tkill(call: Call) -> Action:
+    """tkill(2) and rt_sigqueueinfo(2): a thread or process and a signal."""
+    return _signal(call, [call.int32(0)], call.int32(1))
+
+
+def tgkill(call: Call) -> Action:
+    """tgkill(2) and rt_tgsigqueueinfo(2): a process, its thread and a signal."""
+    return _signal(call, [call.int32(0), call.int32(1)], call.int32(2))
+
+
+def pidfd_send_signal(call: Call) -> Action:
+    """pidfd_send_signal(2)."""
+    text = os.readlink(f"/proc/{call.tid}/fd/{call.int32(0)}")
+    if not text.startswith("anon_inode:[pidfd]") and not text.startswith("pidfd:"):
+        raise OSError(errno.EBADF, "not a process descriptor")
+    with open(f"/proc/{call.tid}/fdinfo/{call.int32(0)}", encoding="ascii") as file:
+        pid = next((int(line.split()[1]) for line in file if line.startswith("Pid:")), -1)
+    if pid <= 0:
+        return Errno(errno.ESRCH)
+    return _signal(call, [pid], call.int32(1))
+
+
+def own_target(call: Call) -> Action:
+    """Let a call that names a process in a register go on if the process is the agent's."""
+    names = [argument.name for argument in call.row.arguments]
+    pid = call.int32(names.index("pid" if "pid" in names else "who"))
+    operation = Operation(Kind.PROCESS_TRACE, pid=pid, name=call.row.name)
+    one_process = "which" not in names or call.int32(names.index("which")) == _WHICH_PROCESS[call.row.name]
+    own = one_process and (pid == 0 or call.broker.resolver.owns_process(pid))
+    call.judge_builtin(_OWN_TREE if own else _OUTSIDE, operation)
+    return Continue()
+
+
+def chdir(call: Call) -> Action | Later:
+    """chdir(2): decided on the pinned directory, continued, and looked at again when it has happened."""
+    pinned = call.pin(AT_FDCWD, call.string(0))
+    call.judge(file_operation(Kind.FILE_STAT, pinned.path))
+    call.require(pinned)
+    if not stat.S_ISDIR(pinned.status().st_mode):
+        raise OSError(errno.ENOTDIR, "not a directory")
+    return Later(lambda: _continue_chdir(call))
+
+
+def clone3(call: Call) -> Action:
+    """clone3(2): its flags lie in memory where they can change, so callers are sent to clone(2)."""
+    if call.args[1] >= 8:
+        clone_flags = int.from_bytes(call.read(call.args[0], 8), "little")
+        if clone_flags & flags.NAMESPACE_FLAGS:
+            call.judge(Operation(Kind.KERNEL_NAMESPACE, name="clone3"), refusal=errno.EPERM)
+    return Errno(errno.ENOSYS)
+
+
+def memfd_create(call: Call) -> Action:
+    """memfd_create(2): memory that can never be executed, unless the policy says it may."""
+    memfd_flags = call.uint32(1)
+    try:
+        name = call.string(0, 250)
+    except OSError as error:
+        raise OSError(
+            errno.EINVAL if error.errno == errno.ENAMETOOLONG else error.errno, "bad name"
+        ) from None
+    operation = Operation(Kind.KERNEL_MEMFD, name="memfd_create")
+    if memfd_flags & flags.MFD_EXEC:
+        call.judge(operation)
+        created = os.memfd_create(os.fsdecode(name), memfd_flags | flags.MFD_CLOEXEC)
+    else:
+        call.judge_builtin(OWN_OBJECT, operation)
+        created = _sealed_memfd(os.fsdecode(name), memfd_flags | flags.MFD_CLOEXEC)
+    return Inject(call.hold(created), close_on_exec=bool(memfd_flags & flags.MFD_CLOEXEC))
+
+
+def _sealed_memfd(name: str, memfd_flags: int) -> int:
+    """Create a memfd without execute permission; kernels before 6.3 lack the seal and leave it to exec rules."""
+    try:
+        return os.memfd_create(name, memfd_flags | flags.MFD_NOEXEC_SEAL)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return os.memfd_create(name, memfd_flags)
+
+
+def _signal(call: Call, targets: list[int], number: int) -> Action:
+    """Let a signal go out if every target is the agent's. Target and number are registers: they cannot change."""
+    pid = targets[0] if targets else call.int32(0)
+    operation = Operation(Kind.PROCESS_SIGNAL, pid=pid, name=_signal_name(number))
+    outsider = next((target for target in targets if not call.broker.resolver.owns_process(target)), None)
+    if outsider is None:
+        call.judge_builtin(_OWN_TREE, operation)
+        return Continue()
+    if not os.path.exists(f"/proc/{outsider}"):
+        return Errno(errno.ESRCH)
+    call.judge_builtin(_OUTSIDE, operation)
+    return Errno(errno.EPERM)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
+
+
+def _continue_chdir(call: Call) -> Action:
+    """Continue under a seizure; where the thread then stands must be somewhere the policy lets it look."""
+    try:
+        libc.ptrace(flags.PTRACE_SEIZE, call.tid, flags.PTRACE_O_EXITKILL)
+    except ProcessLookupError:
+        raise Gone from None
+    except PermissionError:
+        raise Unreadable from None
+    libc.ptrace(flags.PTRACE_INTERRUPT, call.tid)
+    call.broker.record(call, "continue")
+    call.broker.listener.send_continue(call.id)
+    try:
+        pid, status = os.waitpid(call.tid, flags.WALL | flags.WNOTHREAD)
+    except ChildProcessError:
+        return Answered()
+    if not os.WIFSTOPPED(status):
+        return Answered()
+    where = os.fsdecode(os.readlink(f"/proc/{call.tid}/cwd"))
+    killed = not call.broker.decide(
+        (file_operation(Kind.FILE_STAT, where.removesuffix(" (deleted)")),)
+    ).allowed
+    if killed:
+        os.kill(int(status_field(pid, "Tgid")), signal.SIGKILL)
+        call.broker.killed(call, _STRAYED, f"the working directory became {where}")
+    event = status >> 16
+    deliver = os.WSTOPSIG(status) if event != flags.PTRACE_EVENT_STOP else 0
+    libc.ptrace(flags.PTRACE_DETACH, pid, deliver)
+    return Answered(killed=killed)
+
+
+HANDLERS = {
+    "kill": kill,
+    "tkill": tkill,
+    "rt_sigqueueinfo": tkill,
+    "tgkill": tgkill,
+    "rt_tgsigqueueinfo": tgkill,
+    "pidfd_send_signal": pidfd_send_signal,
+    "chdir": chdir,
+    "clone3": clone3,
+    "memfd_create": memfd_create,
+} | dict.fromkeys(
+    (
+        "sched_setaffinity",
+        "sched_setscheduler",
+        "sched_setparam",
+        "sched_setattr",
+        "setpriority",
+        "ioprio_set",
+        "prlimit64",
+    ),
+    own_target,
+)

@@ -1,0 +1,35 @@
+"""The `helm-sentry` command: one group, one place where errors become exit statuses."""
+
+import sys
+from typing import Any
+
+import click
+
+from helm_sentry import __version__
+from helm_sentry.cli.run import run
+from helm_sentry.errors import SentryError
+
+
+class Group(click.Group):
+    """A command group that reports the project's own errors in one sentence."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a `SentryError` becomes a line on standard error and its exit status."""
+        try:
+            return super().invoke(ctx)
+        except SentryError as error:
+            click.echo(f"helm-sentry: {error}", err=True)
+            sys.exit(error.exit_status)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.version_option(__version__, prog_name="helm-sentry")
+def main() -> None:
+    """Run AI agents with no authority of their own.
+
+    Every file, program and network address an agent reaches is decided by a policy that denies by default, carried
+    out by the supervisor, and recorded in a log anyone can verify.
+    """
+
+
+main.add_command(run)

@@ -1,0 +1,77 @@
+"""`helm-sentry verify`: is this run what was signed, and by whom?"""
+
+import json
+
+import click
+
+from helm_sentry.audit.canonical import Fields
+from helm_sentry.errors import VerificationError
+from helm_sentry.receipt.keys import load_public_key
+from helm_sentry.receipt.report import Report, State, UnsealedError
+from helm_sentry.receipt.store import read_run
+from helm_sentry.receipt.verify import verify_run
+from helm_sentry.state import is_run_id, run_directory
+
+
+@click.command()
+@click.argument("run", metavar="RUN_DIR")
+@click.option(
+    "--public-key",
+    "public_keys",
+    metavar="FILE",
+    multiple=True,
+    help="Key that must have signed; may be repeated.",
+)
+@click.option("--allow-unsealed", is_flag=True, help="Accept a run that ended without its receipt.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def verify(run: str, public_keys: tuple[str, ...], allow_unsealed: bool, as_json: bool) -> None:
+    """Verify the log and the receipts of a run, offline.
+
+    RUN_DIR is a run directory, or the id of a run on this machine. Without --public-key the run is checked
+    against the key that lies in it, which shows that nothing was changed, but not who signed.
+    """
+    trusted = [load_public_key(path) for path in public_keys]
+    try:
+        report = verify_run(read_run(run_directory(run)), trusted, allow_unsealed=allow_unsealed)
+        if is_run_id(run) and report.run != run:
+            raise VerificationError(f"the directory of run `{run}` holds run `{report.run}`")
+    except VerificationError as error:
+        if as_json:
+            click.echo(json.dumps(_failure(error), indent=2))
+        raise
+    click.echo(json.dumps(report.fields(), indent=2) if as_json else _sentence(report))
+    if report.others and not as_json:
+        click.echo(f"note: nothing vouches for {', '.join(report.others)}", err=True)
+
+
+def _failure(error: VerificationError) -> Fields:
+    if isinstance(error, UnsealedError):
+        return error.report.fields() | {"error": str(error)}
+    return {"state": "tampered", "error": str(error), "record": error.sequence}
+
+
+def _sentence(report: Report) -> str:
+    records, denials = _number(report.records, "record"), report.receipts + report.unreceipted
+    signer = _signer(report) + ("" if report.enforcing else "; dry run: nothing was enforced")
+    if report.state is State.UNSEALED:
+        return (
+            f"ok, but unsealed: {records}, of which a signature vouches for the first {report.signed:,}; "
+            f"{_number(denials, 'denial')}, {report.unreceipted:,} without a receipt; {_torn(report)}{signer}"
+        )
+    receipts = ", each with a receipt" if denials else ""
+    return f"ok: {records}, {_number(denials, 'denial')}{receipts}; {signer}"
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _torn(report: Report) -> str:
+    return f"the last line is torn after {report.torn:,} bytes; " if report.torn else ""
+
+
+def _signer(report: Report) -> str:
+    if not report.signed:
+        return "signed by nobody"
+    trust = "trusted" if report.trusted else "not pinned: pass --public-key to pin"
+    return f"signed by key {report.key} ({trust})"

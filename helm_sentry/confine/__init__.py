@@ -1,0 +1,1 @@
+"""What limits the agent without the supervisor: Landlock, resource limits, environment, credentials."""

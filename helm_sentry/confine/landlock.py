@@ -1,0 +1,63 @@
+"""The floor: a Landlock domain that handles every right and grants only what the kernel's exec needs.
+
+The supervisor's own descriptors are not bound by the agent's domain, so whatever the broker hands over works; what
+the seccomp filter should ever miss hits this floor.
+"""
+
+import glob
+import os
+from collections.abc import Iterable
+
+from helm_sentry.abi import flags, libc, structs
+
+_EXECUTE_AND_READ = flags.LANDLOCK_ACCESS_FS_EXECUTE | flags.LANDLOCK_ACCESS_FS_READ_FILE
+_WILD = "*?["
+
+
+def ruleset(abi: int, programs: Iterable[str]) -> int:
+    """Return a ruleset descriptor that grants execute and read on `programs` and nothing else.
+
+    Landlock checks READ_FILE too when the kernel opens a program, so EXECUTE alone would not do.
+
+    Args:
+        abi: Landlock ABI version of this kernel, at least 1.
+        programs: path patterns of exec rules and the dynamic loaders. A pattern is granted on the objects that
+            match now; `dir/**` is granted on the directory.
+
+    Raises:
+        OSError: the kernel refused the ruleset.
+    """
+    descriptor = libc.landlock_create_ruleset(_attributes(abi))
+    for path in sorted(_objects(programs)):
+        _grant(descriptor, path)
+    return descriptor
+
+
+def _attributes(abi: int) -> bytes:
+    """Return `struct landlock_ruleset_attr` with every right that this ABI version knows."""
+    rights = flags.LANDLOCK_FS_RIGHTS_BY_ABI[min(abi, max(flags.LANDLOCK_FS_RIGHTS_BY_ABI))]
+    handled = (1 << rights) - 1
+    if abi < 4:
+        return handled.to_bytes(8, "little")
+    if abi < 6:
+        return structs.LANDLOCK_RULESET_ATTR.pack(handled, flags.LANDLOCK_NET_RIGHTS, 0)[:16]
+    return structs.LANDLOCK_RULESET_ATTR.pack(handled, flags.LANDLOCK_NET_RIGHTS, flags.LANDLOCK_SCOPES)
+
+
+def _objects(patterns: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    for pattern in patterns:
+        base = pattern.removesuffix("/**") or "/"
+        found.update(glob.glob(base, include_hidden=True) if any(mark in base for mark in _WILD) else (base,))
+    return {os.path.realpath(path) for path in found}
+
+
+def _grant(ruleset_descriptor: int, path: str) -> None:
+    try:
+        target = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return  # a program that does not exist, or cannot be seen, stays without the right
+    try:
+        libc.landlock_allow_path(ruleset_descriptor, _EXECUTE_AND_READ, target)
+    finally:
+        os.close(target)

@@ -1,0 +1,1 @@
+"""From a raw syscall to operations a policy can judge. Pure."""

@@ -1,0 +1,117 @@
+"""Socket addresses: from the bytes an agent passed to what a policy judges. Pure.
+
+Layouts: `struct sockaddr_in` (ip(7)), `struct sockaddr_in6` (ipv6(7)), `struct sockaddr_un` (unix(7)).
+"""
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+
+_FAMILY_SIZE = 2
+_INET_SIZE, _INET6_SIZE = 16, 24  # the kernel takes a sockaddr_in6 without its scope id
+AF_UNSPEC = socket.AF_UNSPEC
+
+
+class AddressError(ValueError):
+    """The bytes are too short for their family; the kernel answers EINVAL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Internet:
+    """An IP destination or binding.
+
+    Attributes:
+        address: canonical numeric text; an IPv4-mapped IPv6 address is given as IPv4.
+        port: transport port.
+    """
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unix:
+    """A Unix socket name.
+
+    Attributes:
+        path: file name, empty for an unnamed or abstract address.
+        abstract: name in the abstract namespace, empty otherwise.
+    """
+
+    path: bytes
+    abstract: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """An address of a family that is never brokered."""
+
+    family: int
+
+
+def family_of(raw: bytes) -> int:
+    """Return the address family of a sockaddr.
+
+    Raises:
+        AddressError: there is not even a family.
+    """
+    if len(raw) < _FAMILY_SIZE:
+        raise AddressError("no room for a family")
+    return int.from_bytes(raw[:_FAMILY_SIZE], "little")
+
+
+def parse(raw: bytes, unspecified_is_inet: bool = False) -> Internet | Unix | Other:
+    """Return the address in a sockaddr.
+
+    Args:
+        raw: the bytes, as long as the agent said they are.
+        unspecified_is_inet: read AF_UNSPEC as AF_INET, as bind and sendto do.
+
+    Raises:
+        AddressError: too short for the family.
+    """
+    family = family_of(raw)
+    if family == socket.AF_INET or (family == AF_UNSPEC and unspecified_is_inet):
+        if len(raw) < _INET_SIZE:
+            raise AddressError("short sockaddr_in")
+        return Internet(str(ipaddress.IPv4Address(raw[4:8])), int.from_bytes(raw[2:4], "big"))
+    if family == socket.AF_INET6:
+        if len(raw) < _INET6_SIZE:
+            raise AddressError("short sockaddr_in6")
+        address = ipaddress.IPv6Address(raw[8:24])
+        return Internet(str(address.ipv4_mapped or address), int.from_bytes(raw[2:4], "big"))
+    if family == socket.AF_UNIX:
+        name = raw[_FAMILY_SIZE:]
+        if name.startswith(b"\0"):
+            return Unix(b"", name[1:])
+        return Unix(name.partition(b"\0")[0], b"")
+    return Other(family)
+
+
+def destination(address: str) -> str:
+    """Return where a packet to `address` really goes: the unspecified address means this host."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104  the address is judged, not bound
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address stays on this host."""
+    return ipaddress.ip_address(address).is_loopback
+
+
+def unix_address(path: bytes) -> bytes:
+    """Return the sockaddr of a Unix socket path.
+
+    Raises:
+        AddressError: longer than the 107 bytes that fit.
+    """
+    if len(path) > 107:
+        raise AddressError("path does not fit a sockaddr_un")
+    return socket.AF_UNIX.to_bytes(_FAMILY_SIZE, "little") + path + b"\0"
+
+
+def family_name(family: int) -> str:
+    """Return a family's name as policies write it (`inet`, `netlink`), or its number."""
+    try:
+        return socket.AddressFamily(family).name.removeprefix("AF_").lower()
+    except ValueError:
+        return str(family)

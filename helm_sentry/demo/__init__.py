@@ -1,0 +1,1 @@
+"""The bundled agent and the scripted model server it talks to."""

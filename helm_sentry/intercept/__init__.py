@@ -1,0 +1,1 @@
+"""How the agent's syscalls reach the supervisor."""

@@ -1,0 +1,128 @@
+"""The seccomp listener: how a notified syscall arrives and how it is answered. See seccomp_unotify(2)."""
+
+import errno
+import fcntl
+import os
+from typing import NamedTuple
+
+from helm_sentry.abi import flags, structs
+from helm_sentry.errors import FeatureError
+
+_UNPACK = structs.SECCOMP_NOTIF.unpack_from
+_RESPONSE = structs.SECCOMP_NOTIF_RESP.pack
+_ADDFD = structs.SECCOMP_NOTIF_ADDFD.pack
+_ZEROES = bytes(structs.SECCOMP_NOTIF.size)
+_MISSED = (errno.ENOENT, errno.EINTR)
+
+
+class Notification(NamedTuple):
+    """One syscall that waits for its answer.
+
+    Attributes:
+        id: the kernel's name for it, a random 64-bit number.
+        tid: thread id of the caller in the supervisor's PID namespace.
+        nr: syscall number as the caller gave it.
+        arch: AUDIT_ARCH_* of the ABI it was called through.
+        args: the six argument registers.
+    """
+
+    id: int
+    tid: int
+    nr: int
+    arch: int
+    args: tuple[int, ...]
+
+
+class Listener:
+    """A listener descriptor with preallocated buffers. `receive` belongs to one thread, answers to any."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._buffer = bytearray(structs.SECCOMP_NOTIF.size)
+        self.sync_wake_up = self._set_sync_wake_up()
+        self._require_atomic_addfd()
+
+    def receive(self) -> Notification | None:
+        """Wait for the next notification; None when the caller was killed before it could be read."""
+        buffer = self._buffer
+        buffer[:] = _ZEROES  # the kernel refuses a buffer that is not zero
+        try:
+            fcntl.ioctl(self.descriptor, flags.SECCOMP_IOCTL_NOTIF_RECV, buffer, True)
+        except OSError as error:
+            if error.errno in _MISSED:
+                return None
+            raise
+        fields = _UNPACK(buffer)
+        return Notification(fields[0], fields[1], fields[3], fields[4], fields[6:])
+
+    def alive(self, notification_id: int) -> bool:
+        """Whether the caller still waits, so that what was read under its thread id was really its own."""
+        try:
+            fcntl.ioctl(
+                self.descriptor, flags.SECCOMP_IOCTL_NOTIF_ID_VALID, notification_id.to_bytes(8, "little")
+            )
+        except OSError:
+            return False
+        return True
+
+    def send_value(self, notification_id: int, value: int) -> None:
+        """End the syscall with a return value."""
+        self._send(_RESPONSE(notification_id, value, 0, 0))
+
+    def send_errno(self, notification_id: int, code: int) -> None:
+        """End the syscall with an error; `code` is the positive errno."""
+        self._send(_RESPONSE(notification_id, 0, -code, 0))
+
+    def send_continue(self, notification_id: int) -> None:
+        """Let the kernel carry the syscall out with whatever its arguments are by then."""
+        self._send(_RESPONSE(notification_id, 0, 0, flags.SECCOMP_USER_NOTIF_FLAG_CONTINUE))
+
+    def inject(self, notification_id: int, descriptor: int, close_on_exec: bool) -> None:
+        """Put a copy of `descriptor` into the caller and return its number there, in one step.
+
+        Raises:
+            OSError: the caller's descriptor table is full (EMFILE) or the kernel refused; the caller still waits.
+        """
+        request = _ADDFD(
+            notification_id,
+            flags.SECCOMP_ADDFD_FLAG_SEND,
+            descriptor,
+            0,
+            os.O_CLOEXEC if close_on_exec else 0,
+        )
+        try:
+            fcntl.ioctl(self.descriptor, flags.SECCOMP_IOCTL_NOTIF_ADDFD, request)
+        except OSError as error:
+            if error.errno != errno.ENOENT:  # ENOENT: the caller is gone
+                raise
+
+    def _send(self, response: bytes) -> None:
+        try:
+            fcntl.ioctl(self.descriptor, flags.SECCOMP_IOCTL_NOTIF_SEND, response)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EINPROGRESS):
+                raise
+
+    def _set_sync_wake_up(self) -> bool:
+        """Ask for wake-ups on the caller's processor; kernels before 6.6 do not have it."""
+        try:
+            fcntl.ioctl(
+                self.descriptor, flags.SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
+            )
+        except OSError:
+            return False
+        return True
+
+    def _require_atomic_addfd(self) -> None:
+        """Refuse a kernel that cannot add a descriptor and answer in one step (before 5.14)."""
+        try:
+            fcntl.ioctl(
+                self.descriptor,
+                flags.SECCOMP_IOCTL_NOTIF_ADDFD,
+                _ADDFD(0, flags.SECCOMP_ADDFD_FLAG_SEND, 0, 0, 0),
+            )
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise FeatureError(
+                    "this kernel cannot hand over a descriptor in one step; Linux 5.14 or newer is needed"
+                ) from None

@@ -1,0 +1,1 @@
+"""From an argument list to a confined process: the seccomp filter, the guardian and the child."""

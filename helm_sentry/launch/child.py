@@ -1,0 +1,104 @@
+"""The last steps before the agent: from a fork of the guardian to a confined program.
+
+Everything that needs a file, a module or memory is prepared before the fork. After the filter is in place this
+process makes only calls that the filter lets through, until the exec, which the supervisor decides like any other.
+"""
+
+import errno
+import os
+import signal
+import struct
+from dataclasses import dataclass
+
+from helm_sentry.abi import flags, libc
+from helm_sentry.confine import credentials, limits
+from helm_sentry.confine.credentials import Identity
+from helm_sentry.confine.limits import ResourceLimit
+
+REPORT = struct.Struct("=cii")
+"""What the guardian and the child tell the supervisor: a letter and two numbers."""
+LISTENER, FAILED, NOT_STARTED = b"L", b"F", b"N"
+STAGES = ("limits", "identity", "landlock", "seccomp")
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Everything the child needs, prepared by the supervisor.
+
+    Attributes:
+        program: absolute path of the program.
+        arguments: argument vector, the program's name first.
+        environment: the agent's whole environment.
+        identity: whose authority the agent has.
+        limits: resource limits.
+        ruleset: Landlock ruleset descriptor, -1 where the host has no Landlock and the user accepted that.
+        filter: packed seccomp program.
+        filter_flags: SECCOMP_FILTER_FLAG_* besides NEW_LISTENER.
+        signal_mask: signals the caller of helm-sentry had blocked.
+    """
+
+    program: str
+    arguments: tuple[str, ...]
+    environment: dict[str, str]
+    identity: Identity
+    limits: tuple[ResourceLimit, ...]
+    ruleset: int
+    filter: bytes
+    filter_flags: int
+    signal_mask: frozenset[int]
+
+
+def become_agent(launch: Launch, report: int, acknowledge: int) -> None:
+    """Confine the calling process and execute the agent's program. Never returns.
+
+    Args:
+        launch: what to become.
+        report: pipe to the supervisor; carries the listener's number, or the errno and stage of a failure.
+        acknowledge: pipe on which the supervisor says that it has taken the listener.
+    """
+    status = 125
+    stage = 0
+    try:
+        _restore_signals(launch.signal_mask)
+        limits.apply(launch.limits)
+        stage = 1
+        credentials.assume_in_process(launch.identity)
+        libc.prctl(flags.PR_SET_PDEATHSIG, signal.SIGKILL)  # after the ids change: changing them clears it
+        stage = 2
+        if launch.ruleset >= 0:
+            libc.landlock_restrict_self(launch.ruleset)
+        _close_all_but(report, acknowledge)
+        stage = 3
+        listener = libc.seccomp_listener(launch.filter, launch.filter_flags)
+        os.write(report, REPORT.pack(LISTENER, os.getpid(), listener))
+        if os.read(acknowledge, 1) != b"!":
+            os._exit(status)  # the supervisor died or refused
+        # A copy of the listener kept here would make a dead supervisor look like a slow one.
+        os.close(listener)
+        stage = len(STAGES)
+        os.execve(launch.program, launch.arguments, launch.environment)
+    except OSError as error:
+        started = stage == len(STAGES)
+        status = 127 if error.errno == errno.ENOENT else 126
+        os.write(report, REPORT.pack(NOT_STARTED if started else FAILED, error.errno or 0, stage))
+    finally:
+        os._exit(status)
+
+
+def _restore_signals(mask: frozenset[int]) -> None:
+    """Give the agent the dispositions a shell would have given it; what the caller ignores stays ignored."""
+    for number in signal.valid_signals():
+        if signal.getsignal(number) not in (signal.SIG_DFL, signal.SIG_IGN, None):
+            signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by the interpreter, not by the caller
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _close_all_but(*keep: int) -> None:
+    """Close every descriptor above 2 except those kept; nothing that the caller left open reaches the agent."""
+    lowest = 3
+    for descriptor in sorted(keep):
+        os.closerange(lowest, descriptor)
+        lowest = descriptor + 1
+    os.closerange(lowest, 1 << 20)

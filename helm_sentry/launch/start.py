@@ -1,0 +1,85 @@
+"""Starting a run's processes: supervisor, guardian, agent; and taking the agent's listener."""
+
+import os
+from dataclasses import dataclass
+
+from helm_sentry.abi import flags, libc
+from helm_sentry.errors import LaunchError
+from helm_sentry.intercept.notify import Listener
+from helm_sentry.launch.child import FAILED, LISTENER, REPORT, STAGES, Launch
+from helm_sentry.launch.guardian import guard
+
+
+@dataclass(slots=True)
+class Started:
+    """A confined agent that waits for permission to execute its program.
+
+    Attributes:
+        agent: process id of the agent's main program.
+        guardian: process id of its parent, the root of the agent's tree.
+        listener: receives the agent's syscalls.
+        report: read end of the guardian's pipe, with `REPORT` messages.
+        lifeline: write end of the pipe whose closing makes the guardian end the agent.
+        acknowledge: write end of the pipe the agent waits on.
+    """
+
+    agent: int
+    guardian: int
+    listener: Listener
+    report: int
+    lifeline: int
+    acknowledge: int
+
+    def proceed(self) -> None:
+        """Let the agent execute its program; from here on somebody must serve the listener."""
+        os.write(self.acknowledge, b"!")
+        os.close(self.acknowledge)
+
+    def end(self) -> None:
+        """Have the guardian end the whole tree."""
+        if self.lifeline >= 0:
+            os.close(self.lifeline)
+            self.lifeline = -1
+
+
+def start(launch: Launch) -> Started:
+    """Fork the guardian and, through it, the agent; return once the agent is confined.
+
+    Must be called before this process starts any thread and before it holds any secret.
+
+    Raises:
+        LaunchError: the agent could not be confined.
+    """
+    libc.prctl(flags.PR_SET_CHILD_SUBREAPER, 1)  # should the guardian be killed, its children become ours
+    lifeline_read, lifeline_write = os.pipe()
+    report_read, report_write = os.pipe()
+    acknowledge_read, acknowledge_write = os.pipe()
+    guardian = os.fork()
+    if guardian == 0:
+        for descriptor in (lifeline_write, report_read, acknowledge_write):
+            os.close(descriptor)
+        guard(launch, lifeline_read, report_write, acknowledge_read)
+    for descriptor in (lifeline_read, report_write, acknowledge_read):
+        os.close(descriptor)
+    if launch.ruleset >= 0:
+        os.close(launch.ruleset)
+    agent, listener = _take_listener(report_read)
+    return Started(agent, guardian, listener, report_read, lifeline_write, acknowledge_write)
+
+
+def _take_listener(report: int) -> tuple[int, Listener]:
+    message = os.read(report, REPORT.size)
+    if len(message) < REPORT.size:
+        raise LaunchError("the agent's process ended before it was confined")
+    letter, first, second = REPORT.unpack(message)
+    if letter == FAILED:
+        raise LaunchError(f"the agent could not be confined ({STAGES[second]}): {os.strerror(first)}")
+    if letter != LISTENER:
+        raise LaunchError("the agent's process sent something unexpected")
+    pidfd = os.pidfd_open(first)
+    try:
+        return first, Listener(libc.pidfd_getfd(pidfd, second))
+    except OSError as error:
+        raise LaunchError(f"the agent's listener could not be taken: {error.strerror}") from error
+    finally:
+        os.close(pidfd)

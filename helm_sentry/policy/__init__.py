@@ -1,0 +1,1 @@
+"""Policies: reading, matching, deciding, planning. Pure except for reading the files."""

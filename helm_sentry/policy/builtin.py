@@ -1,0 +1,27 @@
+"""Rules that hold in every run, whatever the policy says: the supervisor's own files are out of reach."""
+
+from dataclasses import replace
+
+from helm_sentry.operation import Kind
+from helm_sentry.policy.model import FILE_KINDS, Effect, FileMatch, Policy, Rule, UnixMatch
+
+_EVERY_VERB = frozenset(FILE_KINDS.values())
+_LOOKING = frozenset({Kind.FILE_READ, Kind.FILE_LIST, Kind.FILE_STAT})
+
+
+def with_builtin_rules(policy: Policy, secrets: tuple[str, ...], sources: tuple[str, ...]) -> Policy:
+    """Return the policy with the supervisor's own block rules added.
+
+    Args:
+        policy: the effective policy.
+        secrets: directories that an agent may not even look into: keys, logs, control sockets.
+        sources: files and directories that decide what the next run may do: policies, the supervisor's program.
+    """
+    hidden = tuple(f"{path}/**" for path in secrets)
+    fixed = tuple(pattern for path in sources for pattern in (path, f"{path}/**"))
+    added = (
+        Rule("sentry/state", Effect.BLOCK, FileMatch(_EVERY_VERB, hidden)),
+        Rule("sentry/state-sockets", Effect.BLOCK, UnixMatch(frozenset({Kind.UNIX_CONNECT, Kind.UNIX_BIND}), hidden)),
+        Rule("sentry/sources", Effect.BLOCK, FileMatch(_EVERY_VERB - _LOOKING, fixed)),
+    )
+    return replace(policy, block=policy.block + added)

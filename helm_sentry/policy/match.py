@@ -1,0 +1,246 @@
+"""Compiled rules: indexes that find the rules an operation matches, however many rules there are.
+
+Every index answers with two rule ids: the smallest among the block rules that match and the smallest among
+the allow rules that match, each `NONE` when there is none. What the two mean is the engine's business.
+"""
+
+import re
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from typing import NamedTuple, TypeAlias
+
+from helm_sentry.operation import Operation
+from helm_sentry.policy import pattern
+from helm_sentry.policy.model import BindMatch, ConnectMatch, Effect, Network, PortRange
+from helm_sentry.policy.pattern import Pattern
+
+NONE = "~"
+"""Sorts after every rule id, so that the smallest of several answers is the answer."""
+
+Found: TypeAlias = tuple[str, str]
+"""Smallest matching block rule, smallest matching allow rule."""
+
+NOTHING: Found = (NONE, NONE)
+
+class _Branch:
+    # What holds beneath one directory: trees rooted here, and globs whose literal part ends here.
+    __slots__ = ("allow", "block", "globs", "sources")
+
+    def __init__(self) -> None:
+        self.block = self.allow = NONE
+        self.sources: dict[Found, list[str]] = {}
+        self.globs: tuple[tuple[re.Pattern[str], Found], ...] = ()
+
+
+class PathIndex:
+    """Path patterns of many rules. Filled, sealed, and from then on only read."""
+
+    __slots__ = ("_branches", "_exact")
+
+    def __init__(self) -> None:
+        self._exact: dict[str, Found] = {}
+        self._branches: dict[str, _Branch] = {}
+
+    def add(self, wanted: Pattern, effect: Effect, rule: str) -> None:
+        """Add a pattern of a rule."""
+        if not wanted.rest:
+            self.add_path(wanted.prefix, effect, rule)
+        elif wanted.rest == (None,):
+            branch = self._branch(wanted.prefix)
+            branch.block, branch.allow = _smallest((branch.block, branch.allow), _found(effect, rule))
+        else:
+            self.add_regex(wanted.prefix, pattern.regex(wanted.rest), effect, rule)
+
+    def add_path(self, path: str, effect: Effect, rule: str) -> None:
+        """Add one path."""
+        self._exact[path] = _smallest(self._exact.get(path, NOTHING), _found(effect, rule))
+
+    def add_regex(self, prefix: str, regex: str, effect: Effect, rule: str) -> None:
+        """Add a regular expression for what follows a directory."""
+        self._branch(prefix).sources.setdefault(_found(effect, rule), []).append(regex)
+
+    def seal(self) -> None:
+        """Make ready to be read: the globs of one rule in one directory become one regular expression."""
+        for branch in self._branches.values():
+            found = branch.sources.items()
+            branch.globs = tuple((re.compile("|".join(sources)), rules) for rules, sources in found)
+
+    def find(self, operation: Operation) -> Found:
+        """Return the rules that match the operation's path."""
+        return self.find_path(operation.path)
+
+    def find_path(self, path: str) -> Found:
+        """Return the rules that match a canonical path."""
+        block, allow = self._exact.get(path, NOTHING)
+        branches = self._branches
+        place = path
+        while True:
+            branch = branches.get(place)
+            if branch is not None:
+                if branch.block < block:
+                    block = branch.block
+                if branch.allow < allow:
+                    allow = branch.allow
+                for regex, found in branch.globs:
+                    if regex.fullmatch(path, len(place)):
+                        block, allow = min(block, found[0]), min(allow, found[1])
+            # A name that is no path, such as `pipe:[7]`, has no slash: it must not reach the root's rules.
+            cut = place.rfind("/")
+            if cut < 0:
+                return block, allow
+            place = place[:cut]
+
+    def _branch(self, prefix: str) -> _Branch:
+        return self._branches.setdefault(prefix, _Branch())
+
+
+class MoveIndex:
+    """Path patterns for operations that take a whole directory along.
+
+    To move a directory is to move what lies in it out from under the rules that name it. So a directory on
+    the way to something a block rule names is blocked as well.
+    """
+
+    __slots__ = ("_passages", "_paths")
+
+    def __init__(self, paths: PathIndex) -> None:
+        self._paths, self._passages = paths, PathIndex()
+
+    def add(self, blocked: Pattern, rule: str, *, wild: bool) -> None:
+        """Add a pattern of a block rule.
+
+        Args:
+            blocked: the pattern.
+            rule: id of its rule.
+            wild: block also the directories that only a wildcard of the pattern leads through.
+        """
+        for directory in blocked.ancestors:
+            self._passages.add_path(directory, Effect.BLOCK, rule)
+        if wild and blocked.rest:
+            self._passages.add_regex(blocked.prefix, pattern.partial_regex(blocked.rest), Effect.BLOCK, rule)
+
+    def seal(self) -> None:
+        """Make ready to be read."""
+        self._passages.seal()
+
+    def find(self, operation: Operation) -> Found:
+        """Return the rules that match the operation's path, or anything in the directory it names."""
+        found = self._paths.find_path(operation.path)
+        return _smallest(found, self._passages.find_path(operation.path)) if operation.directory else found
+
+
+class _Endpoint(NamedTuple):
+    # The conditions of a network rule that hold whatever its destination is.
+    found: Found
+    ports: tuple[PortRange, ...]
+    protocols: frozenset[str]
+
+    def accepts(self, operation: Operation) -> bool:
+        port = operation.port
+        return operation.protocol in self.protocols and any(low <= port <= high for low, high in self.ports)
+
+
+class EndpointIndex:
+    """Network rules by destination: host name, network, or the run's own ports."""
+
+    __slots__ = ("_blocks", "_hosts", "_networks", "_own", "_suffixes")
+
+    def __init__(self) -> None:
+        self._hosts: dict[str, list[_Endpoint]] = {}
+        self._suffixes: dict[str, list[_Endpoint]] = {}
+        # By version and prefix length: a look-up for each length in use, however many networks there are.
+        self._networks: dict[int, dict[int, dict[int, list[_Endpoint]]]] = {4: {}, 6: {}}
+        self._own: list[_Endpoint] = []
+        self._blocks: list[_Endpoint] = []
+
+    def add(self, wanted: ConnectMatch | BindMatch, effect: Effect, rule: str) -> None:
+        """Add the match of a rule."""
+        endpoint = _Endpoint(_found(effect, rule), wanted.ports, wanted.protocols)
+        for network in wanted.addresses:
+            self._add_network(network, endpoint)
+        if wanted.addresses and effect is Effect.BLOCK:
+            self._blocks.append(endpoint)
+        if isinstance(wanted, ConnectMatch):
+            for host in wanted.hosts:
+                names = self._suffixes if host.startswith("*.") else self._hosts
+                names.setdefault(host.removeprefix("*."), []).append(endpoint)
+            if wanted.own:
+                self._own.append(endpoint)
+
+    def find(self, operation: Operation) -> Found:
+        """Return the rules that match the operation's address, names, port and protocol."""
+        found = NOTHING
+        for endpoint in self._candidates(operation):
+            if endpoint.accepts(operation):
+                found = _smallest(found, endpoint.found)
+        return found
+
+    def _candidates(self, operation: Operation) -> list[_Endpoint]:
+        candidates = list(self._own) if operation.own else []
+        for host in operation.hosts:
+            candidates += self._named(host.lower().removesuffix("."))
+        version, address = _numeric(operation.address)
+        # The kernel replaces the unspecified address by one of its own choice: any block may be meant.
+        if not address:
+            candidates += self._blocks
+        width = 32 if version == 4 else 128
+        for length, networks in self._networks[version].items():
+            candidates += networks.get(address >> (width - length), ())
+        return candidates
+
+    def _named(self, host: str) -> list[_Endpoint]:
+        found = list(self._hosts.get(host, ()))
+        while suffix := host.partition(".")[2]:
+            found += self._suffixes.get(suffix, ())
+            host = suffix
+        return found
+
+    def _add_network(self, network: Network, endpoint: _Endpoint) -> None:
+        bits = int(network.network_address) >> (network.max_prefixlen - network.prefixlen)
+        version = 4 if isinstance(network, IPv4Network) else 6
+        self._networks[version].setdefault(network.prefixlen, {}).setdefault(bits, []).append(endpoint)
+
+
+class NameIndex:
+    """Rules by the operation's name, such as a socket family."""
+
+    __slots__ = ("_names",)
+
+    def __init__(self) -> None:
+        self._names: dict[str, Found] = {}
+
+    def add(self, name: str, effect: Effect, rule: str) -> None:
+        """Add a name of a rule."""
+        self._names[name] = _smallest(self._names.get(name, NOTHING), _found(effect, rule))
+
+    def find(self, operation: Operation) -> Found:
+        """Return the rules that name the operation's name."""
+        return self._names.get(operation.name, NOTHING)
+
+
+class KindIndex:
+    """Rules that match every operation of one kind."""
+
+    __slots__ = ("_found",)
+
+    def __init__(self) -> None:
+        self._found = NOTHING
+
+    def add(self, effect: Effect, rule: str) -> None:
+        """Add a rule."""
+        self._found = _smallest(self._found, _found(effect, rule))
+
+    def find(self, operation: Operation) -> Found:
+        """Return the rules for the kind."""
+        return self._found
+
+
+def _found(effect: Effect, rule: str) -> Found:
+    return (rule, NONE) if effect is Effect.BLOCK else (NONE, rule)
+
+
+def _smallest(one: Found, other: Found) -> Found:
+    return min(one[0], other[0]), min(one[1], other[1])
+
+
+def _numeric(address: str) -> tuple[int, int]:
+    return (6, int(IPv6Address(address))) if ":" in address else (4, int(IPv4Address(address)))

@@ -1,0 +1,1 @@
+"""Signed statements about a run, and their offline verification."""

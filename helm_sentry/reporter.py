@@ -1,0 +1,60 @@
+"""What a run says on the terminal: each distinct denial once, with the lines that would allow it.
+
+Written by a thread of its own: a terminal that is stopped, or a pipe nobody reads, must not hold up an answer.
+"""
+
+import os
+import queue
+import threading
+
+from helm_sentry.decision import Decision
+from helm_sentry.operation import Kind, Operation
+from helm_sentry.policy.explain import sentence, suggestion
+
+_MOST_CAUSES = 40  # printed; beyond that a person reads the log
+_PREFIX = "helm-sentry: "
+
+
+class Reporter:
+    """Prints to standard error, never on the caller's thread."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._seen: set[tuple[Kind, str, str]] = set()
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._print, name="reporter", daemon=True)
+        self._thread.start()
+
+    def denied(self, operation: Operation, decision: Decision, exists: bool) -> None:
+        """Tell about a denial, unless the same was told before or it only looked for something that is not there."""
+        cause = (operation.kind, operation.target, decision.rule)
+        if self._quiet or cause in self._seen or (operation.kind is Kind.FILE_STAT and not exists):
+            return
+        self._seen.add(cause)
+        if len(self._seen) == _MOST_CAUSES + 1:
+            self.say("more was denied; the log has all of it")
+        elif len(self._seen) <= _MOST_CAUSES:
+            self.say(f"denied: {sentence(operation, decision)}")
+            if lines := suggestion(operation):
+                self._lines.put("  to allow it, add to the policy:\n" + _indented(lines))
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        if not self._quiet:
+            self._lines.put(_PREFIX + text)
+
+    def close(self) -> None:
+        """Print what is left, but do not wait for ever for a reader that does not read."""
+        self._lines.put(None)
+        self._thread.join(timeout=2)
+
+    def _print(self) -> None:
+        while (text := self._lines.get()) is not None:
+            try:
+                os.write(2, text.encode("utf-8", "replace") + b"\n")
+            except OSError:
+                return  # nobody listens any more
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())

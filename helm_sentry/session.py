@@ -1,0 +1,304 @@
+"""One run, from a command line to an exit status. The only module that knows all the parts."""
+
+import getpass
+import os
+import platform
+import select
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+
+from helm_sentry import __version__, features, state
+from helm_sentry.abi import flags, libc, syscalls
+from helm_sentry.abi.arch import native
+from helm_sentry.audit import record
+from helm_sentry.audit.log import AuditLog
+from helm_sentry.broker.broker import Broker
+from helm_sentry.broker.names import Names
+from helm_sentry.broker.paths import Resolver
+from helm_sentry.broker.workers import INTERRUPT
+from helm_sentry.confine import credentials, landlock, limits
+from helm_sentry.confine.credentials import Identity
+from helm_sentry.decision import Decision
+from helm_sentry.errors import AuditError, FeatureError, LaunchError, SentryError
+from helm_sentry.features import Features
+from helm_sentry.launch import filter as seccomp_filter
+from helm_sentry.launch.child import NOT_STARTED, REPORT, Launch
+from helm_sentry.launch.guardian import CONTINUED, EXITED, LEFT, STOPPED, end_descendants
+from helm_sentry.launch.relay import Relay, end_as, stop_with_agent
+from helm_sentry.launch.start import Started, start
+from helm_sentry.operation import Operation
+from helm_sentry.policy.builtin import with_builtin_rules
+from helm_sentry.policy.engine import Context, compile_policy
+from helm_sentry.policy.loader import load_file, shipped_packs
+from helm_sentry.policy.model import ConnectMatch, Policy
+from helm_sentry.policy.plan import Plan, make_plan
+from helm_sentry.receipt import store
+from helm_sentry.receipt.keys import load_or_create
+from helm_sentry.receipt.store import Signer
+from helm_sentry.reporter import Reporter
+
+_SYNC_EVERY = 1.0  # seconds a crashed kernel may lose of the log
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a user asks for.
+
+    Attributes:
+        command: the agent's program and arguments.
+        policy: file or name of a shipped policy.
+        workspace: directory the agent works in.
+        user: name of the user the agent runs as; empty for the caller.
+        accept_degraded: run although a layer is missing.
+        quiet: print nothing.
+    """
+
+    command: tuple[str, ...]
+    policy: str = "default"
+    workspace: str = "."
+    user: str = ""
+    accept_degraded: bool = False
+    quiet: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything that is known before the first process starts."""
+
+    options: Options
+    host: Features
+    identity: Identity
+    policy: Policy
+    plan: Plan
+    program: str
+    scratch: str
+
+
+def run(options: Options) -> int:
+    """Run an agent and return the exit status to end with; an agent's death by signal is repeated.
+
+    Raises:
+        SentryError: the run could not start, or the supervisor failed; the agent is ended then.
+    """
+    prepared = _prepare(options)
+    try:
+        return end_as(_Run(prepared).supervise())
+    finally:
+        shutil.rmtree(prepared.scratch, ignore_errors=True)
+
+
+def _prepare(options: Options) -> Prepared:
+    identity = credentials.of_user(options.user) if options.user else credentials.current()
+    program = _find_program(options.command[0])
+    host = features.probe()
+    scratch = os.path.realpath(tempfile.mkdtemp(prefix="helm-sentry-"))
+    try:
+        os.chown(scratch, identity.uid, identity.gid)
+        policy = _load_policy(options, program, scratch)
+        plan = make_plan(policy, host, native().loaders)
+        _require(plan, options.accept_degraded)
+    except BaseException:
+        os.rmdir(scratch)
+        raise
+    return Prepared(options, host, identity, policy, plan, program, scratch)
+
+
+def _find_program(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        there = os.path.exists(name) and "/" in name
+        raise LaunchError(
+            f"cannot run `{name}`: {'it is not executable' if there else 'there is no such program'}",
+            126 if there else 127,
+        )
+    return os.path.abspath(found)
+
+
+def _load_policy(options: Options, program: str, scratch: str) -> Policy:
+    variables = {
+        "workspace": os.path.realpath(options.workspace),
+        "home": os.path.realpath(os.path.expanduser(f"~{options.user}" if options.user else "~")),
+        "tmp": scratch,
+        "user": options.user or getpass.getuser(),
+        "program": os.path.realpath(program),
+    }
+    policy = load_file(options.policy, variables)
+    protected = (os.path.realpath(state.state_directory()),)
+    sources = (policy.source, shipped_packs().directory, os.path.dirname(os.path.abspath(__file__)))
+    return with_builtin_rules(policy, protected, tuple(os.path.realpath(path) for path in sources if path))
+
+
+def _require(plan: Plan, accept_degraded: bool) -> None:
+    if plan.fatal:
+        raise FeatureError("; ".join(plan.fatal))
+    if plan.missing and not accept_degraded:
+        raise FeatureError(
+            "; ".join(plan.missing) + "; `--accept-degraded` runs without and marks every record"
+        )
+
+
+class _Run:
+    """The supervisor's side of a run."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._prepared = prepared
+        self._id = state.new_run_id()
+        self._relay = Relay()
+        signal.signal(INTERRUPT, lambda number, frame: None)  # interrupts workers; nothing else
+        self._failure: Exception | None = None
+        self._failed, self._wake = os.pipe()
+
+    def supervise(self) -> int:
+        """Return the agent's wait status."""
+        started = start(self._launch())
+        try:
+            # From here on this process holds the key and the log: nobody of the same user may look inside.
+            libc.prctl(flags.PR_SET_DUMPABLE, 0)
+            self._open_records()
+            self._serve(started)
+            return self._watch(started)
+        finally:
+            started.end()
+            end_descendants()
+            self._reporter.close() if hasattr(self, "_reporter") else None
+
+    def _launch(self) -> Launch:
+        prepared = self._prepared
+        arch, wanted = native(), prepared.policy.limits
+        killable = flags.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV if prepared.host.wait_killable else 0
+        environment = prepared.policy.environment.select(os.environ)
+        return Launch(
+            program=prepared.program,
+            arguments=prepared.options.command,
+            environment=environment,
+            identity=prepared.identity,
+            limits=limits.resource_limits(
+                wanted.memory, wanted.processes, wanted.open_files, wanted.file_size, wanted.cpu_time
+            ),
+            ruleset=landlock.ruleset(prepared.host.landlock, prepared.plan.programs)
+            if prepared.host.landlock
+            else -1,
+            filter=seccomp_filter.build(arch, syscalls.table(arch)),
+            filter_flags=killable,
+            signal_mask=self._relay.callers_mask,
+        )
+
+    def _open_records(self) -> None:
+        prepared = self._prepared
+        key = load_or_create(state.key_directory())
+        self._directory = state.new_run(self._id)
+        facts = record.start(
+            run=self._id,
+            version=__version__,
+            argv=prepared.options.command,
+            user=credentials.describe(prepared.identity),
+            host=platform.node(),
+            features=prepared.host.words(),
+            degraded=prepared.plan.missing,
+            digests={},
+        )
+        digests = store.create_run(
+            self._directory, facts, prepared.policy.canonical(), prepared.plan.canonical(), key.public
+        )
+        self._log = AuditLog(self._directory, self._id)
+        self._log.append({**facts, **digests})
+        self._signer = Signer(self._directory, key)
+        self._reporter = Reporter(prepared.options.quiet)
+        threading.Thread(target=self._keep_synced, name="sync", daemon=True).start()
+
+    def _serve(self, started: Started) -> None:
+        prepared = self._prepared
+        matches = [rule.match for rule in prepared.policy.allow]
+        broker = Broker(
+            arch=native(),
+            policy=compile_policy(prepared.policy),
+            context=Context(prepared.policy.agent),
+            listener=started.listener,
+            resolver=Resolver(started.guardian),
+            names=Names(host for match in matches if isinstance(match, ConnectMatch) for host in match.hosts),
+            log=self._log,
+            identity=prepared.identity,
+            signal_scope=prepared.host.signal_scope,
+            on_denial=self._denied,
+            on_failure=self._fail,
+        )
+        broker.start()
+        started.proceed()
+
+    def _denied(self, operation: Operation, decision: Decision, exists: bool) -> None:
+        self._signer.notify()
+        self._reporter.denied(operation, decision, exists)
+
+    def _fail(self, error: Exception) -> None:
+        """End the run because the supervisor cannot do its work; may be called on any thread."""
+        self._failure = self._failure or error
+        os.write(self._wake, b"!")
+
+    def _keep_synced(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(_SYNC_EVERY):
+            try:
+                self._log.sync()
+            except AuditError as error:
+                self._fail(error)
+                return
+
+    def _watch(self, started: Started) -> int:
+        """Pass signals on, follow the guardian's reports, and return the agent's wait status."""
+        wall_time = self._prepared.policy.limits.wall_time
+        deadline = time.monotonic() + wall_time if wall_time else None
+        poller = select.poll()
+        for descriptor in (started.report, self._relay.descriptor, self._failed):
+            poller.register(descriptor, select.POLLIN)
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+            ready = {descriptor for descriptor, _ in poller.poll(left)}
+            if not ready:
+                self._log.append(record.notice("wall-time", f"the run was ended after {wall_time} seconds"))
+                self._reporter.say(f"the run was ended after its {wall_time} seconds of wall time")
+                deadline = None
+                os.kill(started.agent, signal.SIGKILL)
+            if self._failed in ready:
+                raise self._failure_error()
+            if self._relay.descriptor in ready:
+                self._relay.pass_on(started.agent)
+            if started.report in ready and (status := self._hear(started)) is not None:
+                return self._seal(status)
+
+    def _hear(self, started: Started) -> int | None:
+        message = os.read(started.report, REPORT.size)
+        if len(message) < REPORT.size:
+            raise SentryError("the guardian was killed; the agent was ended")
+        letter, first, second = REPORT.unpack(message)
+        if letter == STOPPED:
+            stop_with_agent()
+        elif letter == CONTINUED:
+            pass
+        elif letter == NOT_STARTED:
+            self._reporter.say(f"cannot run `{self._prepared.program}`: {os.strerror(first)}")
+        elif letter == LEFT:
+            self._log.append(record.notice("left-behind", f"process {first} outlived the run and was ended"))
+        elif letter == EXITED:
+            return int(first)
+        return None
+
+    def _seal(self, status: int) -> int:
+        """Write the end of the log and sign it."""
+        signal_name = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else ""
+        code = None if signal_name else os.waitstatus_to_exitcode(status)
+        self._log.append(record.end(self._log.counts, exit_status=code, signal=signal_name))
+        self._log.sync()
+        self._signer.seal(self._log.totals)
+        counts = self._log.counts
+        total = sum(counts.values())
+        self._reporter.say(f"{total:,} decisions, {counts['DENY']:,} denied; log: {self._directory}")
+        return status
+
+    def _failure_error(self) -> SentryError:
+        if isinstance(self._failure, SentryError):
+            return self._failure
+        return SentryError(f"the supervisor failed and the agent was ended: {self._failure}")

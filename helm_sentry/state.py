@@ -1,0 +1,68 @@
+"""Where state lives: `$XDG_STATE_HOME/helm-sentry`, by default `~/.local/state/helm-sentry`.
+
+keys/           the signing key
+runs/<run id>/  one directory a run; ids sort by time: 20261121-071503-ab12cd
+"""
+
+import os
+import re
+import secrets
+import time
+
+from helm_sentry.errors import UsageError
+
+_RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
+
+
+def state_directory() -> str:
+    """Return the state directory, which need not exist yet."""
+    home = os.environ.get("XDG_STATE_HOME", "")
+    # The XDG specification has relative paths ignored.
+    if not os.path.isabs(home):
+        home = os.path.join(os.path.expanduser("~"), ".local", "state")
+    return os.path.join(home, "helm-sentry")
+
+
+def key_directory() -> str:
+    """Return the directory of the signing key."""
+    return os.path.join(state_directory(), "keys")
+
+
+def new_run_id(now: float | None = None) -> str:
+    """Return an id for a run that starts now: UTC time, and six random hex digits."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{secrets.token_hex(3)}"
+
+
+def is_run_id(name: str) -> bool:
+    """Return whether a name has the form of a run id."""
+    return _RUN_ID.fullmatch(name) is not None
+
+
+def run_directory(name: str) -> str:
+    """Return the directory of an existing run, given by its id or by its path.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    path = os.path.join(state_directory(), "runs", name) if is_run_id(name) else name
+    if not os.path.isdir(path):
+        raise UsageError(f"there is no run `{name}`: `{path}` is not a directory")
+    return path
+
+
+def new_run(run_id: str) -> str:
+    """Create the directory of a new run, closed to others, and return it.
+
+    Raises:
+        OSError: it exists already or cannot be created.
+    """
+    state = state_directory()
+    runs = os.path.join(state, "runs")
+    os.makedirs(os.path.dirname(state), exist_ok=True)
+    # makedirs would give the inner directories the process's umask, not this mode.
+    for directory in (state, runs):
+        if not os.path.isdir(directory):
+            os.mkdir(directory, 0o700)
+    path = os.path.join(runs, run_id)
+    os.mkdir(path, 0o700)
+    return path

@@ -1,0 +1,154 @@
+import os
+import stat
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from helm_sentry.audit import record
+from helm_sentry.audit.log import AuditLog
+from helm_sentry.decision import Decision, Reason, Verdict
+from helm_sentry.errors import AuditError
+
+
+def decision(verdict=Verdict.ALLOW):
+    return record.decision(1, "openat", [], Decision(verdict, Reason.RULE, "r"), "fd")
+
+
+def read_back(directory):
+    prev, records = record.FIRST_PREV, []
+    with open(directory / "audit.jsonl", "rb") as file:
+        for seq, line in enumerate(file):
+            records.append(record.read(line[:-1], seq, prev))
+            prev = records[-1]["hash"]
+    return records
+
+
+class TestAppend:
+    def test_chains_what_it_writes(self, tmp_path):
+        log = AuditLog(str(tmp_path), "run", clock=lambda: 1_700_000_000_123_456_789)
+        given = [decision(), decision(Verdict.DENY), record.notice("X", "y")]
+        assert [log.append(fields) for fields in given] == [0, 1, 2]
+        assert read_back(tmp_path) == given
+        assert given[0]["time"] == 1_700_000_000_123_456
+
+    def test_totals(self, tmp_path):
+        log = AuditLog(str(tmp_path), "run")
+        for verdict in (Verdict.ALLOW, Verdict.DENY, Verdict.ALLOW):
+            log.append(decision(verdict))
+        log.append(record.notice("X", ""))
+        assert log.counts == {"ALLOW": 2, "DENY": 1, "ESCALATE": 0}
+        assert log.totals == record.Totals(
+            records=4,
+            counts=log.counts,
+            head=read_back(tmp_path)[-1]["hash"],
+            size=os.path.getsize(tmp_path / "audit.jsonl"),
+        )
+        assert (log.count, log.head) == (4, log.totals.head)
+
+    def test_a_record_is_in_the_file_when_append_returns(self, tmp_path):
+        log = AuditLog(str(tmp_path), "run")
+        for count in range(1, 4):
+            log.append(decision())
+            assert len(read_back(tmp_path)) == count
+
+    def test_threads_share_one_chain(self, tmp_path):
+        log = AuditLog(str(tmp_path), "run")
+        threads = [threading.Thread(target=lambda: [log.append(decision()) for _ in range(500)]) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(read_back(tmp_path)) == log.count == 4000
+
+    def test_a_record_without_a_canonical_form_leaves_the_log_as_it_was(self, tmp_path):
+        log = AuditLog(str(tmp_path), "run")
+        log.append(decision())
+        with pytest.raises(AuditError, match="canonical"):
+            log.append({"type": "notice", "detail": "\udcff"})
+        assert log.append(decision()) == 1
+        assert len(read_back(tmp_path)) == 2
+
+
+class TestFile:
+    def test_is_the_owners_alone(self, tmp_path):
+        AuditLog(str(tmp_path), "run")
+        assert stat.S_IMODE(os.stat(tmp_path / "audit.jsonl").st_mode) == 0o600
+
+    def test_can_be_made_in_an_open_directory(self, tmp_path):
+        directory = os.open(tmp_path, os.O_RDONLY)
+        AuditLog(directory, "run").append(decision())
+        os.close(directory)
+        assert len(read_back(tmp_path)) == 1
+
+    @pytest.mark.parametrize("make", [lambda path: path.touch(), lambda path: path.symlink_to("/dev/null")])
+    def test_is_always_new(self, tmp_path, make):
+        make(tmp_path / "audit.jsonl")
+        with pytest.raises(AuditError, match="`run-7` cannot be created"):
+            AuditLog(str(tmp_path), "run-7")
+
+
+class TestFailure:
+    def run_with_limit(self, directory, limit):
+        program = """
+import resource, sys
+from helm_sentry.audit import record
+from helm_sentry.audit.log import AuditLog
+from helm_sentry.errors import AuditError
+unlimited = resource.RLIM_INFINITY
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), unlimited))
+log = AuditLog(sys.argv[1], "run")
+failures = []
+for _ in range(4):
+    try:
+        log.append(record.notice("X", "y" * 1000))
+    except AuditError as error:
+        failures.append(str(error))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
+print(log.count, len(set(failures)), failures[0])
+"""
+        command = [sys.executable, "-c", program, str(directory), str(limit)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+
+    def test_a_short_write_ends_the_log(self, tmp_path):
+        printed = self.run_with_limit(tmp_path, 3000)
+        assert printed.startswith("2 1 ")
+        assert "bytes were written; is the disk full?" in printed
+        assert os.path.getsize(tmp_path / "audit.jsonl") == 3000
+
+    def test_a_refused_write_ends_the_log(self, tmp_path):
+        printed = self.run_with_limit(tmp_path, 0)
+        assert printed.startswith("0 1 ")
+        assert "File too large" in printed
+
+    def test_a_log_that_failed_stays_dead_although_the_disk_recovers(self, tmp_path):
+        log = AuditLog(str(tmp_path), "run")
+        log.append(decision())
+        full = os.open("/dev/full", os.O_WRONLY)
+        working = os.dup(log._file)
+        os.dup2(full, log._file)
+        with pytest.raises(AuditError, match="No space left"):
+            log.append(decision())
+        os.dup2(working, log._file)
+        with pytest.raises(AuditError, match="No space left"):
+            log.append(decision())
+        assert len(read_back(tmp_path)) == log.count == 1
+
+    def test_a_failed_sync_ends_the_log(self, tmp_path):
+        log = AuditLog(str(tmp_path), "run")
+        read_end, write_end = os.pipe()
+        os.dup2(write_end, log._file)  # fdatasync of a pipe is EINVAL
+        with pytest.raises(AuditError):
+            log.sync()
+        with pytest.raises(AuditError):
+            log.append(decision())
+        os.close(read_end), os.close(write_end)
+
+    def test_a_closed_log_takes_nothing(self, tmp_path):
+        log = AuditLog(str(tmp_path), "run")
+        log.sync()
+        log.close()
+        with pytest.raises(AuditError, match="closed"):
+            log.append(decision())
