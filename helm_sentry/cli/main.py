@@ -7,6 +7,7 @@ import click
 
 from helm_sentry import __version__
 from helm_sentry.cli.run import run
+from helm_sentry.cli.verify import verify
 from helm_sentry.errors import SentryError
 
 
@@ -33,3 +34,4 @@ def main() -> None:
 
 
 main.add_command(run)
+main.add_command(verify)

@@ -131,8 +131,7 @@ def _text(text: str) -> str:
 
 
 def _identifier(operation: Operation) -> str:
-    verb = operation.kind.rpartition(".")[2]
     target = operation.path or (operation.hosts[0] if operation.hosts else operation.address) or operation.name
-    words = _NOT_IN_ID.sub("-", f"{verb}-{target}".lower()).strip("-")
+    verb, words = (_NOT_IN_ID.sub("-", text.lower()) for text in (operation.kind.rpartition(".")[2], target))
     # The end of a path says more than its beginning.
-    return words if len(words) <= _LONGEST_ID else f"{verb}-{words[len(verb) - _LONGEST_ID + 1 :].lstrip('-')}"
+    return f"{verb}-{words[-_LONGEST_ID:].strip('-')}".strip("-")

@@ -21,6 +21,7 @@ Found: TypeAlias = tuple[str, str]
 
 NOTHING: Found = (NONE, NONE)
 
+
 class _Branch:
     # What holds beneath one directory: trees rooted here, and globs whose literal part ends here.
     __slots__ = ("allow", "block", "globs", "sources")
@@ -70,6 +71,9 @@ class PathIndex:
 
     def find_path(self, path: str) -> Found:
         """Return the rules that match a canonical path."""
+        # A name that is no path, such as `pipe:[7]` or nothing, must not reach the rules of the root.
+        if path[:1] != "/":
+            return NOTHING
         block, allow = self._exact.get(path, NOTHING)
         branches = self._branches
         place = path
@@ -83,11 +87,9 @@ class PathIndex:
                 for regex, found in branch.globs:
                     if regex.fullmatch(path, len(place)):
                         block, allow = min(block, found[0]), min(allow, found[1])
-            # A name that is no path, such as `pipe:[7]`, has no slash: it must not reach the root's rules.
-            cut = place.rfind("/")
-            if cut < 0:
+            if not place:
                 return block, allow
-            place = place[:cut]
+            place = place[: place.rfind("/")]
 
     def _branch(self, prefix: str) -> _Branch:
         return self._branches.setdefault(prefix, _Branch())

@@ -177,6 +177,8 @@ def _component(name: str) -> Component:
 
 def _component_regex(runs: list[str]) -> str:
     # Between stars stand runs of fixed length: the leftmost fit of each run but the last is as good as any.
+    if runs == ["", ""]:
+        return "(?>[^/]+)"  # a lone star, which is never the empty name after the root's slash
     if len(runs) == 1:
         return f"(?>{runs[0]}(?=/|\\Z))"
     middle = "".join(f"(?>[^/]*?{run})" for run in runs[1:-1])

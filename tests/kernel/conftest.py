@@ -1,0 +1,177 @@
+"""Running real programs under the real supervisor: as root and as an ordinary user.
+
+The ordinary user runs an installation of its own, made by `pip install .` into a plain virtual environment, so the
+tests also show that this alone gives a working `helm-sentry run`.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+NOBODY = 65534
+SYSTEM_PYTHON = "/usr/bin/python3"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a supervised run left behind."""
+
+    status: int
+    stdout: str
+    stderr: str
+    directory: Path | None
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        assert self.directory is not None, self.stderr
+        return [json.loads(line) for line in (self.directory / "audit.jsonl").read_text().splitlines()]
+
+    def denials(self, kind: str = "") -> list[dict[str, Any]]:
+        return [r for r in self.records if r.get("verdict") == "DENY" and (not kind or kind in r["ops"])]
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A workspace, a state directory and a way to run helm-sentry there as one user."""
+
+    root: Path
+    command: tuple[str, ...]
+    uid: int
+
+    @property
+    def workspace(self) -> Path:
+        return self.root / "workspace"
+
+    def policy(self, text: str, name: str = "test") -> Path:
+        path = self.root / f"{name}.yaml"
+        path.write_text(f"schema: helm-sentry/policy/v1\nname: {name}\n{text}")
+        return path
+
+    def argv(self, command: Sequence[str], policy: Path | str = "default", options: Sequence[str] = ()) -> list[str]:
+        return [*self.command, "run", "--policy", str(policy), *options, "--", *command]
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            "HOME": str(self.root / "home"),
+            "XDG_STATE_HOME": str(self.root / "state"),
+            "LANG": "C.UTF-8",
+        }
+
+    def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+        identity: dict[str, Any] = {}
+        if os.getuid() == 0 and self.uid:
+            identity = {"user": self.uid, "group": self.uid, "extra_groups": []}
+        return subprocess.Popen(
+            argv, cwd=self.workspace, env=self.environment(), text=True, **(identity | options)
+        )
+
+    def run(
+        self,
+        command: Sequence[str],
+        policy: Path | str = "default",
+        *,
+        options: Sequence[str] = (),
+        stdin: str = "",
+        timeout: float = 120,
+    ) -> Result:
+        before = set(self.runs())
+        process = self.popen(
+            self.argv(command, policy, options),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            out, err = process.communicate(stdin, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            raise AssertionError(f"timed out\n{out[-2000:]}\n{err[-4000:]}") from None
+        new = sorted(set(self.runs()) - before)
+        return Result(process.returncode, out, err, new[-1] if new else None)
+
+    def native(self, command: Sequence[str], *, stdin: str = "", timeout: float = 120) -> Result:
+        """Run the same command without the supervisor: the control."""
+        process = self.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        out, err = process.communicate(stdin, timeout=timeout)
+        return Result(process.returncode, out, err, None)
+
+    def runs(self) -> list[Path]:
+        directory = self.root / "state" / "helm-sentry" / "runs"
+        return list(directory.iterdir()) if directory.exists() else []
+
+    def verify(self, directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*self.command, "verify", str(directory), *options],
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="session")
+def installation() -> Iterator[Path]:
+    """`pip install .` into a plain environment that sees neither BCC nor this checkout."""
+    directory = Path(tempfile.mkdtemp(prefix="sentry-install-"))
+    directory.chmod(0o755)
+    source = directory / "source"
+    shutil.copytree(
+        CHECKOUT, source, ignore=shutil.ignore_patterns(".git", ".venv*", ".mypy_cache", ".hypothesis", "__pycache__")
+    )
+    subprocess.run([SYSTEM_PYTHON, "-m", "venv", str(directory / "venv")], check=True)
+    subprocess.run([str(directory / "venv/bin/pip"), "install", "-q", str(source)], check=True)
+    yield directory / "venv/bin/helm-sentry"
+    shutil.rmtree(directory)
+
+
+def _users() -> list[str]:
+    return ["root", "user"] if os.getuid() == 0 else ["user"]
+
+
+def make_sandbox(command: tuple[str, ...], uid: int) -> Sandbox:
+    root = Path(tempfile.mkdtemp(prefix="sentry-test-"))
+    root.chmod(0o755)
+    for name in ("workspace", "home", "state"):
+        (root / name).mkdir()
+        os.chown(root / name, uid, uid)
+    return Sandbox(root, command, uid)
+
+
+@pytest.fixture(params=_users())
+def sandbox(request: pytest.FixtureRequest, installation: Path) -> Iterator[Sandbox]:
+    """A fresh sandbox, once as root (where the tests run as root) and once as an ordinary user."""
+    root = request.param == "root"
+    here = Path(sysconfig.get_path("scripts")) / "helm-sentry"
+    made = make_sandbox((str(here) if root else str(installation),), 0 if root else NOBODY if os.getuid() == 0 else os.getuid())
+    yield made
+    shutil.rmtree(made.root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def victims() -> Iterator[Path]:
+    """The tiny C programs of `victims/`, compiled."""
+    directory = Path(tempfile.mkdtemp(prefix="sentry-victims-"))
+    directory.chmod(0o755)
+    for source in sorted((Path(__file__).parent / "victims").glob("*.c")):
+        subprocess.run(
+            ["cc", "-O1", "-Wall", "-pthread", "-D_GNU_SOURCE", "-o", str(directory / source.stem), str(source)],
+            check=True,
+        )
+    yield directory
+    shutil.rmtree(directory)
+
+
+PYTHON = SYSTEM_PYTHON if os.path.exists(SYSTEM_PYTHON) else sys.executable

@@ -1,0 +1,171 @@
+"""Policies decided the obvious way: every rule is tried, every pattern is matched name by name.
+
+Written from the text of the policy reference, with none of the code under test, so that the two can disagree.
+"""
+
+import ipaddress
+import os
+import re
+
+from helm_sentry.operation import Kind, Operation
+from helm_sentry.policy.model import (
+    BindMatch,
+    ConnectMatch,
+    Effect,
+    ExecMatch,
+    FileMatch,
+    KernelMatch,
+    Policy,
+    Rule,
+    SocketMatch,
+    UnixMatch,
+)
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Whether a pattern matches a canonical path."""
+    return _match_names(_parts(pattern), _names(path))
+
+
+def _names(path: str) -> list[str]:
+    return [name for name in path.split("/") if name]
+
+
+def _parts(pattern: str) -> list[str]:
+    return [part for part in pattern.split("/") if part]
+
+
+def _match_names(parts: list[str], names: list[str]) -> bool:
+    if not parts:
+        return not names
+    if parts[0] == "**":
+        return any(_match_names(parts[1:], names[skipped:]) for skipped in range(len(names) + 1))
+    return bool(names) and _match_name(_bytes_of(parts[0]), names[0]) and _match_names(parts[1:], names[1:])
+
+
+def _bytes_of(part: str) -> list[str]:
+    # A part as a list of tokens: `*`, `?`, a set in brackets, or a backslash and a literal character.
+    tokens = re.findall(r"\\x[0-9a-f]{2}|\\.|\[!?(?:\\.|[^\]\\])+\]|.", part, re.DOTALL)
+    literal = [token if token in "*?" or token[0] == "[" and len(token) > 1 else "\\" + _literal(token) for token in tokens]
+    joined, run = [], ""
+    for token in [*literal, ""]:
+        if token.startswith("\\"):
+            run += token[1:]
+        else:
+            joined += ["\\" + char for char in os.fsdecode(os.fsencode(run))] + [token]
+            run = ""
+    return [token for token in joined if token]
+
+
+def _literal(token: str) -> str:
+    if token.startswith("\\x"):
+        value = int(token[2:], 16)
+        return chr(value) if value < 128 else chr(0xDC00 + value)
+    return token[-1]
+
+
+def _match_name(tokens: list[str], name: str) -> bool:
+    if not tokens:
+        return not name
+    if tokens[0] == "*":
+        return any(_match_name(tokens[1:], name[skipped:]) for skipped in range(len(name) + 1))
+    return bool(name) and _match_char(tokens[0], name[0]) and _match_name(tokens[1:], name[1:])
+
+
+def _match_char(token: str, char: str) -> bool:
+    if token == "?":
+        return True
+    if token.startswith("\\"):
+        return token[1:] == char
+    negated, members = token[1] == "!", token[1:-1].removeprefix("!")
+    ranges = re.findall(r"(\\.|.)(?:-(\\.|.))?", members, re.DOTALL)
+    return negated != any(first[-1] <= char <= (last or first)[-1] for first, last in ranges)
+
+
+def ancestors(path: str) -> list[str]:
+    names = _names(path)
+    return ["/" + "/".join(names[:count]) for count in range(len(names))]
+
+
+def prefix_of(pattern: str) -> str:
+    """The leading names of a pattern that hold no wildcard."""
+    names = []
+    for part in _parts(pattern):
+        tokens = _bytes_of(part)
+        if not all(token.startswith("\\") for token in tokens):
+            break
+        names.append("".join(token[1:] for token in tokens))
+    return "/" + "/".join(names)
+
+
+def decide(policy: Policy, operation: Operation) -> tuple[str, str]:
+    """Return `block`, `allow` or `default`, and the id of the smallest rule that says so."""
+    for effect, rules in (("block", policy.block), ("allow", policy.allow)):
+        found = sorted(rule.id for rule in rules if applies(rule, operation))
+        if found:
+            return effect, found[0]
+    return "default", "default"
+
+
+def applies(rule: Rule, operation: Operation) -> bool:
+    """Whether a rule matches an operation."""
+    match rule.match:
+        case FileMatch(do, paths):
+            return _on_paths(rule.effect, do | ({Kind.FILE_TRUNCATE} if Kind.FILE_WRITE in do else set()), paths, operation)
+        case ExecMatch(paths):
+            return _on_paths(rule.effect, {Kind.EXEC}, paths, operation)
+        case UnixMatch(do, paths):
+            return _on_paths(rule.effect, do, paths, operation)
+        case ConnectMatch():
+            return operation.kind in (Kind.NET_CONNECT, Kind.NET_SEND) and _on_network(rule, operation)
+        case BindMatch():
+            return operation.kind is Kind.NET_BIND and _on_network(rule, operation)
+        case SocketMatch(families):
+            return operation.kind is Kind.NET_SOCKET and operation.name in families
+        case KernelMatch(kinds):
+            return operation.kind in kinds
+    raise AssertionError(rule)
+
+
+def _on_paths(effect: Effect, kinds: set[Kind], paths: tuple[str, ...], operation: Operation) -> bool:
+    path, kind = operation.path, operation.kind
+    if not path.startswith("/"):
+        return False
+    hit = any(matches(pattern, path) for pattern in paths)
+    if effect is Effect.ALLOW:
+        passed = kind is Kind.FILE_STAT and any(path in [*ancestors(prefix_of(p)), prefix_of(p)] for p in paths)
+        return hit and kind in {*kinds, Kind.FILE_STAT} or passed
+    moved = operation.directory and kind in (Kind.FILE_RENAME, Kind.FILE_DELETE, Kind.FILE_CREATE)
+    if moved and any(path in ancestors(prefix_of(pattern)) for pattern in paths):
+        return True
+    if operation.directory and kind is Kind.FILE_RENAME and any(_may_hold(_parts(p), _names(path)) for p in paths):
+        return True
+    return hit and kind in {*kinds, Kind.FILE_RENAME, Kind.FILE_LINK}
+
+
+# Whether something beneath the directory may match.
+def _may_hold(parts: list[str], names: list[str]) -> bool:
+    if not parts or parts[0] == "**":
+        return bool(parts)
+    return not names or _match_name(_bytes_of(parts[0]), names[0]) and _may_hold(parts[1:], names[1:])
+
+
+def _on_network(rule: Rule, operation: Operation) -> bool:
+    match = rule.match
+    assert isinstance(match, ConnectMatch | BindMatch)
+    if operation.protocol not in match.protocols:
+        return False
+    if not any(low <= operation.port <= high for low, high in match.ports):
+        return False
+    address = ipaddress.ip_address(operation.address)
+    if any(address in network for network in match.addresses):
+        return True
+    if rule.effect is Effect.BLOCK and match.addresses and address.is_unspecified:
+        return True
+    if isinstance(match, BindMatch):
+        return False
+    return match.own and operation.own or any(_is_named(name, host) for name in match.hosts for host in operation.hosts)
+
+
+def _is_named(name: str, host: str) -> bool:
+    return host.endswith(name[1:]) if name.startswith("*.") else host == name

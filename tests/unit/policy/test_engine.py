@@ -1,0 +1,214 @@
+"""The decision: precedence, what rules imply, and that it never fails open."""
+
+import random
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helm_sentry.decision import Decision, Reason, Verdict
+from helm_sentry.operation import Kind, Operation
+from helm_sentry.policy.engine import CompiledPolicy, Context, compile_policy, decide
+from helm_sentry.policy.loader import load
+from helm_sentry.policy.model import Effect, FileMatch, Policy, Rule
+from tests import strategies
+from tests.unit.policy import naive
+
+HEAD = "schema: helm-sentry/policy/v1\nname: test\n"
+
+
+def compiled(text: str) -> CompiledPolicy:
+    return compile_policy(load(HEAD + text, packs={}))
+
+
+def answer(text: str, operation: Operation) -> tuple[Verdict, str]:
+    decision = decide(compiled(text), operation)
+    return decision.verdict, decision.rule
+
+
+def on(kind: str, path: str, **fields: object) -> Operation:
+    return Operation(Kind(kind), path=path, **fields)
+
+
+ALLOW_ALL = "allow:\n  - {id: all, file: {do: [all, mknod], paths: ['/**']}}\n"
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_empty_policy_denies(kind):
+    operation = Operation(kind, path="/a", address="10.0.0.1", port=1, protocol="tcp")
+    assert decide(compiled(""), operation) == Decision(Verdict.DENY, Reason.DEFAULT, "default")
+
+
+def test_block_wins_over_allow_wherever_it_stands():
+    block = "block:\n  - {id: zz, file: {do: [write], paths: [/etc/passwd]}}\n"
+    for text in (block + ALLOW_ALL, ALLOW_ALL + block):
+        decision = decide(compiled(text), on("file.write", "/etc/passwd"))
+        assert decision == Decision(Verdict.DENY, Reason.BLOCK, "zz")
+        assert decide(compiled(text), on("file.write", "/etc/group")).reason is Reason.RULE
+
+
+def test_smallest_id_is_reported():
+    text = "allow:\n" + "".join(f"  - {{id: {i}, file: {{do: [read], paths: ['/{p}']}}}}\n" for i, p in zip("cab", ["a/**", "**", "a/*"], strict=True))
+    assert answer(text, on("file.read", "/a/b")) == (Verdict.ALLOW, "a")
+    assert answer(text, on("file.read", "/b")) == (Verdict.ALLOW, "a")
+
+
+@pytest.mark.parametrize(
+    ("rule", "operation", "allowed"),
+    [
+        ("file: {do: [read], paths: [/a/b]}", on("file.stat", "/a/b"), True),
+        ("file: {do: [read], paths: [/a/b]}", on("file.stat", "/a"), True),
+        ("file: {do: [read], paths: [/a/b]}", on("file.stat", "/"), True),
+        ("file: {do: [read], paths: [/a/b]}", on("file.stat", "/a/c"), False),
+        ("file: {do: [read], paths: [/a/b]}", on("file.stat", "/a/b/c"), False),
+        ("file: {do: [create], paths: ['/a/**']}", on("file.stat", "/a/x/y"), True),
+        ("file: {do: [read], paths: ['/a/b/*.txt']}", on("file.stat", "/a/b"), True),
+        ("file: {do: [read], paths: ['/a/b/*.txt']}", on("file.stat", "/a/b/c.gz"), False),
+        ("exec: {paths: [/usr/bin/git]}", on("file.stat", "/usr/bin/git"), True),
+        ("exec: {paths: [/usr/bin/git]}", on("file.stat", "/usr/bin"), True),
+        ("exec: {paths: [/usr/bin/git]}", on("file.read", "/usr/bin/git"), False),
+        ("unix: {do: [connect], paths: [/run/s]}", on("file.stat", "/run/s"), True),
+        ("unix: {do: [connect], paths: [/run/s]}", on("unix.bind", "/run/s"), False),
+        ("file: {do: [write], paths: [/a]}", on("file.truncate", "/a"), True),
+        ("file: {do: [truncate], paths: [/a]}", on("file.write", "/a"), False),
+        ("file: {do: [read], paths: [/a]}", on("file.list", "/a"), False),
+        ("file: {do: [all], paths: [/a]}", on("file.mknod", "/a"), False),
+        ("file: {do: [all, mknod], paths: [/a]}", on("file.mknod", "/a"), True),
+        ("file: {do: [all], paths: ['/**']}", on("exec", "/a"), False),
+        ("kernel: [memfd]", Operation(Kind.KERNEL_MEMFD, name="memfd_create"), True),
+        ("kernel: [memfd]", Operation(Kind.KERNEL_IPC, name="shmget"), False),
+        ("socket: {families: [netlink]}", Operation(Kind.NET_SOCKET, name="netlink"), True),
+        ("socket: {families: [netlink]}", Operation(Kind.NET_SOCKET, name="packet"), False),
+    ],
+)
+def test_what_an_allow_rule_implies(rule, operation, allowed):
+    assert decide(compiled(f"allow:\n  - {{id: it, {rule}}}\n"), operation).allowed is allowed
+
+
+@pytest.mark.parametrize(
+    ("verbs", "operation", "blocked"),
+    [
+        pytest.param("[read]", on("file.read", "/w/key"), True, id="named"),
+        pytest.param("[read]", on("file.write", "/w/key"), False, id="not named"),
+        pytest.param("[read]", on("file.stat", "/w/key"), False, id="stat stays"),
+        pytest.param("[all]", on("file.stat", "/w/key"), True, id="all holds stat"),
+        pytest.param("[all]", on("file.mknod", "/w/key"), True, id="all holds mknod in a block"),
+        pytest.param("[write]", on("file.truncate", "/w/key"), True, id="write holds truncate"),
+        pytest.param("[read]", on("file.rename", "/w/key"), True, id="not out from under the rule by a rename"),
+        pytest.param("[read]", on("file.link", "/w/key"), True, id="nor by a link"),
+        pytest.param("[read]", on("file.rename", "/w", directory=True), True, id="nor with its directory"),
+        pytest.param("[read]", on("file.create", "/w", directory=True), True, id="no directory in the place of its own"),
+        pytest.param("[read]", on("file.delete", "/w", directory=True), True, id="its directory is not deleted"),
+        pytest.param("[read]", on("file.rename", "/w", directory=False), False, id="a file holds nothing"),
+        pytest.param("[read]", on("file.rename", "/w2", directory=True), False, id="another directory"),
+        pytest.param("[read]", on("file.read", "/w", directory=True), False, id="to look into its directory is free"),
+    ],
+)
+def test_what_a_block_rule_implies(verbs, operation, blocked):
+    text = f"{ALLOW_ALL}block:\n  - {{id: key, file: {{do: {verbs}, paths: [/w/key]}}}}\n"
+    decision = decide(compiled(text), operation)
+    assert decision == (
+        Decision(Verdict.DENY, Reason.BLOCK, "key") if blocked else Decision(Verdict.ALLOW, Reason.RULE, "all")
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "directory", "blocked"),
+    [
+        ("/w", "/w", True),
+        ("/w/*/key", "/w/sub", True),
+        ("/w/*/key", "/w", True),
+        ("/w/*/key", "/w/sub/other", False),
+        ("/w/**/key", "/w/a/b/c", True),
+        ("/w/s*/k/**", "/w/s1", True),
+        ("/w/s*/k/**", "/w/t1", False),
+        ("/w/s*/k/**", "/w/s1/k/deeper", True),
+        ("/w/*.key", "/w/sub", False),
+        ("/w/sub/**", "/w/sub", True),
+    ],
+)
+def test_directory_that_may_hold_blocked_files_is_not_renamed(path, directory, blocked):
+    text = f"{ALLOW_ALL}block:\n  - {{id: key, file: {{do: [read], paths: ['{path}']}}}}\n"
+    assert decide(compiled(text), on("file.rename", directory, directory=True)).allowed is not blocked
+
+
+@given(strategies.patterns(), strategies.close_paths(2), strategies.close_paths(3))
+def test_no_rename_takes_a_blocked_file_along(pattern, directory, tail):
+    path = directory.rstrip("/") + tail.rstrip("/")
+    block = Rule("block", Effect.BLOCK, FileMatch(frozenset({Kind.FILE_READ}), (pattern,)))
+    if naive.matches(pattern, path or "/"):
+        policy = compile_policy(Policy("test", block=(block,)))
+        assert decide(policy, on("file.rename", directory, directory=True)).reason is Reason.BLOCK
+
+
+@given(strategies.policies(), strategies.operations())
+def test_decision_agrees_with_the_naive_one(policy, operation):
+    decision = decide(compile_policy(policy), operation)
+    words = {Reason.BLOCK: "block", Reason.RULE: "allow", Reason.DEFAULT: "default"}
+    assert (words[decision.reason], decision.rule) == naive.decide(policy, operation)
+
+
+@given(strategies.policies(), strategies.operations(), st.randoms())
+def test_order_of_rules_does_not_matter(policy, operation, order: random.Random):
+    allow, block = list(policy.allow), list(policy.block)
+    order.shuffle(allow)
+    order.shuffle(block)
+    shuffled = Policy(policy.name, "", policy.agent, tuple(allow), tuple(block))
+    assert decide(compile_policy(shuffled), operation) == decide(compile_policy(policy), operation)
+
+
+@given(strategies.policies(), strategies.operations())
+def test_block_rules_never_add_permission(policy, operation):
+    without = Policy(policy.name, allow=policy.allow)
+    if decide(compile_policy(policy), operation).allowed:
+        assert decide(compile_policy(without), operation).allowed
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        pytest.param(Operation(Kind.NET_CONNECT, address="not an address", port=1, protocol="tcp"), id="address"),
+        pytest.param(Operation(Kind.NET_CONNECT, address="", port=1, protocol="tcp"), id="no address"),
+        pytest.param(Operation(Kind.NET_CONNECT, address="10.0.0.1", port="x", protocol="tcp"), id="port"),
+        pytest.param(Operation(Kind.FILE_READ, path=None), id="path"),
+        pytest.param(None, id="no operation"),
+    ],
+)
+def test_what_cannot_be_decided_is_denied(operation):
+    policy = compiled(ALLOW_ALL + "  - {id: net, connect: {addresses: [any]}}\n")
+    assert decide(policy, operation) == Decision(Verdict.DENY, Reason.SUPERVISOR_ERROR, "default")
+
+
+def test_context_is_accepted():
+    operation = on("file.read", "/a")
+    assert decide(compiled(ALLOW_ALL), operation, Context({"role": "tester"})).allowed
+
+
+def test_compiling_refuses_a_pattern_that_the_loader_would_refuse():
+    rule = Rule("bad", Effect.BLOCK, FileMatch(frozenset({Kind.FILE_READ}), ("relative",)))
+    with pytest.raises(ValueError, match="not absolute"):
+        compile_policy(Policy("test", block=(rule,)))
+
+
+def test_cost_is_flat_in_the_number_of_rules():
+    """A guard against linear search: a thousand times the rules may not cost twice the time."""
+
+    def cost(number: int) -> float:
+        rules = tuple(
+            Rule(f"r{index}", Effect.ALLOW, FileMatch(frozenset({Kind.FILE_READ}), (f"/srv/{index}{end}",)))
+            for index in range(number // 3)
+            for end in ("/**", "/file", "/*/x")
+        )
+        policy = compile_policy(Policy("test", allow=rules))
+        operation = on("file.read", "/srv/1/a/b/c")
+
+        def once() -> float:
+            start = time.perf_counter()
+            for _ in range(2000):
+                decide(policy, operation)
+            return time.perf_counter() - start
+
+        return min(once() for _ in range(5))
+
+    assert cost(10_000) < 2 * cost(10)
