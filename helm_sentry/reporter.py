@@ -5,6 +5,7 @@ Written by a thread of its own: a terminal that is stopped, or a pipe nobody rea
 
 import os
 import queue
+import re
 import threading
 
 from helm_sentry.decision import Decision
@@ -13,6 +14,7 @@ from helm_sentry.policy.explain import sentence, suggestion
 
 _MOST_CAUSES = 40  # printed; beyond that a person reads the log
 _PREFIX = "helm-sentry: "
+_A_PROCESS = re.compile(r"/proc/[0-9]+")
 
 
 class Reporter:
@@ -26,9 +28,9 @@ class Reporter:
         self._thread.start()
 
     def denied(self, operation: Operation, decision: Decision, exists: bool) -> None:
-        """Tell about a denial, unless the same was told before or it only looked for something that is not there."""
+        """Tell about a denial, unless the same was told before or it only felt its way about."""
         cause = (operation.kind, operation.target, decision.rule)
-        if self._quiet or cause in self._seen or (operation.kind is Kind.FILE_STAT and not exists):
+        if self._quiet or cause in self._seen or _feels_its_way(operation, exists):
             return
         self._seen.add(cause)
         if len(self._seen) == _MOST_CAUSES + 1:
@@ -54,6 +56,15 @@ class Reporter:
                 os.write(2, text.encode("utf-8", "replace") + b"\n")
             except OSError:
                 return  # nobody listens any more
+
+
+def _feels_its_way(operation: Operation, exists: bool) -> bool:
+    """Whether a person can learn nothing from a denial: it is in the log, but what it refused is what programs try."""
+    if operation.kind is Kind.FILE_STAT:
+        # `ps` asks who owns each process there is before it reads about it.
+        return not exists or bool(_A_PROCESS.fullmatch(operation.path))
+    # The C library asks for a name service that most machines do not run.
+    return operation.kind is Kind.UNIX_CONNECT and bool(operation.path) and not exists
 
 
 def _indented(text: str) -> str:

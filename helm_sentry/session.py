@@ -198,13 +198,13 @@ class _Run:
             user=credentials.describe(prepared.identity),
             host=platform.node(),
             features=prepared.host.words(),
-            degraded=prepared.plan.missing,
+            degraded=prepared.plan.missing_layers,
             digests={},
         )
         digests = store.create_run(
             self._directory, facts, prepared.policy.canonical(), prepared.plan.canonical(), key.public
         )
-        self._log = AuditLog(self._directory, self._id)
+        self._log = AuditLog(self._directory, self._id, degraded=prepared.plan.missing_layers)
         self._log.append({**facts, **digests})
         self._signer = Signer(self._directory, key)
         self._reporter = Reporter(prepared.options.quiet)
@@ -273,7 +273,7 @@ class _Run:
         message = os.read(started.report, REPORT.size)
         if len(message) < REPORT.size:
             raise SentryError("the guardian was killed; the agent was ended")
-        letter, first, second = REPORT.unpack(message)
+        letter, first, _ = REPORT.unpack(message)
         if letter == STOPPED:
             stop_with_agent()
         elif letter == CONTINUED:

@@ -31,12 +31,31 @@ IDS = st.from_regex(r"[a-z0-9][a-z0-9-]{0,11}", fullmatch=True)
 
 # Few and short, so that patterns and paths meet often.
 _NAMES = ("a", "b", "ab", "aab", ".a", "a.b", "*", "[", "a b", "ä", "\udcff", "b\n")
-_WILD = ("*", "?", "a*", "*b", "a*b", "*a*", "?b", "[ab]", "[!a]", "[a-c]*", "\\*", "\\x61", "[\\]a]", "\\xff*", "**", "**")
+_WILD = (
+    "*",
+    "?",
+    "a*",
+    "*b",
+    "a*b",
+    "*a*",
+    "?b",
+    "[ab]",
+    "[!a]",
+    "[a-c]*",
+    "\\*",
+    "\\x61",
+    "[\\]a]",
+    "\\xff*",
+    "**",
+    "**",
+)
 
 
 def path_names() -> st.SearchStrategy[str]:
     """Names within paths, surrogate-escaped as `os.fsdecode` gives them."""
-    arbitrary = st.binary(min_size=1, max_size=12).map(lambda data: os.fsdecode(data.replace(b"/", b"x").replace(b"\0", b"y")))
+    arbitrary = st.binary(min_size=1, max_size=12).map(
+        lambda data: os.fsdecode(data.replace(b"/", b"x").replace(b"\0", b"y"))
+    )
     return st.one_of(st.sampled_from(_NAMES), arbitrary.filter(lambda name: name not in (".", "..")))
 
 
@@ -63,7 +82,9 @@ def pattern_lists() -> st.SearchStrategy[tuple[str, ...]]:
 
 def networks() -> st.SearchStrategy[ipaddress.IPv4Network | ipaddress.IPv6Network]:
     """Networks of both versions; IPv4 in the form of IPv6 is none."""
-    four = st.builds(lambda a, n: ipaddress.ip_network((a, n), strict=False), st.integers(0, 2**32 - 1), st.integers(0, 32))
+    four = st.builds(
+        lambda a, n: ipaddress.ip_network((a, n), strict=False), st.integers(0, 2**32 - 1), st.integers(0, 32)
+    )
     six = st.builds(
         lambda a, n: ipaddress.ip_network((a.to_bytes(16, "big"), n), strict=False),
         st.integers(0, 2**128 - 1),
@@ -160,7 +181,9 @@ def operations() -> st.SearchStrategy[Operation]:
         address=addresses(),
         port=st.integers(0, 65535),
         protocol=st.sampled_from(["tcp", "udp"]),
-        hosts=st.lists(st.sampled_from(["api.example.com", "example.com", "localhost", "a.b.com"]), max_size=2).map(tuple),
+        hosts=st.lists(st.sampled_from(["api.example.com", "example.com", "localhost", "a.b.com"]), max_size=2).map(
+            tuple
+        ),
         own=st.booleans(),
         directory=st.booleans(),
         name=st.sampled_from(["", "netlink", "packet", "mount"]),

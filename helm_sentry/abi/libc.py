@@ -216,6 +216,10 @@ def prctl(option: int, value: int = 0, third: int = 0) -> int:
     return _prctl(option, value, third, 0, 0)
 
 
+current_processor: Callable[[], int] = ctypes.PyDLL(None).sched_getcpu
+"""Number of the processor this thread runs on, from the vDSO; quick enough to keep the interpreter lock."""
+
+
 def unshare(clone_flags: int) -> None:
     """Stop sharing parts of the execution context with other threads."""
     _unshare(clone_flags)

@@ -5,7 +5,7 @@ sorting by UTF-16 unit), numbers are integers below 2**53 in magnitude (no float
 strings are Unicode without surrogates. Everything that is hashed or signed goes through this module.
 
     dumps(value)    checks the whole value; for everything that is signed or verified
-    encode(fields)  checks what the encoder checks for free; for records, which are built from known types
+    encode(value)   checks what the encoder checks for free; for records, which are built from known types
 """
 
 import json
@@ -32,14 +32,14 @@ _SCALARS = frozenset({str, int, bool, type(None)})
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 
 
-def encode(fields: Fields) -> bytes:
-    """Return the canonical bytes of an object whose members are known to be ASCII-named and free of floats.
+def encode(value: Json) -> bytes:
+    """Return the canonical bytes of a value that is known to have no float and only ASCII member names.
 
     Raises:
         ValueError: a string holds a surrogate, an integer is too large, or a type is not JSON's.
     """
     try:
-        return orjson.dumps(fields, option=_OPTIONS)
+        return orjson.dumps(value, option=_OPTIONS)
     except TypeError as error:
         raise ValueError(f"no canonical form: {error}") from error
 
@@ -51,10 +51,7 @@ def dumps(value: Json) -> bytes:
         ValueError: the value has no canonical form.
     """
     _check(value, 0)
-    try:
-        return orjson.dumps(value, option=_OPTIONS)
-    except TypeError as error:
-        raise ValueError(f"no canonical form: {error}") from error
+    return encode(value)
 
 
 def loads(data: bytes, *, canonical: bool = False) -> Json:

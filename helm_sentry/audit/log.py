@@ -10,10 +10,10 @@ After a write that failed or fell short nobody can know what the file holds, so 
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from helm_sentry.audit.canonical import Fields
-from helm_sentry.audit.record import FIRST_PREV, Totals, link
+from helm_sentry.audit.record import FIRST_PREV, Line, Totals, link
 from helm_sentry.decision import Verdict
 from helm_sentry.errors import AuditError
 
@@ -28,10 +28,17 @@ class AuditLog:
         directory: the run directory, as a path or a descriptor that stays the caller's.
         run_id: names the run in errors.
         clock: nanoseconds since the epoch.
+        degraded: layers that are missing; every record names them.
     """
 
-    def __init__(self, directory: int | str, run_id: str, clock: Callable[[], int] = time.time_ns) -> None:
-        self._run_id, self._clock = run_id, clock
+    def __init__(
+        self,
+        directory: int | str,
+        run_id: str,
+        clock: Callable[[], int] = time.time_ns,
+        degraded: Sequence[str] = (),
+    ) -> None:
+        self._run_id, self._clock, self.degraded = run_id, clock, tuple(degraded)
         self._lock = threading.Lock()
         self._failure = ""
         self._count, self._size, self._head = 0, 0, FIRST_PREV
@@ -56,6 +63,8 @@ class AuditLog:
             fields["seq"] = sequence = self._count
             fields["time"] = self._clock() // 1000
             fields["prev"] = self._head
+            if self.degraded:
+                fields["degraded"] = list(self.degraded)
             try:
                 line = link(fields)
             except ValueError as error:
@@ -66,6 +75,19 @@ class AuditLog:
             self._size += len(line)
             if (verdict := fields.get("verdict")) is not None:
                 self._counts[verdict] += 1  # type: ignore[index]  # decisions are built from a Verdict
+            return sequence
+
+    def append_decision(self, line: Line, verdict: str) -> int:
+        """Write the record of a decision that is in bytes already; otherwise as `append`. Not for a degraded run."""
+        with self._lock:
+            if self._failure:
+                raise AuditError(self._failure)
+            sequence = self._count
+            text, self._head = line.fill(self._head, sequence, self._clock() // 1000)
+            self._write(text)
+            self._count = sequence + 1
+            self._size += len(text)
+            self._counts[verdict] += 1
             return sequence
 
     def sync(self) -> None:

@@ -2,40 +2,72 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
+
+from helm_sentry.audit.record import ActionName
+from helm_sentry.intercept.notify import Listener, Notification
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
     """The supervisor did the work; the syscall returns `number`."""
 
+    word: ClassVar[ActionName] = "value"
+    code: ClassVar[int] = 0
     number: int
+
+    def answer(self, listener: Listener, notification: Notification) -> None:
+        """End the syscall."""
+        listener.send_value(notification.id, self.number)
 
 
 @dataclass(frozen=True, slots=True)
 class Errno:
     """The syscall fails with this positive errno, because it was refused or because the work failed."""
 
+    word: ClassVar[ActionName] = "errno"
     code: int
+
+    def answer(self, listener: Listener, notification: Notification) -> None:
+        """End the syscall."""
+        listener.send_errno(notification.id, self.code)
 
 
 @dataclass(frozen=True, slots=True)
 class Inject:
     """The syscall returns a new descriptor, a copy of one of the supervisor's."""
 
+    word: ClassVar[ActionName] = "fd"
+    code: ClassVar[int] = 0
     descriptor: int
     close_on_exec: bool
+
+    def answer(self, listener: Listener, notification: Notification) -> None:
+        """End the syscall."""
+        listener.inject(notification, self.descriptor, self.close_on_exec)
 
 
 @dataclass(frozen=True, slots=True)
 class Continue:
     """The kernel carries the syscall out. Only for rows whose `continue_reason` says why that is safe."""
 
+    word: ClassVar[ActionName] = "continue"
+    code: ClassVar[int] = 0
+
+    def answer(self, listener: Listener, notification: Notification) -> None:
+        """End the syscall."""
+        listener.send_continue(notification.id)
+
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The worker that verified a continued syscall has answered already, or killed the process."""
+    """There is nobody to answer any more, or a worker that verified a continued syscall has answered already."""
 
-    killed: bool = False
+    word: ClassVar[ActionName] = "none"
+    code: ClassVar[int] = 0
+
+    def answer(self, listener: Listener, notification: Notification) -> None:
+        """Do nothing."""
 
 
 Action = Value | Errno | Inject | Continue | Answered

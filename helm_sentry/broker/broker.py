@@ -16,7 +16,7 @@ from helm_sentry.audit import record as records
 from helm_sentry.audit.log import AuditLog
 from helm_sentry.broker import exec as programs
 from helm_sentry.broker import files, metadata, process, send, sockets, stat, tree
-from helm_sentry.broker.action import Action, Answered, Continue, Errno, Inject, Later, Value
+from helm_sentry.broker.action import Action, Answered, Continue, Errno, Later
 from helm_sentry.broker.call import Call, Refused
 from helm_sentry.broker.memory import Gone, Memory, Unreadable
 from helm_sentry.broker.names import Names
@@ -45,6 +45,7 @@ HANDLERS: Mapping[str, Handler] = {
 }
 """What is done for each row of the syscall table that says `mediate`."""
 
+_ALLOW = Verdict.ALLOW
 _UNREADABLE = Decision(Verdict.DENY, Reason.UNREADABLE)
 _FAILED = Decision(Verdict.DENY, Reason.SUPERVISOR_ERROR)
 _FOREIGN = Decision(Verdict.DENY, Reason.FOREIGN_ABI)
@@ -85,7 +86,11 @@ class Broker:
         self.memory, self.workers, self.own_ports = Memory(), Workers(identity), OwnPorts()
         self.unix_names: dict[bytes, bytes] = {}
         self.signal_scope = signal_scope
-        self._arch, self._table = arch, syscalls.table(arch)
+        self._arch = arch
+        self._native: dict[int, tuple[Row, Handler]] = {
+            number: (row, HANDLERS[row.name] if row.treatment is Treatment.MEDIATE else self._deny)
+            for number, row in syscalls.table(arch).items()
+        }
         self._policy, self._context, self._log, self._identity = policy, context, log, identity
         self._on_denial, self._on_failure = on_denial, on_failure
 
@@ -98,7 +103,7 @@ class Broker:
         first: Decision | None = None
         for operation in operations:
             decision = decide(self._policy, operation, self._context)
-            if not decision.allowed:
+            if decision.verdict is not _ALLOW:
                 return decision
             first = first or decision
         return first or _FAILED
@@ -137,20 +142,27 @@ class Broker:
         Raises:
             AuditError: it could not be written.
         """
-        assert call.decision is not None
-        fields = records.decision(
-            call.tid,
-            call.row.name,
-            call.operations,
-            call.decision,
-            action,
-            errno=errno.errorcode.get(code, str(code)) if code else "",
-            object=call.object,
-            detail=detail,
-        )
-        call.sequence = self._log.append(fields)
-        if not call.decision.allowed:
-            self._tell(call)
+        decision = call.decision or _FAILED
+        error = _name(code) if code else ""
+        operations = call.operations
+        if detail or operations[0].argv or self._log.degraded:
+            call.sequence = self._log.append(
+                records.decision(
+                    call.tid,
+                    call.row.name,
+                    operations,
+                    decision,
+                    action,
+                    errno=error,
+                    object=call.object,
+                    detail=detail,
+                )
+            )
+        else:
+            line = records.decision_line(call.tid, call.row.name, operations, decision, action, error, call.object)
+            call.sequence = self._log.append_decision(line, decision.verdict)
+        if decision.verdict is not _ALLOW:
+            self._tell(call, decision)
 
     def executed(self, pid: int, path: str, identity: str) -> None:
         """Write the record of a verified exec."""
@@ -161,18 +173,13 @@ class Broker:
         call.decision = decision
         self.record(call, "kill", detail=detail)
 
-    def _tell(self, call: Call) -> None:
+    def _tell(self, call: Call, decision: Decision) -> None:
         """Report a denial to whoever is watching; the operation is the one the decision is about."""
-        assert call.decision is not None
         denied = next(
-            (
-                operation
-                for operation in call.operations
-                if decide(self._policy, operation, self._context) == call.decision
-            ),
-            call.operations[0] if call.operations else Operation(Kind.KERNEL_UNKNOWN, name=call.row.name),
+            (operation for operation in call.operations if decide(self._policy, operation, self._context) == decision),
+            call.operations[0],
         )
-        self._on_denial(denied, call.decision, _exists(denied))
+        self._on_denial(denied, decision, _exists(denied))
 
     def _serve(self) -> None:
         try:
@@ -181,51 +188,45 @@ class Broker:
                 notification = self.listener.receive()
                 if notification is not None:
                     self._handle(notification)
-        except (
-            Exception
-        ) as error:  # the receiver cannot go on: the run ends, and nothing is answered any more
+        except Exception as error:  # the receiver cannot go on: the run ends, and nothing is answered any more
             self._on_failure(error)
 
     def _handle(self, notification: Notification) -> None:
-        call = Call(self, notification, self._row(notification))
-        action = self._act(call, lambda: self._dispatch(call, notification))
-        if isinstance(action, Later):
+        entry = self._native.get(notification.nr) if notification.arch == self._arch.audit_arch else None
+        row, handler = entry or (self._stranger(notification), self._deny)
+        call = Call(self, notification, row)
+        action = self._act(call, handler)
+        if action.__class__ is Later:
             work = action.work
-            if self.workers.submit(lambda: self._finish(call, self._act(call, work))):
+            if self.workers.submit(lambda: self._finish(call, self._act(call, lambda call: work()))):
                 return
             action = Errno(errno.EAGAIN)
         self._finish(call, action)
 
-    def _row(self, notification: Notification) -> Row:
-        """Return the row of a syscall, or one made up for a call that is in no table."""
+    def _stranger(self, notification: Notification) -> Row:
+        """Return a row for a call that is in no table: another ABI's, or newer than this version."""
         foreign = notification.arch != self._arch.audit_arch
-        row = None if foreign else self._table.get(notification.nr)
-        if row is not None:
-            return row
-        crossed = foreign or (self._arch.foreign_bit and notification.nr & self._arch.foreign_bit > 0)
+        crossed = foreign or (notification.nr > 0 and bool(notification.nr & self._arch.foreign_bit))
         name = f"{'foreign' if crossed else 'unknown'}-{notification.nr}"
         kind = Kind.KERNEL_ABI if crossed else Kind.KERNEL_UNKNOWN
-        code = errno.EPERM if crossed else errno.ENOSYS
-        return Row(name, "other", kind, (), Treatment.DENY, (), code, "", {})
+        return Row(name, "other", kind, (), Treatment.DENY, (), errno.EPERM if crossed else errno.ENOSYS, "", {})
 
-    def _dispatch(self, call: Call, notification: Notification) -> Action | Later:
+    def _deny(self, call: Call) -> Action:
+        """Refuse a row that says `deny`, or one of no table; a policy may name a known row's kind."""
         row = call.row
-        if row.treatment is Treatment.MEDIATE:
-            return HANDLERS[row.name](call)
         kind = row.operation or Kind.KERNEL_UNKNOWN
         operation = Operation(kind, name=row.name)
-        if kind is Kind.KERNEL_ABI:
-            call.judge_builtin(_FOREIGN, operation, refusal=row.errno)
         if not row.numbers:
-            call.judge_builtin(_UNKNOWN, operation, refusal=row.errno)
+            crossed = kind is Kind.KERNEL_ABI
+            call.judge_builtin(_FOREIGN if crossed else _UNKNOWN, operation, refusal=row.errno)
         # A policy that names the kind grants it whole, whatever the arguments: there is nothing to race for.
         call.judge(operation, refusal=row.errno)
         return Continue()
 
-    def _act(self, call: Call, work: Callable[[], Action | Later]) -> Action | Later:
+    def _act(self, call: Call, handler: Handler) -> Action | Later:
         """Run a handler; every way it can fail is an errno for the agent."""
         try:
-            return work()
+            return handler(call)
         except Refused as refusal:
             return Errno(refusal.code)
         except Gone:
@@ -255,9 +256,16 @@ class Broker:
 
     def _finish(self, call: Call, action: Action | Later) -> None:
         """Record what is not recorded yet, then answer."""
+        if isinstance(action, Later):  # a worker's work that asks for more work
+            action = self._refuse(call, _FAILED, "work does not end")
         try:
-            self._complete(call, action)
-            self._answer(call, action)
+            if call.sequence < 0:
+                self._record_first(call, action)
+            elif action.code and call.decision is not None and call.decision.verdict is _ALLOW:
+                self._log.append(records.outcome(call.sequence, _name(action.code)))
+            if action.__class__ is Continue and not _may_continue(call.row):
+                action = Errno(errno.EPERM)
+            action.answer(self.listener, call.notification)
         except AuditError as error:
             self.listener.send_errno(call.id, errno.EPERM)
             self._on_failure(error)
@@ -266,60 +274,29 @@ class Broker:
         finally:
             call.release()
 
-    def _complete(self, call: Call, action: Action | Later) -> None:
-        code = action.code if isinstance(action, Errno) else 0
-        if call.sequence >= 0:
-            if code and call.decision is not None and call.decision.allowed:
-                self._log.append(records.outcome(call.sequence, errno.errorcode.get(code, str(code))))
-        elif call.decision is not None:
-            self.record(call, _word(action), code)
-        elif code not in (0, errno.ENOSYS):
-            detail = f"{call.row.name}: {errno.errorcode.get(code, str(code))}"
-            self._log.append(records.notice("bad-arguments", detail))
-
-    def _answer(self, call: Call, action: Action | Later) -> None:
-        match action:
-            case Value(number):
-                self.listener.send_value(call.id, number)
-            case Errno(code):
-                self.listener.send_errno(call.id, code)
-            case Inject(descriptor, close_on_exec):
-                self.listener.inject(call.id, descriptor, close_on_exec)
-            case Continue():
-                self._continue(call)
-            case Answered() | Later():
-                pass
-
-    def _continue(self, call: Call) -> None:
-        """Let the kernel go on with a call, if the table says why that is safe or the policy grants the whole kind."""
-        if call.row.continue_reason or call.row.treatment is Treatment.DENY:
-            self.listener.send_continue(call.id)
-        else:
-            self.listener.send_errno(call.id, errno.EPERM)
+    def _record_first(self, call: Call, action: Action) -> None:
+        if call.decision is not None:
+            self.record(call, action.word, action.code)
+        elif action.code not in (0, errno.ENOSYS):
+            # Nothing was judged, because the arguments made no sense.
+            self._log.append(records.notice("bad-arguments", f"{call.row.name}: {_name(action.code)}"))
 
     def _answer_failed(self, call: Call, code: int) -> None:
         """The answer itself failed, as when the agent's descriptor table is full: that is the call's error."""
         try:
-            self._log.append(records.outcome(max(call.sequence, 0), errno.errorcode.get(code, str(code))))
+            self._log.append(records.outcome(max(call.sequence, 0), _name(code)))
         except AuditError as error:
             self._on_failure(error)
         self.listener.send_errno(call.id, code)
 
 
-def _word(action: Action | Later) -> records.ActionName:
-    match action:
-        case Value():
-            return "value"
-        case Errno():
-            return "errno"
-        case Inject():
-            return "fd"
-        case Continue():
-            return "continue"
-        case Answered(killed=True):
-            return "kill"
-        case _:
-            return "none"
+def _may_continue(row: Row) -> bool:
+    """Whether the table says why a call may go on, or the policy has granted the row's whole kind."""
+    return bool(row.continue_reason) or row.treatment is Treatment.DENY
+
+
+def _name(code: int) -> str:
+    return errno.errorcode.get(code, str(code))
 
 
 def _exists(operation: Operation) -> bool:

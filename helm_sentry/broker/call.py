@@ -8,7 +8,7 @@ from helm_sentry.abi.flags import PATH_MAX
 from helm_sentry.abi.syscalls import Row
 from helm_sentry.broker.memory import Gone
 from helm_sentry.broker.paths import Pinned
-from helm_sentry.decision import Decision
+from helm_sentry.decision import Decision, Verdict
 from helm_sentry.intercept.notify import Notification
 from helm_sentry.operation import Operation
 
@@ -28,6 +28,7 @@ class Call:
     """A syscall's arguments, what was decided about it, and the descriptors held for it.
 
     Attributes:
+        notification: the kernel's message about it.
         id: notification id.
         tid: calling thread.
         args: argument registers.
@@ -40,9 +41,22 @@ class Call:
         keep: descriptors to close when the call is over.
     """
 
-    __slots__ = ("args", "broker", "decision", "id", "keep", "object", "operations", "row", "sequence", "tid")
+    __slots__ = (
+        "args",
+        "broker",
+        "decision",
+        "id",
+        "keep",
+        "notification",
+        "object",
+        "operations",
+        "row",
+        "sequence",
+        "tid",
+    )
 
     def __init__(self, broker: "Broker", notification: Notification, row: Row) -> None:
+        self.notification = notification
         self.id, self.tid, self.args = notification.id, notification.tid, notification.args
         self.broker, self.row = broker, row
         self.operations: tuple[Operation, ...] = ()
@@ -105,7 +119,7 @@ class Call:
             raise Gone
         self.operations = operations
         self.decision = self.broker.decide(operations)
-        if not self.decision.allowed:
+        if self.decision.verdict is not Verdict.ALLOW:
             raise Refused(refusal)
         if effect:
             self.broker.record(self, "value")

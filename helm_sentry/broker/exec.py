@@ -223,7 +223,7 @@ def _verify(call: Call, pid: int, approved: Approved) -> Action:
     os.kill(pid, signal.SIGKILL)
     call.broker.killed(call, _MISMATCH, f"approved {call.operations[0].path}, ran {found}")
     _detach(pid, signal.SIGKILL)
-    return Answered(killed=True)
+    return Answered()
 
 
 def _same_file_named(call: Call, pid: int, approved: Approved) -> bool:

@@ -29,7 +29,7 @@ class Memory(threading.local):
 
     def __init__(self) -> None:
         self._buffer = bytearray(PATH_MAX + _PAGE)
-        self._address = libc.address_of(self._buffer)
+        self._local = IOVEC.pack(libc.address_of(self._buffer), len(self._buffer))
 
     def read(self, tid: int, address: int, size: int) -> bytes:
         """Return exactly `size` bytes, at most 8 KiB.
@@ -111,7 +111,7 @@ class Memory(threading.local):
 
     def _fetch(self, tid: int, address: int, size: int) -> int:
         remote = IOVEC.pack(address & _ADDRESS_MASK, size)
-        return _transfer(libc.process_vm_readv, tid, IOVEC.pack(self._address, size), remote, 1)
+        return _transfer(libc.process_vm_readv, tid, self._local, remote, 1)
 
 
 def _segments(address: int, size: int) -> tuple[bytes, int]:

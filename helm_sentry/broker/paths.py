@@ -19,7 +19,7 @@ from helm_sentry.abi import flags, libc
 from helm_sentry.broker.memory import Unreadable
 from helm_sentry.intercept.process_tree import is_descendant, thread_group
 
-_MAX_LINKS = 40  # fs/namei.c MAXSYMLINKS
+MAX_LINKS = 40  # fs/namei.c MAXSYMLINKS
 _PIN = os.O_CLOEXEC | flags.O_PATH
 _PIN_DIRECTORY = _PIN | os.O_DIRECTORY
 _DELETED = b" (deleted)"
@@ -71,8 +71,13 @@ class Resolver:
     guardian: int
     proc_mounts: tuple[bytes, ...] = field(default_factory=lambda: tuple(_proc_mounts()))
     proc_devices: frozenset[int] = field(init=False)
+    _proc: int = field(init=False)
+    _held: int = field(init=False)
 
     def __post_init__(self) -> None:
+        # Kept open: each look-up below them is two path components shorter.
+        self._proc = os.open("/proc", _PIN_DIRECTORY)
+        self._held = os.open("/proc/self/fd", _PIN_DIRECTORY)
         self.proc_devices = frozenset(os.stat(path).st_dev for path in self.proc_mounts)
 
     def pin(
@@ -97,22 +102,23 @@ class Resolver:
         base = self._base(keep, tid, directory, path, resolve)
         return self._resolve(keep, tid, base, path, follow, resolve)
 
-    def _resolve(
-        self, keep: list[int], tid: int, base: int, path: bytes, follow: bool, resolve: int = 0
-    ) -> Pinned:
+    def _resolve(self, keep: list[int], tid: int, base: int, path: bytes, follow: bool, resolve: int = 0) -> Pinned:
         """Resolve below `base`, a descriptor of ours or AT_FDCWD for an absolute path."""
         try:
             descriptor = libc.openat2(
                 base, path, _PIN if follow else _PIN | os.O_NOFOLLOW, 0, resolve | flags.RESOLVE_NO_MAGICLINKS
             )
         except OSError as error:
-            if resolve:
-                return Pinned(self._lexical(base, path), error=error.errno or errno.EACCES)
+            if base != flags.AT_FDCWD:
+                _require_directory(base)
+            if resolve:  # the kernel has the say; what it found is judged where the path leads without restrictions
+                seen = self._walk(keep, tid, base, _below(path, resolve), follow)
+                return Pinned(seen.path, error=error.errno or errno.EACCES)
             if error.errno == errno.ENOENT and (absent := self._absent(keep, base, path)):
                 return absent
             return self._walk(keep, tid, base, path, follow)
         keep.append(descriptor)
-        name = os.readlink(b"/proc/self/fd/%d" % descriptor)
+        name = self.name_of(descriptor)
         if name.startswith(self.proc_mounts) or name.endswith(_DELETED):
             return self._walk(keep, tid, base, path, follow)
         return Pinned(os.fsdecode(name), descriptor)
@@ -125,16 +131,14 @@ class Resolver:
         if not path:
             raise OSError(errno.ENOENT, "empty path")
         head, leaf = _split(path)
-        if (
-            leaf.rstrip(b"/") in _SPECIAL
-        ):  # `.`, `..` and `/` name a directory by itself: the kernel refuses or not
+        if leaf.rstrip(b"/") in _SPECIAL:  # `.`, `..` and `/` name a directory by itself: the kernel refuses or not
             whole = self.pin(keep, tid, directory, path)
             whole.parent, whole.leaf = self._base(keep, tid, directory, path), path
             return whole
         base = self._base(keep, tid, directory, path)
-        parent = (
-            self._resolve(keep, tid, base, head, follow=True) if head else self._named(tid, base, jumped=True)
-        )
+        if base != flags.AT_FDCWD:
+            _require_directory(base)
+        parent = self._resolve(keep, tid, base, head, follow=True) if head else self._named(tid, base, jumped=True)
         name = posixpath.join(parent.path, os.fsdecode(leaf.rstrip(b"/")))
         if parent.error:
             return Pinned(name, error=parent.error)
@@ -149,6 +153,14 @@ class Resolver:
         opened = self._open_link(keep, tid, number)
         return self._named(tid, opened, jumped=True)
 
+    def name_of(self, descriptor: int) -> bytes:
+        """Return the kernel's name for the object of one of our own descriptors."""
+        return os.readlink(b"%d" % descriptor, dir_fd=self._held)
+
+    def reopen(self, pinned: Pinned, open_flags: int, mode: int = 0) -> int:
+        """Open a pinned object itself, whatever its name leads to by now."""
+        return os.open(b"%d" % pinned.descriptor, open_flags, mode, dir_fd=self._held)
+
     def owns_process(self, pid: int) -> bool:
         """Whether a process or thread id belongs to the agent."""
         return is_descendant(pid, self.guardian)
@@ -159,9 +171,9 @@ class Resolver:
         return self._open_link(keep, tid, directory)
 
     def _open_link(self, keep: list[int], tid: int, number: int) -> int:
-        link = b"/proc/%d/cwd" % tid if number == flags.AT_FDCWD else b"/proc/%d/fd/%d" % (tid, number)
+        link = b"%d/cwd" % tid if number == flags.AT_FDCWD else b"%d/fd/%d" % (tid, number)
         try:
-            opened = libc.openat(flags.AT_FDCWD, link, _PIN)
+            opened = os.open(link, _PIN, dir_fd=self._proc)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EPERM):
                 raise Unreadable from None
@@ -182,7 +194,7 @@ class Resolver:
             if head:
                 parent = libc.openat2(base, head, _PIN_DIRECTORY, 0, flags.RESOLVE_NO_MAGICLINKS)
                 keep.append(parent)
-            name = os.readlink(b"/proc/self/fd/%d" % parent)
+            name = self.name_of(parent)
         except OSError:
             return None
         if name.startswith(self.proc_mounts) or name.endswith(_DELETED) or _exists(parent, leaf):
@@ -194,12 +206,15 @@ class Resolver:
         """Resolve one component at a time; see path_resolution(7)."""
         current = self._root(keep) if path.startswith(b"/") else base
         todo = deque(path.split(b"/"))
-        links, jumped, parent, leaf = 0, False, -1, b""
+        links, jumped, parent, leaf = 0, current == base, -1, b""
         while todo:
             name = todo.popleft()
             if name in (b"", b"."):
-                if not todo and not stat.S_ISDIR(os.fstat(current).st_mode):
-                    return self._failed(tid, parent, [leaf], errno.ENOTDIR)
+                # `.` must be a directory that may be searched; a trailing slash asks only that it is a directory.
+                if (name or not todo) and (code := _not_entered(current, search=bool(name))):
+                    refused = self._failed(tid, current, [], code)
+                    refused.parent, refused.leaf = parent, leaf + b"/" * (not name)
+                    return refused
                 continue
             last = not any(part not in (b"", b".") for part in todo)
             try:
@@ -213,7 +228,7 @@ class Resolver:
             status = os.fstat(found)
             if stat.S_ISLNK(status.st_mode) and (follow or not last or todo):
                 links += 1
-                if links > _MAX_LINKS:
+                if links > MAX_LINKS:
                     return self._failed(tid, current, [name, *todo], errno.ELOOP)
                 target = self._link_target(tid, found, status)
                 if target is None:  # a magic link: not a text but a jump, the agent's own only
@@ -249,18 +264,18 @@ class Resolver:
         """Return the text of a link as the agent would see it, None for a magic link."""
         if status.st_dev not in self.proc_devices:
             return os.readlink(b"", dir_fd=link)
-        name = posixpath.basename(os.readlink(b"/proc/self/fd/%d" % link))
+        name = posixpath.basename(self.name_of(link))
         if name == b"self":
             return b"%d" % thread_group(tid)
         if name == b"thread-self":
             return b"%d/task/%d" % (thread_group(tid), tid)
-        where = os.readlink(b"/proc/self/fd/%d" % link)
+        where = self.name_of(link)
         if any(where.startswith(mount) and where[len(mount) :][:1].isdigit() for mount in self.proc_mounts):
             return None
         return os.readlink(b"", dir_fd=link)
 
     def _jump(self, keep: list[int], tid: int, current: int, name: bytes, todo: deque[bytes]) -> int | Pinned:
-        where = os.readlink(b"/proc/self/fd/%d" % current)
+        where = self.name_of(current)
         owner = self._process_in(where)
         if owner is None or not self.owns_process(owner):
             return self._failed(tid, current, [name, *todo], errno.EACCES)
@@ -290,13 +305,9 @@ class Resolver:
         base = self._named(tid, directory, jumped=False).path
         return Pinned(posixpath.normpath(posixpath.join(base, *parts)), error=error)
 
-    def _lexical(self, base: int, path: bytes) -> str:
-        start = "/" if base == flags.AT_FDCWD else os.fsdecode(os.readlink(b"/proc/self/fd/%d" % base))
-        return posixpath.normpath(posixpath.join(start, os.fsdecode(path)))
-
     def _named(self, tid: int, descriptor: int, jumped: bool) -> Pinned:
         """Name an object that is already held; `jumped` when it was reached through the agent's own descriptor."""
-        name = os.readlink(b"/proc/self/fd/%d" % descriptor)
+        name = self.name_of(descriptor)
         if not name.startswith(b"/") or name.endswith(_DELETED):
             gone = os.fstat(descriptor).st_nlink == 0 or not name.startswith(b"/")
             if gone and not jumped:
@@ -311,6 +322,23 @@ class Resolver:
         return Pinned(os.fsdecode(name), descriptor)
 
 
+def _require_directory(descriptor: int) -> None:
+    """Raise ENOTDIR for a descriptor of the agent's that nothing can be beneath, whatever the policy says of it."""
+    if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        raise OSError(errno.ENOTDIR, "not a directory")
+
+
+def _not_entered(descriptor: int, search: bool) -> int:
+    """Return the errno of using a pinned object as a directory, 0 when it is one."""
+    if not search:
+        return 0 if stat.S_ISDIR(os.fstat(descriptor).st_mode) else errno.ENOTDIR
+    try:
+        os.close(libc.openat(descriptor, b".", _PIN_DIRECTORY))
+    except OSError as error:
+        return error.errno or errno.EACCES
+    return 0
+
+
 def _exists(directory: int, leaf: bytes) -> bool:
     """Whether there is anything under a name, a dangling link included; any doubt counts as yes."""
     try:
@@ -320,6 +348,11 @@ def _exists(directory: int, leaf: bytes) -> bool:
     except OSError:
         return True
     return True
+
+
+def _below(path: bytes, resolve: int) -> bytes:
+    """Return the path to walk from the directory that RESOLVE_IN_ROOT and RESOLVE_BENEATH take as the root."""
+    return path.lstrip(b"/") or b"." if resolve & (flags.RESOLVE_IN_ROOT | flags.RESOLVE_BENEATH) else path
 
 
 def _split(path: bytes) -> tuple[bytes, bytes]:

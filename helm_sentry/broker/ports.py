@@ -1,4 +1,4 @@
-"""Which loopback ports belong to this run: what `connect: {own: true}` means.
+"""What this run has bound: the loopback ports that `connect: {own: true}` means, and the names of Unix sockets.
 
 A port number alone says nothing: it can be closed and taken by somebody else. A port is the run's own only while
 every socket that listens on it is one the broker bound for this run, by socket inode.
@@ -7,38 +7,50 @@ every socket that listens on it is one the broker bound for this run, by socket 
 import os
 
 from helm_sentry.abi import libc
+from helm_sentry.broker.unix_names import UnixNames
 from helm_sentry.decode import address as addresses
 from helm_sentry.decode.address import Internet
 
-_LISTENING = {
-    "tcp": "0A",
-    "udp": "07",
-}  # <net/tcp_states.h>: TCP_LISTEN, TCP_CLOSE (an unconnected UDP socket)
+_MOST_SOCKETS = 16  # remembered for one port before the closed ones are dropped
+_LISTENING = "0A"  # <net/tcp_states.h> TCP_LISTEN
 
 
 class OwnPorts:
-    """The sockets that this run has bound."""
+    """The sockets that this run has bound.
+
+    Attributes:
+        unix: names of its Unix sockets.
+    """
 
     def __init__(self) -> None:
+        self.unix = UnixNames()
         self._inodes: dict[tuple[str, int], set[int]] = {}
 
     def add(self, descriptor: int, protocol: str) -> None:
-        """Remember a socket that has just been bound or made to listen."""
+        """Remember an internet socket that has just been given a port."""
         match addresses.parse(libc.socket_name(descriptor, peer=False)):
             case Internet(_, port) if port:
-                self._inodes.setdefault((protocol, port), set()).add(os.fstat(descriptor).st_ino)
+                ours = self._inodes.setdefault((protocol, port), set())
+                inode = os.fstat(descriptor).st_ino
+                if len(ours) >= _MOST_SOCKETS and inode not in ours:
+                    ours &= _sockets_on(port, protocol)  # those that are closed by now are of no use
+                ours.add(inode)
+
+    def bound(self, descriptor: int, port: int, protocol: str) -> bool:
+        """Whether a socket got its port from the broker, so that the port has been judged."""
+        return os.fstat(descriptor).st_ino in self._inodes.get((protocol, port), ())
 
     def holds(self, address: str, port: int, protocol: str) -> bool:
         """Whether a connection to this address reaches a socket of this run and of nobody else."""
         ours = self._inodes.get((protocol, port))
         if not ours or not addresses.is_loopback(address):
             return False
-        listening = _sockets_on(port, protocol)
-        return bool(listening) and listening <= ours
+        waiting = _sockets_on(port, protocol)
+        return bool(waiting) and waiting <= ours
 
 
 def _sockets_on(port: int, protocol: str) -> set[int]:
-    """Return the inodes of the sockets that wait on a port, from /proc/net (proc(5))."""
+    """Return the inodes of the sockets that what is sent to a port may reach, from /proc/net (proc(5))."""
     found = set()
     for family in ("", "6"):
         try:
@@ -49,6 +61,7 @@ def _sockets_on(port: int, protocol: str) -> set[int]:
         found |= {
             int(row[9])
             for row in rows
-            if row[3] == _LISTENING[protocol] and int(row[1].rpartition(":")[2], 16) == port
+            # A datagram may reach a connected socket too.
+            if (protocol == "udp" or row[3] == _LISTENING) and int(row[1].rpartition(":")[2], 16) == port
         }
     return found

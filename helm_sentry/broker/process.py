@@ -169,7 +169,7 @@ def _continue_chdir(call: Call) -> Action:
     event = status >> 16
     deliver = os.WSTOPSIG(status) if event != flags.PTRACE_EVENT_STOP else 0
     libc.ptrace(flags.PTRACE_DETACH, pid, deliver)
-    return Answered(killed=killed)
+    return Answered()
 
 
 HANDLERS = {

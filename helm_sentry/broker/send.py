@@ -5,22 +5,35 @@ import fcntl
 import os
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from helm_sentry.abi import libc
-from helm_sentry.abi.flags import MSG_FASTOPEN
+from helm_sentry.abi.flags import MSG_FASTOPEN, SOCKADDR_MAX, UIO_MAXIOV
 from helm_sentry.abi.structs import MMSGHDR_SIZE, MSGHDR
 from helm_sentry.broker.action import Action, Errno, Later, Value
 from helm_sentry.broker.call import Call, Refused
-from helm_sentry.broker.sockets import judge_destination, protocol_of, read_address
+from helm_sentry.broker.sockets import (
+    ROUTE,
+    domain_of,
+    judge_destination,
+    option_of,
+    protocol_of,
+    read_address,
+    remember_port,
+)
+from helm_sentry.decode.address import family_of
 from helm_sentry.decode.messages import ControlError, ControlRefused, translate
 from helm_sentry.intercept.process_tree import thread_group
-from helm_sentry.operation import Kind
+from helm_sentry.operation import Kind, Operation
 
+MSG_ZEROCOPY, SO_ZEROCOPY = 0x4000000, 60  # <linux/socket.h>, <asm-generic/socket.h>
+_QUIET = socket.MSG_NOSIGNAL  # the signal is the agent's
 _CHUNK = 1 << 20  # bytes of a stream copied at a time
 _MOST_CONTROL = 1 << 16
-_MOST_MESSAGES = 1024  # UIO_MAXIOV, the kernel's cap for sendmmsg
 _MOST_DATAGRAM = 1 << 24
+_MOST_BYTES = 0x7FFFF000  # <linux/fs.h> MAX_RW_COUNT: what one call sends at most
+_REFUSALS = {"route": ROUTE, "credentials": "credentials"}
 
 
 @dataclass(slots=True)
@@ -45,49 +58,71 @@ class Message:
 
 def sendto(call: Call) -> Action | Later:
     """sendto(2) with an address; without one the filter lets it through."""
-    send_flags = call.uint32(3)
     ours = call.broker.duplicate(call, call.int32(0))
+    send_flags = _flags(ours, call.uint32(3))
     name = b""
     if call.args[4]:
-        raw = read_address(call, call.args[4], call.int32(5))
-        name = _judged(call, ours, raw, send_flags)
-    return _send(call, ours, Message(name, [(call.args[1], call.args[2])], b""), send_flags)
+        name = _destination(call, ours, read_address(call, call.args[4], call.int32(5)), send_flags)
+    return _send(call, ours, Message(name, [(call.args[1], min(call.args[2], _MOST_BYTES))], b""), send_flags)
 
 
 def sendmsg(call: Call) -> Action | Later:
     """sendmsg(2)."""
-    send_flags = call.uint32(2)
     ours = call.broker.duplicate(call, call.int32(0))
+    send_flags = _flags(ours, call.uint32(2))
     return _send(call, ours, _message(call, ours, call.args[1], send_flags), send_flags)
 
 
 def sendmmsg(call: Call) -> Action | Later:
     """sendmmsg(2): each message is judged for itself; what follows a failed one is not sent."""
-    send_flags = call.uint32(3)
     ours = call.broker.duplicate(call, call.int32(0))
-    count = min(call.uint32(2), _MOST_MESSAGES)
+    send_flags = _flags(ours, call.uint32(3))
+    count = min(call.uint32(2), UIO_MAXIOV)
     return Later(lambda: _send_many(call, ours, count, send_flags))
+
+
+def _flags(ours: int, send_flags: int) -> int:
+    """Return the flags without MSG_ZEROCOPY: the kernel would go on reading a buffer that is no longer the message.
+
+    Raises:
+        OSError: ENOTSOCK; ENOBUFS where it would have been honoured, upon which callers copy.
+    """
+    honoured = option_of(ours, SO_ZEROCOPY)
+    if send_flags & MSG_ZEROCOPY and honoured:
+        raise OSError(errno.ENOBUFS, "no zero-copy")
+    return send_flags & ~MSG_ZEROCOPY
 
 
 def _send_many(call: Call, ours: int, count: int, send_flags: int) -> Action:
     for index in range(count):
-        header = call.args[1] + index * MMSGHDR_SIZE
+        held = len(call.keep)
         try:
-            message = _message(call, ours, header, send_flags)
-            action = _send_all(call, ours, message, send_flags)
-        except Refused:
+            action = _send_one(call, ours, call.args[1] + index * MMSGHDR_SIZE, send_flags)
+        except (Refused, OSError) as error:
             if not index:
                 raise
-            call.broker.record(call, "value")
+            if isinstance(error, Refused):
+                call.broker.record(call, "value")
             return Value(index)
-        except OSError:
-            if not index:
-                raise
-            return Value(index)
-        if not isinstance(action, Value):
-            return action
-        call.write(header + MSGHDR.size, action.number.to_bytes(4, "little"))
+        finally:
+            _release(call.keep, held)
+        if action.code:
+            return Value(index) if index else action
     return Value(count)
+
+
+def _send_one(call: Call, ours: int, header: int, send_flags: int) -> Action:
+    action = _send_all(call, ours, _message(call, ours, header, send_flags), send_flags)
+    if isinstance(action, Value):
+        call.write(header + MSGHDR.size, action.number.to_bytes(4, "little"))
+    return action
+
+
+def _release(keep: list[int], held: int) -> None:
+    """Close what was held for one message of many."""
+    for descriptor in keep[held:]:
+        os.close(descriptor)
+    del keep[held:]
 
 
 def _message(call: Call, ours: int, address: int, send_flags: int) -> Message:
@@ -97,80 +132,105 @@ def _message(call: Call, ours: int, address: int, send_flags: int) -> Message:
     )
     name = b""
     if name_at and name_size:
-        name = _judged(call, ours, read_address(call, name_at, min(name_size, 128)), send_flags)
-    control = b""
-    if control_at and control_size:
-        if control_size > _MOST_CONTROL:
-            raise OSError(errno.ENOBUFS, "too much control data")
-        copied = bytes(call.broker.memory.read_large(call.tid, control_at, control_size))
-        control = _translated(call, copied, control_size)
-    return Message(name, call.broker.memory.read_vector(call.tid, vector, vector_size), control)
+        if name_size >> 31:
+            raise OSError(errno.EINVAL, "negative length")
+        raw = read_address(call, name_at, min(name_size, SOCKADDR_MAX))
+        name = _destination(call, ours, raw, send_flags)
+    buffers = call.broker.memory.read_vector(call.tid, vector, vector_size)
+    if any(length >> 63 for _, length in buffers):
+        raise OSError(errno.EINVAL, "negative length")
+    return Message(name, buffers, _control(call, control_at, control_size))
 
 
-def _judged(call: Call, ours: int, raw: bytes, send_flags: int) -> bytes:
-    connects = bool(send_flags & MSG_FASTOPEN)
-    return judge_destination(call, Kind.NET_CONNECT if connects else Kind.NET_SEND, raw, protocol_of(ours))
+def _destination(call: Call, ours: int, raw: bytes, send_flags: int) -> bytes:
+    """Judge where a message goes; return the sockaddr to use, empty where the kernel takes no notice of one."""
+    domain, protocol = domain_of(ours), protocol_of(ours)
+    family = family_of(raw) if len(raw) > 1 else None
+    if protocol == "tcp":
+        if not send_flags & MSG_FASTOPEN:
+            return b""
+        if family == socket.AF_UNSPEC:
+            raise OSError(errno.EOPNOTSUPP, "no address family")
+        return judge_destination(call, Kind.NET_CONNECT, raw, protocol)
+    if (domain == socket.AF_INET6 and family == socket.AF_UNSPEC) or (domain == socket.AF_UNIX and not raw):
+        return b""
+    return judge_destination(call, Kind.NET_SEND, raw, protocol)
 
 
-def _translated(call: Call, control: bytes, size: int) -> bytes:
-    if len(control) < size:
+def _control(call: Call, address: int, size: int) -> bytes:
+    """Copy control data, with the agent's descriptors replaced by duplicates.
+
+    Raises:
+        Refused: it asks for what an agent may not do.
+        OSError: as the kernel gives it.
+    """
+    if not size:
+        return b""
+    if size > _MOST_CONTROL:
+        raise OSError(errno.ENOBUFS, "too much control data")
+    copied = bytes(call.broker.memory.read_large(call.tid, address, size))
+    if len(copied) < size:
         raise OSError(errno.EFAULT, "short read")
     try:
-        return translate(control, lambda number: call.broker.duplicate(call, number))
+        return translate(copied, lambda number: call.broker.duplicate(call, number))
     except ControlError:
         raise OSError(errno.EINVAL, "bad control data") from None
-    except ControlRefused:
-        raise OSError(errno.EPERM, "control data is refused") from None
+    except ControlRefused as refusal:
+        call.judge(Operation(Kind.NET_SOCKET, name=_REFUSALS[str(refusal)]), refusal=errno.EPERM)
+        raise
 
 
 def _send(call: Call, ours: int, message: Message, send_flags: int) -> Action | Later:
     """Send at once what goes at once; whatever has to wait or is long goes to a worker."""
-    if message.size <= _CHUNK:
-        data = _payload(call, message, 0, message.size)
-        try:
-            sent = libc.sendmsg(
-                ours, message.name, data, message.control, send_flags | _QUIET | socket.MSG_DONTWAIT
-            )
-        except BlockingIOError:
-            if not _may_wait(ours, send_flags):
-                raise
-        except BrokenPipeError:
-            return _broken_pipe(call, send_flags)
-        else:
-            if sent == len(data) or not _may_wait(ours, send_flags):
-                return Value(sent)
-            return Later(lambda: _send_all(call, ours, Message(b"", message.buffers, b""), send_flags, sent))
-    return Later(lambda: _send_all(call, ours, message, send_flags))
+    waits = _may_wait(ours, send_flags)
+    # An attempt that may not wait would begin to connect and could not be repeated.
+    if message.size > _CHUNK or (send_flags & MSG_FASTOPEN and waits):
+        return Later(lambda: _send_all(call, ours, message, send_flags))
+    data = _payload(call, message, 0, message.size)
+    try:
+        sent = libc.sendmsg(ours, message.name, data, message.control, send_flags | _QUIET | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        if not waits:
+            raise
+        return Later(lambda: _send_all(call, ours, message, send_flags))
+    except BrokenPipeError:
+        return _broken_pipe(call, ours, send_flags)
+    _sent(call, ours, message)
+    if sent == len(data) or not waits:
+        return Value(sent)
+    return Later(lambda: _send_all(call, ours, Message(b"", message.buffers, b""), send_flags, sent))
 
 
-_QUIET = socket.MSG_NOSIGNAL
+def _sent(call: Call, ours: int, message: Message) -> None:
+    if message.name:
+        remember_port(call, ours, protocol_of(ours))
 
 
 def _send_all(call: Call, ours: int, message: Message, send_flags: int, sent: int = 0) -> Action:
     """Send the whole message, waiting as the agent's own call would have."""
     stream = _is_stream(ours)
-    size = message.size
+    size = min(message.size, _MOST_BYTES)
     if not stream and size > _MOST_DATAGRAM:
         raise OSError(errno.EMSGSIZE, "message is too long")
     while True:
         data = _payload(call, message, sent, min(size - sent, _CHUNK) if stream else size)
         try:
-            taken = call.broker.workers.wait(
-                call,
-                lambda data=data: libc.sendmsg(
-                    ours, message.name, data, message.control, send_flags | _QUIET
-                ),  # type: ignore[misc]
-            )
+            sent += call.broker.workers.wait(call, _attempt(ours, message, data, send_flags))
         except BrokenPipeError:
-            return Value(sent) if sent else _broken_pipe(call, send_flags)
+            return Value(sent) if sent else _broken_pipe(call, ours, send_flags)
         except OSError:
             if not sent:
                 raise
             return Value(sent)
-        sent += taken
+        _sent(call, ours, message)
         if sent >= size or not stream or not _may_wait(ours, send_flags):
             return Value(sent)
         message.name = message.control = b""
+        send_flags &= ~MSG_FASTOPEN
+
+
+def _attempt(ours: int, message: Message, data: bytearray, send_flags: int) -> Callable[[], int]:
+    return lambda: libc.sendmsg(ours, message.name, data, message.control, send_flags | _QUIET)
 
 
 def _payload(call: Call, message: Message, start: int, size: int) -> bytearray:
@@ -191,9 +251,9 @@ def _payload(call: Call, message: Message, start: int, size: int) -> bytearray:
     return data
 
 
-def _broken_pipe(call: Call, send_flags: int) -> Action:
+def _broken_pipe(call: Call, ours: int, send_flags: int) -> Action:
     """Answer EPIPE with the signal that comes with it."""
-    if not send_flags & socket.MSG_NOSIGNAL:
+    if not send_flags & socket.MSG_NOSIGNAL and _is_stream(ours):
         libc.tgkill(thread_group(call.tid), call.tid, signal.SIGPIPE)
     return Errno(errno.EPIPE)
 
@@ -203,11 +263,7 @@ def _may_wait(ours: int, send_flags: int) -> bool:
 
 
 def _is_stream(ours: int) -> bool:
-    borrowed = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=ours)
-    try:
-        return borrowed.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
-    finally:
-        borrowed.detach()
+    return option_of(ours, socket.SO_TYPE) == socket.SOCK_STREAM
 
 
 HANDLERS = {"sendto": sendto, "sendmsg": sendmsg, "sendmmsg": sendmmsg}

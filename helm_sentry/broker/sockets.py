@@ -19,8 +19,14 @@ from helm_sentry.operation import Kind, Operation
 _INTERNET = (sockets.AF_INET, sockets.AF_INET6)
 _TYPE_MASK = 0xF  # the rest of the type argument is SOCK_NONBLOCK and SOCK_CLOEXEC
 _PROTOCOLS = {sockets.IPPROTO_TCP: "tcp", sockets.IPPROTO_UDP: "udp"}
+_LONGEST_NAME = 110  # sizeof(struct sockaddr_un); the kernel adds a NUL to a name that fills it
+_LONGEST_LINK = 108  # sizeof(sun_path)
 _PLAIN_SOCKET = Decision(Verdict.ALLOW, Reason.BUILTIN, "sentry/plain-socket")
-_IP_OPTIONS = 4  # <linux/in.h>: source routes among them, which send packets to an address nobody judged
+# Options that name the addresses a packet takes on its way, which nobody judges: <linux/in.h> IP_OPTIONS, <linux/in6.h>
+# IPV6_2292RTHDR, IPV6_2292PKTOPTIONS, IPV6_RTHDR. The other extension headers need a capability.
+_ROUTING = {(sockets.IPPROTO_IP, 4), *((sockets.IPPROTO_IPV6, option) for option in (5, 6, 57))}
+ROUTE = "ip-options"
+"""Stands for a family in the operation of asking for a source route; no rule can name it."""
 
 
 def socket(call: Call) -> Action:
@@ -34,47 +40,55 @@ def socket(call: Call) -> Action:
         (sockets.SOCK_DGRAM, sockets.IPPROTO_UDP),
     }
     if internet or family == sockets.AF_UNIX:
-        call.judge_builtin(_PLAIN_SOCKET, operation)
+        judge_unless_blocked(call, _PLAIN_SOCKET, operation)
     else:
         name = operation.name if family not in _INTERNET else f"{operation.name}/{kind}/{protocol}"
         call.judge(Operation(Kind.NET_SOCKET, name=name))
     return Continue()
 
 
+def judge_unless_blocked(call: Call, builtin: Decision, operation: Operation) -> None:
+    """Take a decision that needs no rule, unless a rule of the policy blocks the operation."""
+    if call.broker.decide((operation,)).reason is Reason.BLOCK:
+        call.judge(operation)
+    call.judge_builtin(builtin, operation)
+
+
 def setsockopt(call: Call) -> Action:
-    """setsockopt(2) at the IP level: every option but the one that reroutes packets."""
-    if call.int32(2) == _IP_OPTIONS:
-        call.judge(Operation(Kind.NET_SOCKET, name="ip-options"), refusal=errno.EPERM)
+    """setsockopt(2) at the IP levels: every option but those that reroute packets."""
+    if (call.int32(1), call.int32(2)) in _ROUTING:
+        call.judge(Operation(Kind.NET_SOCKET, name=ROUTE), refusal=errno.EPERM)
     return Continue()
 
 
 def connect(call: Call) -> Action | Later:
     """connect(2)."""
-    raw = read_address(call, call.args[1], call.int32(2))
     ours = call.broker.duplicate(call, call.int32(0))
+    raw = _named(read_address(call, call.args[1], call.int32(2)))
     domain, protocol = domain_of(ours), protocol_of(ours)
-    if addresses.family_of(raw) == AF_UNSPEC and domain in _INTERNET:
+    if addresses.family_of(raw) == AF_UNSPEC and domain in (*_INTERNET, sockets.AF_UNIX):
         libc.connect(ours, raw)  # dissolves the association
         return SUCCESS
     raw = judge_destination(call, Kind.NET_CONNECT, raw, protocol)
     if protocol == "udp" or fcntl.fcntl(ours, fcntl.F_GETFL) & os.O_NONBLOCK:
         libc.connect(ours, raw)
+        remember_port(call, ours, protocol)
         return SUCCESS
     return Later(lambda: _connect_waiting(call, ours, raw))
 
 
 def bind(call: Call) -> Action:
     """bind(2)."""
-    raw = read_address(call, call.args[1], call.int32(2))
     ours = call.broker.duplicate(call, call.int32(0))
     protocol = protocol_of(ours)
+    raw = _named(read_address(call, call.args[1], call.int32(2)))
     match _parse(raw, unspecified_is_inet=True):
         case Internet(address, port):
             call.judge(Operation(Kind.NET_BIND, address=address, port=port, protocol=protocol), effect=True)
             libc.bind(ours, raw)
             call.broker.own_ports.add(ours, protocol)
         case Unix(path, _) if path:
-            _bind_path(call, ours, raw, path)
+            _bind_path(call, ours, path)
         case Unix(_, abstract):
             call.judge(Operation(Kind.UNIX_BIND, name="@" + os.fsdecode(abstract)), effect=True)
             libc.bind(ours, raw)
@@ -90,10 +104,14 @@ def listen(call: Call) -> Action:
     name = libc.socket_name(ours, peer=False)
     match addresses.parse(name):
         case Internet(address, port):
-            operation = Operation(Kind.NET_BIND, address=address, port=port, protocol=protocol_of(ours))
-            call.judge(operation, effect=True)
+            protocol = protocol_of(ours)
+            operation = Operation(Kind.NET_BIND, address=address, port=port, protocol=protocol)
+            if call.broker.own_ports.bound(ours, port, protocol):  # judged then, perhaps as `any free port`
+                call.judge_builtin(OWN_OBJECT, operation)
+            else:
+                call.judge(operation, effect=True)
             libc.listen(ours, call.int32(1))
-            call.broker.own_ports.add(ours, "tcp")
+            call.broker.own_ports.add(ours, protocol)
         case _:
             call.judge_builtin(OWN_OBJECT, Operation(Kind.UNIX_BIND, name="listen"))
             libc.listen(ours, call.int32(1))
@@ -118,20 +136,19 @@ def read_address(call: Call, pointer: int, length: int) -> bytes:
     """
     if length < 0 or length > SOCKADDR_MAX:
         raise OSError(errno.EINVAL, "bad address length")
-    raw = call.read(pointer, length) if length else b""
-    if length < 2:
-        raise OSError(errno.EINVAL, "no address family")
-    return raw
+    return call.read(pointer, length) if length else b""
 
 
 def judge_destination(call: Call, kind: Kind, raw: bytes, protocol: str) -> bytes:
     """Judge where a connect or send goes; return the sockaddr to use, which names the pinned object."""
-    match _parse(raw, unspecified_is_inet=kind is Kind.NET_SEND):
+    match _parse(_named(raw), unspecified_is_inet=kind is Kind.NET_SEND):
         case Internet(address, port):
             call.judge(call.broker.internet_operation(kind, address, port, protocol), effect=True)
-            return raw
+            return addresses.directed(raw)
+        case Unix(unnamed=True):
+            raise OSError(errno.EINVAL, "no name")
         case Unix(path, _) if path:
-            pinned = call.pin(AT_FDCWD, path)
+            pinned = call.pin(AT_FDCWD, call.broker.own_ports.unix.meant(path))
             call.judge(Operation(Kind.UNIX_CONNECT, path=pinned.path), effect=not pinned.error)
             call.require(pinned)
             return addresses.unix_address(pinned.link)
@@ -143,22 +160,33 @@ def judge_destination(call: Call, kind: Kind, raw: bytes, protocol: str) -> byte
             return raw
 
 
+def remember_port(call: Call, ours: int, protocol: str) -> None:
+    """Remember the port that a datagram socket was given because it needed one: answers to it go to this run."""
+    if protocol == "udp":
+        call.broker.own_ports.add(ours, protocol)
+
+
 def domain_of(descriptor: int) -> int:
     """Return a socket's address family.
 
     Raises:
         OSError: ENOTSOCK when it is not a socket.
     """
-    return _option(descriptor, sockets.SO_DOMAIN)
+    return option_of(descriptor, sockets.SO_DOMAIN)
 
 
 def protocol_of(descriptor: int) -> str:
     """Return `tcp`, `udp`, or the protocol number of a socket."""
-    number = _option(descriptor, sockets.SO_PROTOCOL)
+    number = option_of(descriptor, sockets.SO_PROTOCOL)
     return _PROTOCOLS.get(number, str(number))
 
 
-def _option(descriptor: int, option: int) -> int:
+def option_of(descriptor: int, option: int) -> int:
+    """Return a SOL_SOCKET option of a socket.
+
+    Raises:
+        OSError: ENOTSOCK when it is not a socket.
+    """
     borrowed = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM, 0, fileno=descriptor)
     try:
         return borrowed.getsockopt(sockets.SOL_SOCKET, option)
@@ -166,11 +194,17 @@ def _option(descriptor: int, option: int) -> int:
         borrowed.detach()
 
 
+def _named(raw: bytes) -> bytes:
+    if len(raw) < 2:
+        raise OSError(errno.EINVAL, "no address family")
+    return raw
+
+
 def _parse(raw: bytes, unspecified_is_inet: bool) -> Internet | Unix | Other:
     try:
         return addresses.parse(raw, unspecified_is_inet)
     except AddressError:
-        raise OSError(errno.EINVAL, "short address") from None
+        raise OSError(errno.EINVAL, "bad address length") from None
 
 
 def _connect_waiting(call: Call, ours: int, raw: bytes) -> Action:
@@ -182,28 +216,46 @@ def _connect_waiting(call: Call, ours: int, raw: bytes) -> Action:
     return SUCCESS
 
 
-def _bind_path(call: Call, ours: int, raw: bytes, path: bytes) -> None:
+def _bind_path(call: Call, ours: int, path: bytes) -> None:
     """Bind a Unix socket in its pinned directory; the name the agent wrote is kept for getsockname."""
     place = call.place(AT_FDCWD, path)
     call.judge(Operation(Kind.UNIX_BIND, path=place.path), effect=not place.error)
     call.require(place)
+    if place.descriptor >= 0:
+        raise OSError(errno.EADDRINUSE, "the name of a directory")
     os.umask(umask_of(call.tid))
+    if path == place.leaf:
+        _bind_in(place.parent, ours, path)
+        return
+    names = call.broker.own_ports.unix
+    link = names.link(place.parent, place.leaf)
+    if len(link) > _LONGEST_LINK:
+        link = place.leaf
+        _bind_in(place.parent, ours, link)
+    else:
+        libc.bind(ours, addresses.unix_address(link))
+    names.add(link, path)
+
+
+def _bind_in(directory: int, ours: int, leaf: bytes) -> None:
+    """Bind by a bare name, from inside the directory: this thread has a working directory of its own."""
+    os.fchdir(directory)
     try:
-        name = addresses.unix_address(b"/proc/self/fd/%d/%b" % (place.parent, place.leaf))
-    except AddressError:
-        raise OSError(errno.ENAMETOOLONG, "socket name is too long") from None
-    libc.bind(ours, name)
-    call.broker.unix_names[name.rstrip(b"\0")] = raw
+        libc.bind(ours, addresses.unix_address(leaf))
+    finally:
+        os.chdir("/")
 
 
 def _name(call: Call, peer: bool) -> Action:
     """Report a socket's address; a brokered Unix bind is reported as the agent wrote it."""
     ours = call.broker.duplicate(call, call.int32(0))
     name = libc.socket_name(ours, peer)
+    match addresses.parse(name[:_LONGEST_NAME]):
+        case Unix(path, _) if path:
+            name = addresses.unix_address(call.broker.own_ports.unix.written(path)) + b"\0"
     room = int.from_bytes(call.read(call.args[2], 4), "little", signed=True)
     if room < 0:
         raise OSError(errno.EINVAL, "negative length")
-    name = call.broker.unix_names.get(name.rstrip(b"\0"), name)
     call.write(call.args[1], name[:room])
     call.write(call.args[2], len(name).to_bytes(4, "little"))
     return SUCCESS

@@ -5,9 +5,11 @@ its caller dies or has a signal to handle, as the kernel would interrupt the rea
 """
 
 import errno
+import os
 import queue
 import signal
 import threading
+import traceback
 from collections.abc import Callable
 
 from helm_sentry.abi.flags import ERESTARTSYS
@@ -19,7 +21,9 @@ from helm_sentry.intercept.process_tree import status_field
 INTERRUPT = signal.SIGRTMIN + 1
 """Sent to a worker thread to make its system call return EINTR."""
 _LOOK_EVERY = 0.01  # seconds between looks at the callers of waiting workers
+_LOOK_COST = 0.0002  # seconds more for each of them, so that many who wait do not slow down those who do not
 _MOST_WORKERS = 512
+_FAILED = 125
 
 
 class Workers:
@@ -27,25 +31,22 @@ class Workers:
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
-        self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._idle = 0
-        self._threads: list[threading.Thread] = []
+        self._idle, self._count = 0, 0
         self._waiting: dict[int, Call] = {}
         self._watcher_wakes = threading.Event()
         threading.Thread(target=self._watch, name="watcher", daemon=True).start()
 
     def submit(self, task: Callable[[], None]) -> bool:
-        """Run `task` on some thread soon; False when too many wait already. `task` must not raise."""
+        """Run `task` on some thread soon; False when no thread can be had. `task` must not raise."""
         with self._lock:
-            if self._idle <= 0:
-                if len(self._threads) >= _MOST_WORKERS:
-                    return False
-                thread = threading.Thread(target=self._work, name="worker", daemon=True)
-                self._threads.append(thread)
-                thread.start()
-            else:
+            if self._idle > 0:
                 self._idle -= 1
+            elif self._count < _MOST_WORKERS and self._grow():
+                self._count += 1
+            else:
+                return False
         self._tasks.put(task)
         return True
 
@@ -61,8 +62,10 @@ class Workers:
             OSError: what the system call raised, or EINTR or ERESTARTSYS when the caller has a signal to handle.
         """
         thread = threading.get_ident()
-        self._waiting[thread] = call
+        with self._lock:
+            self._waiting[thread] = call
         self._watcher_wakes.set()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {INTERRUPT})
         try:
             while True:
                 try:
@@ -73,25 +76,48 @@ class Workers:
                     if code := interruption(call.tid):
                         raise OSError(code, "interrupted by a signal") from None
         finally:
-            del self._waiting[thread]
+            signal.pthread_sigmask(signal.SIG_BLOCK, {INTERRUPT})
+            with self._lock:
+                del self._waiting[thread]
+
+    def _grow(self) -> bool:
+        """Start a thread; False when the system has no room, which a forking agent of the same user can bring about."""
+        try:
+            threading.Thread(target=self._work, name="worker", daemon=True).start()
+        except RuntimeError:
+            return False
+        return True
 
     def _work(self) -> None:
-        assume_in_thread(self._identity)
-        while (task := self._tasks.get()) is not None:
-            task()
-            with self._lock:
-                self._idle += 1
+        try:
+            # Outside of `wait` a late interrupt would hit the answer: a descriptor is handed over by a call that
+            # cannot be repeated.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {INTERRUPT})
+            assume_in_thread(self._identity)
+            while True:
+                self._tasks.get()()
+                with self._lock:
+                    self._idle += 1
+        except BaseException:
+            # A caller is left without an answer, or this thread without its identity: the guardian ends the run.
+            traceback.print_exc()
+            os._exit(_FAILED)
 
     def _watch(self) -> None:
         """Interrupt each waiting worker whose caller is gone or has a signal; again at each look until it ends."""
+        pause = threading.Event()
         while True:
             self._watcher_wakes.wait()
             self._watcher_wakes.clear()
-            while self._waiting:
-                for thread, call in list(self._waiting.items()):
+            while waiting := self._snapshot():
+                for thread, call in waiting:
                     if not call.broker.listener.alive(call.id) or interruption(call.tid):
                         signal.pthread_kill(thread, INTERRUPT)
-                threading.Event().wait(_LOOK_EVERY)
+                pause.wait(_LOOK_EVERY + _LOOK_COST * len(waiting))
+
+    def _snapshot(self) -> list[tuple[int, Call]]:
+        with self._lock:
+            return list(self._waiting.items())
 
 
 def interruption(tid: int) -> int:
@@ -111,6 +137,6 @@ def interruption(tid: int) -> int:
             return ERESTARTSYS
         if shared & ~unwanted:
             return ERESTARTSYS if status_field(tid, "Threads") == "1" else errno.EINTR
-    except ProcessLookupError:
+    except (ProcessLookupError, ValueError):
         return errno.EINTR
     return 0

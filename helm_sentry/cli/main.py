@@ -6,6 +6,8 @@ from typing import Any
 import click
 
 from helm_sentry import __version__
+from helm_sentry.cli.demo import demo
+from helm_sentry.cli.doctor import doctor
 from helm_sentry.cli.run import run
 from helm_sentry.cli.verify import verify
 from helm_sentry.errors import SentryError
@@ -19,8 +21,14 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except SentryError as error:
-            click.echo(f"helm-sentry: {error}", err=True)
+            # The text may quote a hostile log or file: nothing in it may steer the terminal.
+            click.echo(f"helm-sentry: {printable(str(error))}", err=True)
             sys.exit(error.exit_status)
+
+
+def printable(text: str) -> str:
+    """Return a text with everything but letters, marks and plain spaces written as escapes."""
+    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
@@ -33,5 +41,7 @@ def main() -> None:
     """
 
 
+main.add_command(demo)
+main.add_command(doctor)
 main.add_command(run)
 main.add_command(verify)

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 
 _FAMILY_SIZE = 2
 _INET_SIZE, _INET6_SIZE = 16, 24  # the kernel takes a sockaddr_in6 without its scope id
+_UNIX_SIZE = 110  # the kernel refuses more than a whole sockaddr_un
+_UNIX_PATH = 108
 AF_UNSPEC = socket.AF_UNSPEC
+_LOOPBACK, _LOOPBACK6 = bytes((127, 0, 0, 1)), bytes(15) + b"\1"
+_MAPPED = bytes(10) + b"\xff\xff"
 
 
 class AddressError(ValueError):
-    """The bytes are too short for their family; the kernel answers EINVAL."""
+    """The bytes are too few or too many for their family; the kernel answers EINVAL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +40,12 @@ class Unix:
     Attributes:
         path: file name, empty for an unnamed or abstract address.
         abstract: name in the abstract namespace, empty otherwise.
+        unnamed: there is a family and nothing more: bind picks an abstract name, anything else is an error.
     """
 
     path: bytes
     abstract: bytes
+    unnamed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,7 @@ def parse(raw: bytes, unspecified_is_inet: bool = False) -> Internet | Unix | Ot
         unspecified_is_inet: read AF_UNSPEC as AF_INET, as bind and sendto do.
 
     Raises:
-        AddressError: too short for the family.
+        AddressError: too short or too long for the family.
     """
     family = family_of(raw)
     if family == socket.AF_INET or (family == AF_UNSPEC and unspecified_is_inet):
@@ -82,6 +88,10 @@ def parse(raw: bytes, unspecified_is_inet: bool = False) -> Internet | Unix | Ot
         return Internet(str(address.ipv4_mapped or address), int.from_bytes(raw[2:4], "big"))
     if family == socket.AF_UNIX:
         name = raw[_FAMILY_SIZE:]
+        if len(raw) > _UNIX_SIZE:
+            raise AddressError("long sockaddr_un")
+        if not name:
+            return Unix(b"", b"", unnamed=True)
         if name.startswith(b"\0"):
             return Unix(b"", name[1:])
         return Unix(name.partition(b"\0")[0], b"")
@@ -93,20 +103,36 @@ def destination(address: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104  the address is judged, not bound
 
 
+def directed(raw: bytes) -> bytes:
+    """Return the internet sockaddr with the unspecified address spelled out as `destination` does.
+
+    The kernel would pick the loopback address too, but for a socket that is bound to an address it picks that one.
+    """
+    if family_of(raw) == socket.AF_INET6:
+        return _replaced(raw, 8, {bytes(16): _LOOPBACK6, _MAPPED + bytes(4): _MAPPED + _LOOPBACK})
+    return _replaced(raw, 4, {bytes(4): _LOOPBACK})
+
+
+def _replaced(raw: bytes, start: int, replacements: dict[bytes, bytes]) -> bytes:
+    size = len(next(iter(replacements)))
+    found = raw[start : start + size]
+    return raw[:start] + replacements.get(found, found) + raw[start + size :]
+
+
 def is_loopback(address: str) -> bool:
     """Whether an address stays on this host."""
     return ipaddress.ip_address(address).is_loopback
 
 
 def unix_address(path: bytes) -> bytes:
-    """Return the sockaddr of a Unix socket path.
+    """Return the sockaddr of a Unix socket path, without the NUL that the kernel adds.
 
     Raises:
-        AddressError: longer than the 107 bytes that fit.
+        AddressError: longer than the 108 bytes that fit.
     """
-    if len(path) > 107:
+    if len(path) > _UNIX_PATH:
         raise AddressError("path does not fit a sockaddr_un")
-    return socket.AF_UNIX.to_bytes(_FAMILY_SIZE, "little") + path + b"\0"
+    return socket.AF_UNIX.to_bytes(_FAMILY_SIZE, "little") + path
 
 
 def family_name(family: int) -> str:

@@ -13,17 +13,12 @@ import signal
 from helm_sentry.abi import flags, libc
 from helm_sentry.intercept.process_tree import descendants
 from helm_sentry.launch.child import REPORT, Launch, become_agent
+from helm_sentry.launch.enclosure import enclose, kill_enclosed
 
 STOPPED, CONTINUED, EXITED, LEFT = b"S", b"C", b"X", b"D"
-_IGNORED = (
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGTSTP,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-)
+_PAUSE = 0.005  # seconds between looks at processes that take their time to die
+_MOST_REAPED = 64
+_PRIORITY = -20  # it sleeps until the end, and then a flood of processes must not keep it from ending them
 
 
 def guard(launch: Launch, lifeline: int, report: int, acknowledge: int) -> None:
@@ -35,51 +30,71 @@ def guard(launch: Launch, lifeline: int, report: int, acknowledge: int) -> None:
         report: pipe to the supervisor: stops, continuations, exit status, processes left behind.
         acknowledge: handed to the child.
     """
+    enclosed = False
     try:
         libc.prctl(flags.PR_SET_CHILD_SUBREAPER, 1)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        # Nothing but SIGKILL and SIGSTOP may disturb it; SIGCHLD is read from a descriptor.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        enclosed = enclose()
         agent = os.fork()
         if agent == 0:
             become_agent(launch, report, acknowledge)
-        for number in _IGNORED:
-            signal.signal(number, signal.SIG_IGN)
+        # A group of its own: `kill -9` of the whole job, which reaches the supervisor, must not reach both.
+        os.setpgid(0, 0)
+        with contextlib.suppress(PermissionError):  # an ordinary user's guardian competes like any process
+            os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
         os.close(acknowledge)
         if launch.ruleset >= 0:
             os.close(launch.ruleset)
         libc.prctl(flags.PR_SET_DUMPABLE, 0)
-        _watch(agent, lifeline, report)
+        _watch(agent, lifeline, report, enclosed)
     finally:
-        end_descendants()
+        _end_tree(enclosed)
         os._exit(0)
 
 
-def _watch(agent: int, lifeline: int, report: int) -> None:
+def _end_tree(enclosed: bool) -> None:
+    if enclosed:
+        kill_enclosed()
+    end_descendants()
+
+
+def _watch(agent: int, lifeline: int, report: int, enclosed: bool) -> None:
     """Return when the supervisor is gone or the agent's main program has ended and its tree with it."""
     children = libc.signalfd({signal.SIGCHLD})
     poller = select.poll()
     poller.register(lifeline, select.POLLIN)
     poller.register(children, select.POLLIN)
+    more = False
     while True:
-        ready = {descriptor for descriptor, _ in poller.poll()}
+        ready = {descriptor for descriptor, _ in poller.poll(0 if more else None)}
         if lifeline in ready:
             return
-        os.read(children, 128)
-        if (status := _reap(agent, report)) is not None:
-            for pid in end_descendants():
+        if children in ready:
+            os.read(children, 128)
+        status, more = _reap(agent, report)
+        if status is not None:
+            left = descendants(os.getpid())
+            _end_tree(enclosed)
+            for pid in left:
                 _tell(report, LEFT, pid, 0)
             _tell(report, EXITED, status, 0)
             return
 
 
-def _reap(agent: int, report: int) -> int | None:
-    """Collect every waiting child; return the agent's wait status once it has ended."""
-    while True:
+def _reap(agent: int, report: int) -> tuple[int | None, bool]:
+    """Collect children that wait, not all at once: orphans without end must not hide the supervisor's death.
+
+    Returns:
+        The agent's wait status once it has ended, and whether more may be waiting.
+    """
+    for _ in range(_MOST_REAPED):
         try:
             pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
         except ChildProcessError:
-            return None
+            return None, False
         if pid == 0:
-            return None
+            return None, False
         if pid != agent:
             continue
         if os.WIFSTOPPED(status):
@@ -87,28 +102,34 @@ def _reap(agent: int, report: int) -> int | None:
         elif os.WIFCONTINUED(status):
             _tell(report, CONTINUED, 0, 0)
         else:
-            return status
+            return status, False
+    return None, True
 
 
-def end_descendants() -> list[int]:
-    """Kill every descendant of this process and wait until none is left; return those that were still running.
+def end_descendants() -> None:
+    """Kill every descendant of this process and wait until none is left.
 
-    As a subreaper this process inherits the orphans, so the loop ends only when there is nothing left to inherit.
+    As a subreaper this process inherits the orphans, so there is something to wait for until all are gone.
     """
-    ended: list[int] = []
-    while True:
-        alive = descendants(os.getpid())
-        ended += [pid for pid in alive if pid not in ended]
+    killed: set[int] = set()
+    while _reap_dead():
+        alive = set(descendants(os.getpid()))
         for pid in alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
-            return ended
-        # A child of a process that died in mid-scan is found by the next scan; wait for news, not for ever.
-        signal.sigtimedwait({signal.SIGCHLD}, 0.005)
+        if alive <= killed:  # who was born in mid-scan is found by the next one; only the dying are waited for
+            signal.sigtimedwait({signal.SIGCHLD}, _PAUSE)
+        killed |= alive
+
+
+def _reap_dead() -> bool:
+    """Collect the children that have ended; False when there are no children at all."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _tell(report: int, letter: bytes, first: int, second: int) -> None:

@@ -7,6 +7,7 @@ from helm_sentry.abi import flags, libc
 from helm_sentry.errors import LaunchError
 from helm_sentry.intercept.notify import Listener
 from helm_sentry.launch.child import FAILED, LISTENER, REPORT, STAGES, Launch
+from helm_sentry.launch.enclosure import enclose, kill_enclosed
 from helm_sentry.launch.guardian import guard
 
 
@@ -21,6 +22,7 @@ class Started:
         report: read end of the guardian's pipe, with `REPORT` messages.
         lifeline: write end of the pipe whose closing makes the guardian end the agent.
         acknowledge: write end of the pipe the agent waits on.
+        enclosed: one kill(2) reaches the guardian and the agent's whole tree and nobody else.
     """
 
     agent: int
@@ -29,6 +31,7 @@ class Started:
     report: int
     lifeline: int
     acknowledge: int
+    enclosed: bool
 
     def proceed(self) -> None:
         """Let the agent execute its program; from here on somebody must serve the listener."""
@@ -36,10 +39,12 @@ class Started:
         os.close(self.acknowledge)
 
     def end(self) -> None:
-        """Have the guardian end the whole tree."""
+        """Have the whole tree ended: by the guardian, and at once where one signal can do it."""
         if self.lifeline >= 0:
             os.close(self.lifeline)
             self.lifeline = -1
+        if self.enclosed:
+            kill_enclosed()
 
 
 def start(launch: Launch) -> Started:
@@ -51,6 +56,7 @@ def start(launch: Launch) -> Started:
         LaunchError: the agent could not be confined.
     """
     libc.prctl(flags.PR_SET_CHILD_SUBREAPER, 1)  # should the guardian be killed, its children become ours
+    enclosed = enclose()
     lifeline_read, lifeline_write = os.pipe()
     report_read, report_write = os.pipe()
     acknowledge_read, acknowledge_write = os.pipe()
@@ -64,7 +70,7 @@ def start(launch: Launch) -> Started:
     if launch.ruleset >= 0:
         os.close(launch.ruleset)
     agent, listener = _take_listener(report_read)
-    return Started(agent, guardian, listener, report_read, lifeline_write, acknowledge_write)
+    return Started(agent, guardian, listener, report_read, lifeline_write, acknowledge_write, enclosed)
 
 
 def _take_listener(report: int) -> tuple[int, Listener]:
@@ -76,7 +82,10 @@ def _take_listener(report: int) -> tuple[int, Listener]:
         raise LaunchError(f"the agent could not be confined ({STAGES[second]}): {os.strerror(first)}")
     if letter != LISTENER:
         raise LaunchError("the agent's process sent something unexpected")
-    pidfd = os.pidfd_open(first)
+    try:
+        pidfd = os.pidfd_open(first)
+    except ProcessLookupError:
+        raise LaunchError("the agent's process ended before it was confined") from None
     try:
         return first, Listener(libc.pidfd_getfd(pidfd, second))
     except OSError as error:

@@ -118,6 +118,7 @@ class MoveIndex:
         for directory in blocked.ancestors:
             self._passages.add_path(directory, Effect.BLOCK, rule)
         if wild and blocked.rest:
+            self._passages.add_path(blocked.prefix or "/", Effect.BLOCK, rule)
             self._passages.add_regex(blocked.prefix, pattern.partial_regex(blocked.rest), Effect.BLOCK, rule)
 
     def seal(self) -> None:

@@ -54,6 +54,11 @@ class Plan:
     fatal: tuple[str, ...]
     programs: tuple[str, ...]
 
+    @property
+    def missing_layers(self) -> tuple[str, ...]:
+        """Names of the layers that are not there."""
+        return tuple(sentence.partition(":")[0] for sentence in self.missing)
+
     def canonical(self) -> dict[str, Any]:
         """Return the plan as plain JSON data."""
         return {

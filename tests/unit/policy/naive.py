@@ -46,7 +46,9 @@ def _match_names(parts: list[str], names: list[str]) -> bool:
 def _bytes_of(part: str) -> list[str]:
     # A part as a list of tokens: `*`, `?`, a set in brackets, or a backslash and a literal character.
     tokens = re.findall(r"\\x[0-9a-f]{2}|\\.|\[!?(?:\\.|[^\]\\])+\]|.", part, re.DOTALL)
-    literal = [token if token in "*?" or token[0] == "[" and len(token) > 1 else "\\" + _literal(token) for token in tokens]
+    literal = [
+        token if token in "*?" or token[0] == "[" and len(token) > 1 else "\\" + _literal(token) for token in tokens
+    ]
     joined, run = [], ""
     for token in [*literal, ""]:
         if token.startswith("\\"):
@@ -111,7 +113,9 @@ def applies(rule: Rule, operation: Operation) -> bool:
     """Whether a rule matches an operation."""
     match rule.match:
         case FileMatch(do, paths):
-            return _on_paths(rule.effect, do | ({Kind.FILE_TRUNCATE} if Kind.FILE_WRITE in do else set()), paths, operation)
+            return _on_paths(
+                rule.effect, do | ({Kind.FILE_TRUNCATE} if Kind.FILE_WRITE in do else set()), paths, operation
+            )
         case ExecMatch(paths):
             return _on_paths(rule.effect, {Kind.EXEC}, paths, operation)
         case UnixMatch(do, paths):

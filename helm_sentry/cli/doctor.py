@@ -1,0 +1,74 @@
+"""`helm-sentry doctor`: what this host offers, and which layer holds which promise."""
+
+import json
+from dataclasses import asdict
+
+import click
+
+from helm_sentry.abi.arch import native
+from helm_sentry.features import Features, probe
+from helm_sentry.operation import Kind
+from helm_sentry.policy.model import Policy
+from helm_sentry.policy.plan import Plan, make_plan
+
+_PROMISES = (
+    ("files: open, create, delete, rename, link", Kind.FILE_READ),
+    ("files: stat, chmod, chown, times, attributes", Kind.FILE_STAT),
+    ("programs", Kind.EXEC),
+    ("network: connect, bind", Kind.NET_CONNECT),
+    ("network: datagrams", Kind.NET_SEND),
+    ("unix sockets", Kind.UNIX_CONNECT),
+    ("signals to other processes", Kind.PROCESS_SIGNAL),
+    ("tracing other processes", Kind.PROCESS_TRACE),
+    ("kernel surface (mount, bpf, io_uring …)", Kind.KERNEL_MOUNT),
+)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def doctor(as_json: bool) -> None:
+    """Show what this host offers and which layer holds what.
+
+    Everything is probed by asking the kernel. Exit status 1 means that a run would not start here as it is.
+    """
+    host = probe(thorough=True)
+    plan = make_plan(Policy(name="doctor"), host, native().loaders)
+    usable = not plan.fatal and not plan.missing
+    if as_json:
+        report = {"features": asdict(host), "plan": plan.canonical(), "fatal": list(plan.fatal), "usable": usable}
+        click.echo(json.dumps(report, indent=2))
+    else:
+        click.echo("\n".join([*_mechanisms(host), "", *_promises(plan), "", *_verdict(plan)]))
+    if not usable:
+        raise SystemExit(1)
+
+
+def _mechanisms(host: Features) -> list[str]:
+    landlock = f"ABI {host.landlock}" if host.landlock else "missing"
+    rows = [
+        ("kernel", f"{host.kernel} on {host.machine}, as {'root' if host.root else 'an ordinary user'}"),
+        ("seccomp listener", _yes(host.listener, "needed; the kernel is too old or a container owns one")),
+        ("wait killable", _yes(host.wait_killable, "other signals may restart a call the supervisor works on")),
+        ("landlock", landlock),
+        ("signal scope", _yes(host.signal_scope, "landlock ABI 6; the supervisor checks signals alone")),
+        ("ptrace", _yes(host.ptrace, "needed to verify what was executed")),
+        ("btf", _yes(host.btf, "no bpf witness")),
+        ("bcc", _yes(host.bcc, "no bpf witness; Debian: python3-bpfcc, not PyPI's `bcc`")),
+    ]
+    return ["this host", *(f"  {name:<18} {value}" for name, value in rows)]
+
+
+def _promises(plan: Plan) -> list[str]:
+    return ["what holds", *(f"  {text:<46} {', '.join(plan.layers[kind])}" for text, kind in _PROMISES)]
+
+
+def _verdict(plan: Plan) -> list[str]:
+    if plan.fatal:
+        return [f"cannot run here: {reason}" for reason in plan.fatal]
+    if plan.missing:
+        return [f"runs only with --accept-degraded: {reason}" for reason in plan.missing]
+    return ["ready: `helm-sentry run -- COMMAND`"]
+
+
+def _yes(there: bool, otherwise: str) -> str:
+    return "yes" if there else f"no ({otherwise})"

@@ -1,0 +1,232 @@
+/*
+ * Makes the system calls a script names, one a line, with raw arguments, and prints each result as a line of JSON:
+ * [return value, errno, [bytes written to each out buffer, as hex]].
+ *
+ *   call NR ARG...     make it here            start NR ARG...    make it on a thread of its own: ["started"]
+ *   running N          has N not returned?     join N             wait for the thread of line N and give its result
+ *   interrupt N        SIGUSR1 to the thread of line N until its call has returned, then join
+ *   fork               a child that waits to be killed; the value is its process id
+ *   self               the value is this process's id
+ *
+ *   iNUMBER  integer   xHEX  bytes and a NUL   oSIZE  zeroed out buffer   rLINE  return value of an earlier line
+ *   u  unmapped address   m  read-only page   eHEX  bytes at the end of a page that nothing follows
+ *   fLINE:HEX  text in which %d is the value of an earlier line
+ *
+ * The script is argv[1], or standard input.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MAX_ARGS = 6, MAX_LINES = 4096, MAX_SCRIPT = 1 << 20, PATIENCE_MS = 20000 };
+
+struct call {
+	long number, arguments[MAX_ARGS], value;
+	unsigned char *out[MAX_ARGS];
+	size_t out_size[MAX_ARGS];
+	int error, threaded;
+	pthread_t thread;
+};
+
+static struct call calls[MAX_LINES];
+static pid_t children[64];
+static int child_count;
+
+static void stop(const char *why)
+{
+	fprintf(stderr, "file_calls: %s\n", why);
+	exit(99);
+}
+
+static void *pages(size_t count, int protection)
+{
+	void *found = mmap(NULL, count * 4096, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (found == MAP_FAILED)
+		stop("no memory");
+	return found;
+}
+
+static unsigned char *unhex(const char *text, size_t *size)
+{
+	*size = strlen(text) / 2;
+	unsigned char *bytes = calloc(*size + 1, 1);
+	for (size_t i = 0; i < *size; i++) {
+		unsigned int byte;
+		sscanf(text + 2 * i, "%2x", &byte);
+		bytes[i] = byte;
+	}
+	return bytes;
+}
+
+static long formatted(const char *text)
+{
+	char *rest;
+	size_t size;
+	long line = strtol(text, &rest, 10);
+	char *result = malloc(8192), *format = (char *)unhex(rest + 1, &size), *mark = strstr(format, "%d");
+	if (!mark)
+		stop("no %d");
+	*mark = 0;
+	snprintf(result, 8192, "%s%ld%s", format, calls[line].value, mark + 2);
+	return (long)result;
+}
+
+static long at_page_end(const char *text)
+{
+	size_t size;
+	unsigned char *bytes = unhex(text, &size), *place = pages(3, PROT_READ | PROT_WRITE);
+	mprotect(place + 8192, 4096, PROT_NONE);
+	memcpy(place + 8192 - size, bytes, size);
+	return (long)(place + 8192 - size);
+}
+
+static void argument(struct call *call, int index, const char *word)
+{
+	size_t size;
+	switch (word[0]) {
+	case 'i': call->arguments[index] = strtol(word + 1, NULL, 10); break;
+	case 'x': call->arguments[index] = (long)unhex(word + 1, &size); break;
+	case 'r': call->arguments[index] = calls[atoi(word + 1)].value; break;
+	case 'u': call->arguments[index] = (long)pages(1, PROT_NONE); break;
+	case 'm': call->arguments[index] = (long)pages(1, PROT_READ); break;
+	case 'e': call->arguments[index] = at_page_end(word + 1); break;
+	case 'f': call->arguments[index] = formatted(word + 1); break;
+	case 'o':
+		call->out_size[index] = strtoul(word + 1, NULL, 10);
+		call->out[index] = calloc(call->out_size[index] + 1, 1);
+		call->arguments[index] = (long)call->out[index];
+		break;
+	default: stop("unknown argument");
+	}
+}
+
+static void *make(void *given)
+{
+	struct call *call = given;
+	long *a = call->arguments;
+	errno = 0;
+	call->value = syscall(call->number, a[0], a[1], a[2], a[3], a[4], a[5]);
+	call->error = call->value == -1 ? errno : 0;
+	return NULL;
+}
+
+static void print(const struct call *call)
+{
+	const char *comma = "";
+	printf("[%ld, %d, [", call->value, call->error);
+	for (int i = 0; i < MAX_ARGS; i++) {
+		if (!call->out[i])
+			continue;
+		printf("%s\"", comma);
+		for (size_t at = 0; at < call->out_size[i]; at++)
+			printf("%02x", call->out[i][at]);
+		printf("\"");
+		comma = ", ";
+	}
+	printf("]]\n");
+}
+
+static int joined(struct call *call, long milliseconds)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_nsec += milliseconds * 1000000;
+	until.tv_sec += until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	if (call->threaded && pthread_timedjoin_np(call->thread, NULL, &until) == 0)
+		call->threaded = 0;
+	return !call->threaded;
+}
+
+static void interrupt(struct call *call)
+{
+	for (long waited = 0; !joined(call, 20); waited += 20) {
+		if (waited > PATIENCE_MS)
+			stop("the interrupted call did not return");
+		pthread_kill(call->thread, SIGUSR1);
+	}
+}
+
+static pid_t child(void)
+{
+	pid_t pid = fork();
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;)
+			pause();
+	}
+	if (child_count < 64)
+		children[child_count++] = pid;
+	return pid;
+}
+
+static void line(int index, char *text)
+{
+	struct call *call = &calls[index];
+	char *word = strtok(text, " "), *number = strtok(NULL, " ");
+	if (!strcmp(word, "fork") || !strcmp(word, "self")) {
+		call->value = word[0] == 'f' ? child() : getpid();
+	} else if (!strcmp(word, "running")) {
+		call->value = !joined(&calls[atoi(number)], 0);
+	} else if (!strcmp(word, "join") || !strcmp(word, "interrupt")) {
+		struct call *other = &calls[atoi(number)];
+		if (word[0] == 'i')
+			interrupt(other);
+		else if (!joined(other, PATIENCE_MS))
+			stop("a call did not return");
+		call->value = other->value;
+		print(other);
+		return;
+	} else {
+		call->number = atol(number);
+		for (int i = 0; i < MAX_ARGS && (number = strtok(NULL, " ")); i++)
+			argument(call, i, number);
+		if (!strcmp(word, "start")) {
+			call->threaded = 1;
+			if (pthread_create(&call->thread, NULL, make, call))
+				stop("no thread");
+			printf("[0, 0, []]\n");
+			return;
+		}
+		make(call);
+	}
+	print(call);
+}
+
+static void ignore(int number)
+{
+	(void)number;
+}
+
+int main(int count, char **arguments)
+{
+	static char script[MAX_SCRIPT], *rest = script, *text;
+	int source = count > 1 ? open(arguments[1], O_RDONLY) : 0, index = 0;
+	ssize_t got, size = 0;
+	while (size < MAX_SCRIPT - 1 && (got = read(source, script + size, MAX_SCRIPT - 1 - size)) > 0)
+		size += got;
+	if (source > 0)
+		close(source);
+	struct sigaction action = {.sa_handler = ignore};
+	sigaction(SIGUSR1, &action, NULL);
+	while ((text = strsep(&rest, "\n")) && index < MAX_LINES)
+		if (*text) {
+			line(index++, text);
+			fflush(stdout);
+		}
+	for (int i = 0; i < child_count; i++) {
+		kill(children[i], SIGKILL);
+		waitpid(children[i], NULL, 0);
+	}
+	return 0;
+}
