@@ -35,6 +35,7 @@ class Kind(StrEnum):
     UNIX_BIND = "unix.bind"
     PROCESS_SIGNAL = "process.signal"
     PROCESS_TRACE = "process.trace"
+    PROCESS_OUTLIVE = "process.outlive"
     KERNEL_ABI = "kernel.abi"
     KERNEL_BPF = "kernel.bpf"
     KERNEL_CLOCK = "kernel.clock"
@@ -76,7 +77,7 @@ class Operation:
         own: the address is a loopback port on which this very run listens.
         directory: the object is a directory, so the operation reaches what is beneath it.
         argv: argument vector of an exec, surrogate-escaped.
-        pid: target process of a signal or trace.
+        pid: target process of a signal or trace, or one that outlived the run.
         name: syscall name for `kernel.*`, signal name for `process.signal`, family name for `net.socket`.
     """
 

@@ -84,11 +84,15 @@ def run(options: Options) -> int:
     Raises:
         SentryError: the run could not start, or the supervisor failed; the agent is ended then.
     """
-    prepared = _prepare(options)
     try:
-        return end_as(_Run(prepared).supervise())
+        prepared = _prepare(options)
+    except KeyboardInterrupt:  # until the relay takes over, an interrupt is for this process
+        return end_as(signal.SIGINT)
+    try:
+        status = _Run(prepared).supervise()
     finally:
         shutil.rmtree(prepared.scratch, ignore_errors=True)
+    return end_as(status)
 
 
 def _prepare(options: Options) -> Prepared:
@@ -156,6 +160,7 @@ class _Run:
         """Return the agent's wait status."""
         started = start(self._launch())
         try:
+            self._relay.pass_on_early(started.agent)
             # From here on this process holds the key and the log: nobody of the same user may look inside.
             libc.prctl(flags.PR_SET_DUMPABLE, 0)
             self._open_records()
@@ -275,13 +280,14 @@ class _Run:
             raise SentryError("the guardian was killed; the agent was ended")
         letter, first, _ = REPORT.unpack(message)
         if letter == STOPPED:
-            stop_with_agent()
+            stop_with_agent(started.agent, started.guardian, first)
         elif letter == CONTINUED:
             pass
         elif letter == NOT_STARTED:
             self._reporter.say(f"cannot run `{self._prepared.program}`: {os.strerror(first)}")
         elif letter == LEFT:
-            self._log.append(record.notice("left-behind", f"process {first} outlived the run and was ended"))
+            self._log.append(record.outlived(first))
+            self._signer.notify()
         elif letter == EXITED:
             return int(first)
         return None

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from helm_sentry.audit.canonical import Fields, Json, encode, escape, loads
 from helm_sentry.decision import Decision, Reason, Verdict
-from helm_sentry.operation import Operation
+from helm_sentry.operation import Kind, Operation
 
 ActionName: TypeAlias = Literal["fd", "value", "errno", "continue", "kill", "none"]
 """How a syscall was answered: a descriptor, a number, an error, let through, process killed, not at all."""
@@ -27,6 +27,7 @@ MAX_LINE = 1 << 25
 _NO_HASH = b'"hash":""'
 # Copying a fresh hash object costs half of looking one up by name.
 _SHA256 = hashlib.sha256()
+_RUN_ENDED = Decision(Verdict.DENY, Reason.RUN_ENDED, "sentry/run-ended")
 _VERDICTS = frozenset(str(verdict) for verdict in Verdict)
 
 
@@ -255,6 +256,12 @@ def start(
 def outcome(of: int, errno: str) -> Fields:
     """Return the record of an allowed operation that then failed; `of` is the decision's sequence number."""
     return {"type": "outcome", "of": of, "errno": errno}
+
+
+def outlived(pid: int) -> Fields:
+    """Return the record of a process that was still there when the main program ended, and was ended with it."""
+    operation = Operation(Kind.PROCESS_OUTLIVE, pid=pid, name="process")
+    return decision(pid, "exit_group", (operation,), _RUN_ENDED, "kill")
 
 
 def executed(pid: int, exe: str, object: str) -> Fields:

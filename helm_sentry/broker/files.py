@@ -148,7 +148,7 @@ def _create(call: Call, directory: int, path: bytes, open_flags: int, mode: int,
         if pinned.leaf.endswith(b"/"):  # the text of a link ends in a slash
             return _refuse_slash(call, pinned, open_flags)
         if pinned.error != errno.ENOENT or resolve or pinned.parent < 0:
-            call.judge(*opening(open_flags, pinned.path, exists=False, directory=False))
+            call.judge(file_operation(Kind.FILE_STAT, pinned.path))
             if pinned.error == errno.ENOENT and resolve:
                 pinned = _restricted_place(call, directory, path, resolve, follow)
             call.require(pinned)
@@ -162,7 +162,7 @@ def _create_new(call: Call, place: Pinned, open_flags: int, mode: int) -> Inject
     call.sequence = -1  # what was judged in an earlier round is another object, with a record of its own
     call.judge(*opening(open_flags, place.path, exists=False, directory=False), effect=True)
     os.umask(umask_of(call.tid))
-    ours = (open_flags & ~os.O_TRUNC) | os.O_EXCL | os.O_NOFOLLOW | _OURS
+    ours = (open_flags & ~os.O_TRUNC) | os.O_EXCL | _OURS  # O_EXCL follows no link either
     try:
         created = call.hold(libc.openat(place.parent, place.leaf, ours, mode & 0o7777))
     except FileExistsError:

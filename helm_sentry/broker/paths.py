@@ -112,7 +112,8 @@ class Resolver:
             if base != flags.AT_FDCWD:
                 _require_directory(base)
             if resolve:  # the kernel has the say; what it found is judged where the path leads without restrictions
-                seen = self._walk(keep, tid, base, _below(path, resolve), follow)
+                root = base if resolve & flags.RESOLVE_IN_ROOT else None
+                seen = self._walk(keep, tid, base, _below(path, resolve), follow, root)
                 return Pinned(seen.path, error=error.errno or errno.EACCES)
             if error.errno == errno.ENOENT and (absent := self._absent(keep, base, path)):
                 return absent
@@ -202,8 +203,10 @@ class Resolver:
         full = posixpath.join(os.fsdecode(name), os.fsdecode(leaf.rstrip(b"/")))
         return Pinned(full, parent=parent, leaf=leaf, error=errno.ENOENT)
 
-    def _walk(self, keep: list[int], tid: int, base: int, path: bytes, follow: bool) -> Pinned:
-        """Resolve one component at a time; see path_resolution(7)."""
+    def _walk(
+        self, keep: list[int], tid: int, base: int, path: bytes, follow: bool, root: int | None = None
+    ) -> Pinned:
+        """Resolve one component at a time; see path_resolution(7). `root` takes the place of the root directory."""
         current = self._root(keep) if path.startswith(b"/") else base
         todo = deque(path.split(b"/"))
         links, jumped, parent, leaf = 0, current == base, -1, b""
@@ -215,6 +218,8 @@ class Resolver:
                     refused = self._failed(tid, current, [], code)
                     refused.parent, refused.leaf = parent, leaf + b"/" * (not name)
                     return refused
+                continue
+            if name == b".." and root is not None and os.path.samestat(os.fstat(current), os.fstat(root)):
                 continue
             last = not any(part not in (b"", b".") for part in todo)
             try:
@@ -239,7 +244,7 @@ class Resolver:
                     continue
                 todo.extendleft(reversed(target.split(b"/")))
                 if target.startswith(b"/"):
-                    current = self._root(keep)
+                    current = self._root(keep) if root is None else root
                 jumped = False
                 continue
             parent, leaf = current, name

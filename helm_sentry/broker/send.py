@@ -143,7 +143,7 @@ def _message(call: Call, ours: int, address: int, send_flags: int) -> Message:
 
 
 def _destination(call: Call, ours: int, raw: bytes, send_flags: int) -> bytes:
-    """Judge where a message goes; return the sockaddr to use, empty where the kernel takes no notice of one."""
+    """Judge where a message goes, unless to its peer; return the sockaddr to use."""
     domain, protocol = domain_of(ours), protocol_of(ours)
     family = family_of(raw) if len(raw) > 1 else None
     if protocol == "tcp":
@@ -151,10 +151,10 @@ def _destination(call: Call, ours: int, raw: bytes, send_flags: int) -> bytes:
             return b""
         if family == socket.AF_UNSPEC:
             raise OSError(errno.EOPNOTSUPP, "no address family")
-        return judge_destination(call, Kind.NET_CONNECT, raw, protocol)
+        return judge_destination(call, Kind.NET_CONNECT, raw, ours)
     if (domain == socket.AF_INET6 and family == socket.AF_UNSPEC) or (domain == socket.AF_UNIX and not raw):
-        return b""
-    return judge_destination(call, Kind.NET_SEND, raw, protocol)
+        return raw  # no address at all: it goes to the peer, or fails
+    return judge_destination(call, Kind.NET_SEND, raw, ours)
 
 
 def _control(call: Call, address: int, size: int) -> bytes:
@@ -213,8 +213,8 @@ def _send_all(call: Call, ours: int, message: Message, send_flags: int, sent: in
     if not stream and size > _MOST_DATAGRAM:
         raise OSError(errno.EMSGSIZE, "message is too long")
     while True:
-        data = _payload(call, message, sent, min(size - sent, _CHUNK) if stream else size)
         try:
+            data = _payload(call, message, sent, min(size - sent, _CHUNK) if stream else size)
             sent += call.broker.workers.wait(call, _attempt(ours, message, data, send_flags))
         except BrokenPipeError:
             return Value(sent) if sent else _broken_pipe(call, ours, send_flags)

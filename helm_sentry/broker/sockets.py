@@ -19,6 +19,7 @@ from helm_sentry.operation import Kind, Operation
 _INTERNET = (sockets.AF_INET, sockets.AF_INET6)
 _TYPE_MASK = 0xF  # the rest of the type argument is SOCK_NONBLOCK and SOCK_CLOEXEC
 _PROTOCOLS = {sockets.IPPROTO_TCP: "tcp", sockets.IPPROTO_UDP: "udp"}
+_SHORTEST, _INTERNET_SIZE = 2, 16  # a family alone; sizeof(struct sockaddr_in)
 _LONGEST_NAME = 110  # sizeof(struct sockaddr_un); the kernel adds a NUL to a name that fills it
 _LONGEST_LINK = 108  # sizeof(sun_path)
 _PLAIN_SOCKET = Decision(Verdict.ALLOW, Reason.BUILTIN, "sentry/plain-socket")
@@ -64,12 +65,12 @@ def setsockopt(call: Call) -> Action:
 def connect(call: Call) -> Action | Later:
     """connect(2)."""
     ours = call.broker.duplicate(call, call.int32(0))
-    raw = _named(read_address(call, call.args[1], call.int32(2)))
+    raw = read_address(call, call.args[1], call.int32(2))
     domain, protocol = domain_of(ours), protocol_of(ours)
-    if addresses.family_of(raw) == AF_UNSPEC and domain in (*_INTERNET, sockets.AF_UNIX):
+    if _family(raw) == AF_UNSPEC and domain in (*_INTERNET, sockets.AF_UNIX):
         libc.connect(ours, raw)  # dissolves the association
         return SUCCESS
-    raw = judge_destination(call, Kind.NET_CONNECT, raw, protocol)
+    raw = judge_destination(call, Kind.NET_CONNECT, raw, ours)
     if protocol == "udp" or fcntl.fcntl(ours, fcntl.F_GETFL) & os.O_NONBLOCK:
         libc.connect(ours, raw)
         remember_port(call, ours, protocol)
@@ -81,7 +82,8 @@ def bind(call: Call) -> Action:
     """bind(2)."""
     ours = call.broker.duplicate(call, call.int32(0))
     protocol = protocol_of(ours)
-    raw = _named(read_address(call, call.args[1], call.int32(2)))
+    raw = read_address(call, call.args[1], call.int32(2))
+    _require_fit(ours, raw)
     match _parse(raw, unspecified_is_inet=True):
         case Internet(address, port):
             call.judge(Operation(Kind.NET_BIND, address=address, port=port, protocol=protocol), effect=True)
@@ -101,8 +103,11 @@ def bind(call: Call) -> Action:
 def listen(call: Call) -> Action:
     """listen(2); on a socket that was never bound it binds one to a port of the kernel's choice."""
     ours = call.broker.duplicate(call, call.int32(0))
-    name = libc.socket_name(ours, peer=False)
-    match addresses.parse(name):
+    if domain_of(ours) == sockets.AF_UNIX:
+        call.judge_builtin(OWN_OBJECT, Operation(Kind.UNIX_BIND, name="listen"))
+        libc.listen(ours, call.int32(1))
+        return SUCCESS
+    match _parse(libc.socket_name(ours, peer=False), unspecified_is_inet=False):
         case Internet(address, port):
             protocol = protocol_of(ours)
             operation = Operation(Kind.NET_BIND, address=address, port=port, protocol=protocol)
@@ -112,8 +117,8 @@ def listen(call: Call) -> Action:
                 call.judge(operation, effect=True)
             libc.listen(ours, call.int32(1))
             call.broker.own_ports.add(ours, protocol)
-        case _:
-            call.judge_builtin(OWN_OBJECT, Operation(Kind.UNIX_BIND, name="listen"))
+        case Unix() | Other():
+            call.judge(Operation(Kind.NET_SOCKET, name=addresses.family_name(domain_of(ours))), effect=True)
             libc.listen(ours, call.int32(1))
     return SUCCESS
 
@@ -139,11 +144,12 @@ def read_address(call: Call, pointer: int, length: int) -> bytes:
     return call.read(pointer, length) if length else b""
 
 
-def judge_destination(call: Call, kind: Kind, raw: bytes, protocol: str) -> bytes:
+def judge_destination(call: Call, kind: Kind, raw: bytes, ours: int) -> bytes:
     """Judge where a connect or send goes; return the sockaddr to use, which names the pinned object."""
-    match _parse(_named(raw), unspecified_is_inet=kind is Kind.NET_SEND):
+    _require_fit(ours, raw)
+    match _parse(raw, unspecified_is_inet=kind is Kind.NET_SEND):
         case Internet(address, port):
-            call.judge(call.broker.internet_operation(kind, address, port, protocol), effect=True)
+            call.judge(call.broker.internet_operation(kind, address, port, protocol_of(ours)), effect=True)
             return addresses.directed(raw)
         case Unix(unnamed=True):
             raise OSError(errno.EINVAL, "no name")
@@ -194,10 +200,17 @@ def option_of(descriptor: int, option: int) -> int:
         borrowed.detach()
 
 
-def _named(raw: bytes) -> bytes:
-    if len(raw) < 2:
-        raise OSError(errno.EINVAL, "no address family")
-    return raw
+def _require_fit(ours: int, raw: bytes) -> None:
+    """Refuse, as the kernel does, an address of a Unix socket for any other socket, and the other way round."""
+    local = domain_of(ours) == sockets.AF_UNIX
+    if len(raw) < _SHORTEST or (local and _family(raw) != sockets.AF_UNIX):
+        raise OSError(errno.EINVAL, "not an address")
+    if not local and _family(raw) == sockets.AF_UNIX:
+        raise OSError(errno.EAFNOSUPPORT if len(raw) >= _INTERNET_SIZE else errno.EINVAL, "address of another family")
+
+
+def _family(raw: bytes) -> int:
+    return addresses.family_of(raw) if len(raw) >= _SHORTEST else -1
 
 
 def _parse(raw: bytes, unspecified_is_inet: bool) -> Internet | Unix | Other:

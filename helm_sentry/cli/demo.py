@@ -48,4 +48,4 @@ def _silent(act: "Act", met: str) -> None:
 
 def _print(lines: list[tuple[str, bool]]) -> None:
     for text, good in lines:
-        click.secho(text, fg=None if good else "red", bold=not good)
+        click.echo(text if good else click.style(text, fg="red", bold=True))

@@ -2,14 +2,15 @@
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
-from helm_sentry.abi.arch import native
-from helm_sentry.features import Features, probe
 from helm_sentry.operation import Kind
-from helm_sentry.policy.model import Policy
-from helm_sentry.policy.plan import Plan, make_plan
+
+if TYPE_CHECKING:
+    from helm_sentry.features import Features
+    from helm_sentry.policy.plan import Plan
 
 _PROMISES = (
     ("files: open, create, delete, rename, link", Kind.FILE_READ),
@@ -31,6 +32,12 @@ def doctor(as_json: bool) -> None:
 
     Everything is probed by asking the kernel. Exit status 1 means that a run would not start here as it is.
     """
+    # Imported here: `verify` works on machines that are not Linux, and shares this command line.
+    from helm_sentry.abi.arch import native
+    from helm_sentry.features import probe
+    from helm_sentry.policy.model import Policy
+    from helm_sentry.policy.plan import make_plan
+
     host = probe(thorough=True)
     plan = make_plan(Policy(name="doctor"), host, native().loaders)
     usable = not plan.fatal and not plan.missing
@@ -43,7 +50,7 @@ def doctor(as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def _mechanisms(host: Features) -> list[str]:
+def _mechanisms(host: "Features") -> list[str]:
     landlock = f"ABI {host.landlock}" if host.landlock else "missing"
     rows = [
         ("kernel", f"{host.kernel} on {host.machine}, as {'root' if host.root else 'an ordinary user'}"),
@@ -58,11 +65,11 @@ def _mechanisms(host: Features) -> list[str]:
     return ["this host", *(f"  {name:<18} {value}" for name, value in rows)]
 
 
-def _promises(plan: Plan) -> list[str]:
+def _promises(plan: "Plan") -> list[str]:
     return ["what holds", *(f"  {text:<46} {', '.join(plan.layers[kind])}" for text, kind in _PROMISES)]
 
 
-def _verdict(plan: Plan) -> list[str]:
+def _verdict(plan: "Plan") -> list[str]:
     if plan.fatal:
         return [f"cannot run here: {reason}" for reason in plan.fatal]
     if plan.missing:

@@ -7,15 +7,18 @@ import click
 
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
 @click.option("--policy", default="default", metavar="FILE|NAME", help="Policy file, or a shipped policy by name.")
-@click.option("--workspace", default=".", metavar="DIR", type=click.Path(exists=True, file_okay=False),
-              help="Directory the agent works in (default: here).")
+@click.option(
+    "--workspace",
+    default=".",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False),
+    help="Directory the agent works in (default: here).",
+)
 @click.option("--user", default="", metavar="NAME", help="Run the agent as this user (root only).")
 @click.option("--accept-degraded", is_flag=True, help="Run although a layer is missing; every record says so.")
 @click.option("--quiet", is_flag=True, help="Say nothing on standard error.")
 @click.argument("command", nargs=-1, required=True)
-def run(
-    policy: str, workspace: str, user: str, accept_degraded: bool, quiet: bool, command: tuple[str, ...]
-) -> None:
+def run(policy: str, workspace: str, user: str, accept_degraded: bool, quiet: bool, command: tuple[str, ...]) -> None:
     """Run COMMAND under a policy.
 
     The command's input, output, terminal, signals and exit status are its own. Status 125 means that the supervisor

@@ -53,6 +53,8 @@ def _failure(error: VerificationError) -> Fields:
 def _sentence(report: Report) -> str:
     records, denials = _number(report.records, "record"), report.receipts + report.unreceipted
     signer = _signer(report) + ("" if report.enforcing else "; dry run: nothing was enforced")
+    if report.degraded:
+        signer += f"; degraded, the host had no {', '.join(report.degraded)}"
     if report.state is State.UNSEALED:
         return (
             f"ok, but unsealed: {records}, of which a signature vouches for the first {report.signed:,}; "

@@ -98,15 +98,14 @@ def _judge(act: Act, line: Mapping[str, Any] | None, evidence: Evidence, after: 
 def _daemon(act: Act, line: Mapping[str, Any], met: str, evidence: Evidence, after: Aftermath) -> Finding:
     result = line.get("result")
     pid = result.get("pid") if isinstance(result, dict) else None
-    notice = next((record for record in evidence.records if _left_behind(record, pid)), _NOTHING)
+    record = next((record for record in evidence.records if _left_behind(record, pid)), _NOTHING)
     ended = met == "ok" and after.daemon_gone and after.trace_absent
-    finding = _finding(act, f"process {pid or '?'}", str(act.expected) if ended else met, notice, evidence)
-    return replace(finding, good=ended and finding.receipt == RUN)
+    finding = _finding(act, f"process {pid or '?'}", str(act.expected) if ended else met, record, evidence)
+    return replace(finding, good=ended and finding.receipt == OWN)
 
 
 def _left_behind(record: Fields, pid: object) -> bool:
-    words = str(record.get("detail", "")).split()
-    return record.get("code") == "left-behind" and str(pid) in words
+    return record.get("ops") == [str(Kind.PROCESS_OUTLIVE)] and record.get("tid") == pid
 
 
 def _decision(act: Act, verdict: str, evidence: Evidence) -> Fields:

@@ -4,12 +4,16 @@ Agent and supervisor share one process group, so the terminal and pipelines work
 sends to the group the agent gets by itself; what somebody sends to the supervisor alone is passed on.
 """
 
+import contextlib
 import os
 import resource
+import select
 import signal
+from collections.abc import Iterator
 
 from helm_sentry.abi import libc
 from helm_sentry.abi.structs import SIGNALFD_SIGINFO
+from helm_sentry.intercept.process_tree import group_members, parent_of, stat_fields
 
 RELAYED = {
     signal.SIGINT,
@@ -22,6 +26,8 @@ RELAYED = {
     signal.SIGALRM,
     signal.SIGWINCH,
 }
+# A line for the user must not stop the supervisor because the agent, a shell say, has the terminal.
+_NEVER = {signal.SIGTTIN, signal.SIGTTOU}
 _FROM_KERNEL = 0x80  # <asm-generic/siginfo.h> SI_KERNEL: the terminal driver, for the whole group
 
 
@@ -29,23 +35,42 @@ class Relay:
     """Holds the relayed signals back from this process and passes on those meant for the agent."""
 
     def __init__(self) -> None:
-        self.callers_mask = frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, RELAYED))
+        self.callers_mask = frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, RELAYED | _NEVER))
         self.descriptor = libc.signalfd({int(number) for number in RELAYED})
 
     def pass_on(self, agent: int) -> None:
         """Read one signal and send it to the agent, unless the agent has had it already."""
+        number, code = self._read()
+        # A terminal that hangs up tells the leader of its session alone, which may be this process.
+        if code != _FROM_KERNEL or number == signal.SIGHUP:
+            _send(agent, number)
+
+    def pass_on_early(self, agent: int) -> None:
+        """Pass on what came before there was an agent; one that has not begun can get it twice without noticing."""
+        while select.select([self.descriptor], [], [], 0)[0]:
+            _send(agent, self._read()[0])
+
+    def _read(self) -> tuple[int, int]:
         number, _, code = SIGNALFD_SIGINFO.unpack(os.read(self.descriptor, SIGNALFD_SIGINFO.size))
-        if code == _FROM_KERNEL:
+        return number, code
+
+
+def stop_with_agent(agent: int, guardian: int, number: int) -> None:
+    """Stop this process because `number` has stopped the agent, so that a shell sees the job stop; go on together."""
+    if not _is_stopped(agent):
+        return
+    group = os.getpgid(agent)
+    with _terminal() as terminal:
+        has_terminal = terminal >= 0 and os.tcgetpgrp(terminal) == group != os.getpgrp()
+        if number != signal.SIGSTOP and not _has_shell(guardian):
+            os.killpg(group, signal.SIGCONT)  # without a supervisor the kernel would not have let it stop
             return
-        try:
-            os.kill(agent, number)
-        except ProcessLookupError:
-            return  # it has just ended
-
-
-def stop_with_agent() -> None:
-    """Stop this process because the agent has stopped, so that a shell sees the job stop."""
-    os.kill(os.getpid(), signal.SIGSTOP)
+        _stop(number)
+        # A shell gives the terminal back to the group it started, and an agent like `bash -i` is another one.
+        if has_terminal and os.tcgetpgrp(terminal) == os.getpgrp():
+            os.tcsetpgrp(terminal, group)
+    if _is_stopped(agent):
+        os.killpg(group, signal.SIGCONT) if group != os.getpgrp() else _send(agent, signal.SIGCONT)
 
 
 def end_as(wait_status: int) -> int:
@@ -59,3 +84,54 @@ def end_as(wait_status: int) -> int:
         signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     return 128 + number
+
+
+def _send(agent: int, number: int) -> None:
+    try:
+        os.kill(agent, number)
+    except ProcessLookupError:
+        return  # it has just ended
+
+
+def _stop(number: int) -> None:
+    # Sent while it is blocked: one that the terminal has sent to us as well is then the same one, not a second stop.
+    os.kill(os.getpid(), number)
+    blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return stat_fields(pid)[0] == b"T"
+    except ProcessLookupError:
+        return False
+
+
+def _has_shell(guardian: int) -> bool:
+    """Whether somebody could continue this job: a process of another group in our session has started one of ours.
+
+    It is the kernel's own rule for who may be stopped from the terminal (`orphaned process group` in setpgid(2));
+    the kernel alone would take the guardian for such a process.
+    """
+    group, session = os.getpgrp(), os.getsid(0)
+    for pid in group_members(group):
+        with contextlib.suppress(ProcessLookupError):
+            parent = parent_of(pid)
+            fields = stat_fields(parent)
+            if parent != guardian and int(fields[2]) != group and int(fields[3]) == session:
+                return True
+    return False
+
+
+@contextlib.contextmanager
+def _terminal() -> Iterator[int]:
+    """Open the controlling terminal; -1 when there is none."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        yield -1
+        return
+    try:
+        yield terminal
+    finally:
+        os.close(terminal)

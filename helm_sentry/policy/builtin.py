@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from helm_sentry.operation import Kind
 from helm_sentry.policy.model import FILE_KINDS, Effect, FileMatch, Policy, Rule, UnixMatch
+from helm_sentry.policy.pattern import quote
 
 _EVERY_VERB = frozenset(FILE_KINDS.values())
 _LOOKING = frozenset({Kind.FILE_READ, Kind.FILE_LIST, Kind.FILE_STAT})
@@ -17,8 +18,8 @@ def with_builtin_rules(policy: Policy, secrets: tuple[str, ...], sources: tuple[
         secrets: directories that an agent may not even look into: keys, logs, control sockets.
         sources: files and directories that decide what the next run may do: policies, the supervisor's program.
     """
-    hidden = tuple(f"{path}/**" for path in secrets)
-    fixed = tuple(pattern for path in sources for pattern in (path, f"{path}/**"))
+    hidden = tuple(f"{quote(path)}/**" for path in secrets)
+    fixed = tuple(pattern for path in sources for pattern in (quote(path), f"{quote(path)}/**"))
     added = (
         Rule("sentry/state", Effect.BLOCK, FileMatch(_EVERY_VERB, hidden)),
         Rule("sentry/state-sockets", Effect.BLOCK, UnixMatch(frozenset({Kind.UNIX_CONNECT, Kind.UNIX_BIND}), hidden)),

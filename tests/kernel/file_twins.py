@@ -238,25 +238,27 @@ STAT, STATX = Out(144, show_stat), Out(256, show_statx)
 
 def snapshot(root: Path) -> dict[str, object]:
     """Return everything there is to know about a tree but inode numbers and recent times."""
-    found = {".": _entry(os.fsencode(root))}
-    for directory, names, files in os.walk(os.fsencode(root)):
+    found: dict[str, object] = {}
+    for directory, names, files, descriptor in os.fwalk(os.fsencode(root)):
+        where = os.fsdecode(os.path.relpath(directory, os.fsencode(root)))
+        found[where] = _entry(descriptor, b".")
         for name in names + files:
-            path = os.path.join(directory, name)
-            found[os.fsdecode(os.path.relpath(path, os.fsencode(root)))] = _entry(path)
+            found[os.path.join(where, os.fsdecode(name))] = _entry(descriptor, name)
     return found
 
 
-def _entry(path: bytes) -> object:
-    status = os.lstat(path)
+def _entry(directory: int, name: bytes) -> object:
+    status = os.lstat(name, dir_fd=directory)
+    place = b"/proc/self/fd/%d/%b" % (directory, name)
     content: object = None
     if stat.S_ISREG(status.st_mode):
-        content = Path(os.fsdecode(path)).read_bytes()
+        content = Path(os.fsdecode(place)).read_bytes()
     elif stat.S_ISLNK(status.st_mode):
-        content = os.readlink(path)
+        content = os.readlink(place)
     return (
         oct(status.st_mode), status.st_nlink, status.st_uid, status.st_gid, status.st_rdev, content,
         when(int(status.st_atime), status.st_atime_ns % 10**9), when(int(status.st_mtime), status.st_mtime_ns % 10**9),
-        {name: os.getxattr(path, name, follow_symlinks=False) for name in os.listxattr(path, follow_symlinks=False)},
+        {key: os.getxattr(place, key, follow_symlinks=False) for key in os.listxattr(place, follow_symlinks=False)},
     )  # fmt: skip
 
 
@@ -313,7 +315,7 @@ class Twins:
     def fresh(self, seed: Seed) -> None:
         """Empty the workspace and fill it anew, everything the agent's own."""
         for place in self.workspace.iterdir():
-            shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink()
+            shutil.rmtree(place) if not place.is_symlink() and place.is_dir() else place.unlink()
         umask = os.umask(0o022)
         seed(self.workspace)
         os.umask(umask)

@@ -13,7 +13,7 @@ import pytest
 from helm_sentry.abi import flags, libc, syscalls
 from helm_sentry.abi.arch import native
 from helm_sentry.abi.structs import SOCK_FILTER, SOCK_FPROG
-from tests.kernel.conftest import Sandbox
+from tests.kernel.conftest import Result, Sandbox
 
 pytestmark = pytest.mark.kernel
 
@@ -64,8 +64,6 @@ def test_accepted_it_runs_and_every_record_says_so(sandbox: Sandbox) -> None:
     _, out, _, directory = _run(sandbox, "--accept-degraded")
     assert "text" in out
     assert directory is not None
-    from tests.kernel.conftest import Result
-
     records = Result(0, "", "", directory).records
     assert len(records) > 5
     assert all(record["degraded"] == ["landlock"] for record in records)

@@ -116,17 +116,17 @@ def test_every_forbidden_act_succeeds_natively_and_is_denied_under_the_policy(th
 def test_every_denial_is_in_the_log_and_has_a_receipt_that_verifies(theatre: Theatre) -> None:
     result, lines = theatre.supervise(f"{theatre.stage.directory}/policy.yaml")
     denials = {(record["ops"][0], record["target"]): record for record in result.denials()}
+    pid = lines["leave-daemon"]["result"]["pid"]
+    outlived = denials.pop(("process.outlive", f"process {pid}"))
+    assert (outlived["reason"], outlived["action"]) == ("RUN_ENDED", "kill")
     expected = {(str(act.kind), act.target): act.id for act in theatre.acts if act.expected is Expected.DENIED}
     assert {key: record["rule"] for key, record in denials.items()} == {
         key: {"read-key": "ssh-keys", "write-passwd": "passwd"}.get(name, "default") for key, name in expected.items()
     }
     assert {record["errno"] for record in denials.values()} == {lines[name]["errno"] for name in DENIED}
     found = theatre.evidence(result)
-    assert found.receipts == {record["seq"] for record in denials.values()}
+    assert found.receipts == {record["seq"] for record in [outlived, *denials.values()]}
     assert found.report is not None, found.fault
-    pid = lines["leave-daemon"]["result"]["pid"]
-    notices = [record["detail"] for record in result.records if record.get("code") == "left-behind"]
-    assert notices == [f"process {pid} outlived the run and was ended"]
     assert all(one.good for one in theatre.judge(result).values())
 
 
@@ -190,7 +190,7 @@ def test_the_demo_prints_the_same_as_json(sandbox: Sandbox) -> None:
     denied = [act for act in outcome["acts"] if act["expected"] == "denied"]
     assert all(act["agent"] in REFUSALS and act["receipt"] == "own" for act in denied)
     assert outcome["acts"][4]["target"] == os.path.realpath("/etc/passwd")
-    assert outcome["verification"]["receipts"] == len(DENIED)
+    assert outcome["verification"]["receipts"] == len(DENIED) + 1  # and the daemon
     assert (outcome["verification"]["state"], outcome["verification"]["trusted"]) == ("sealed", True)
     assert sandbox.runs() == [Path(outcome["directory"])]
 

@@ -1,6 +1,7 @@
 """How paths are resolved: the supervisor must find what the kernel finds, or fail as the kernel fails."""
 
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,12 @@ from tests.kernel.file_twins import (
     STAT,
     UNMAPPED,
     Out,
+    Ref,
     Script,
     Twins,
     named,
     nothing,
+    standard,
     text,
     unterminated,
 )
@@ -288,23 +291,132 @@ def test_changing_directory(twins: Twins) -> None:
     twins.equal(script)
 
 
-def test_limits_of_paths(twins: Twins) -> None:
+def _deep(levels: int) -> tuple[Script, Ref]:
     script = Script()
     name = "d" * 250
-    for depth in range(20):  # deeper than a path can be long
+    last = Ref(0)
+    for depth in range(levels):
         script.call("mkdir", name, 0o755)
-        script.call("close", script.call("open", f"{name}/file", os.O_CREAT | os.O_WRONLY, 0o644))
+        last = script.call("creat", f"{name}/file", 0o644)
+        script.call("close", last)
         script.call("chdir", name)
         script.reads("open", "file", os.O_RDONLY)
         script.reads("open", f"{'../' * depth}../dir", os.O_RDONLY)
         script.call("stat", ".", Out(144, _mode))
         script.call("getcwd", Out(8192, lambda data: len(data.rstrip(b"\0"))), 8192)
+    return script, last
+
+
+def test_limits_of_paths(twins: Twins) -> None:
+    script, _ = _deep(15)
     for size in (254, 255, 256, 300):
         script.call("close", script.call("open", "x" * size, os.O_CREAT | os.O_WRONLY, 0o600))
         script.call("mkdir", "y" * size, 0o700)
         script.call("symlink", "z", "z" * size)
+    script.call("chdir", f"{twins.workspace}")
     for size in (4094, 4095, 4096, 5000):
         script.call("symlink", "t" * size, f"s{size}")
         script.call("readlink", f"s{size}", Out(5100, text), 5100)
         script.reads("open", f"s{size}", os.O_RDONLY)
     twins.equal(script, seed=nothing)
+
+
+def test_what_the_kernel_cannot_name_is_refused(twins: Twins) -> None:
+    """A path beyond PATH_MAX, which relative paths can reach, cannot be read back, so it cannot be judged."""
+    script, last = _deep(17)
+    twins.fresh(nothing)
+    natively = twins.native(script)
+    twins.fresh(nothing)
+    supervised, _ = twins.supervised(script)
+    assert natively[last.line] == (3,), "natively there is no such limit"
+    assert supervised[last.line] == ("ENAMETOOLONG",)
+
+
+BENEATH, IN_ROOT, CACHED = 8, 16, 32  # RESOLVE_*
+RESTRICTED = [
+    "inner", "sub/deep", "sub/../inner", "../file", "..", ".", "./inner", "sub/../../file", "/inner", "/sub/deep", "/", "//",
+    "/..", "/../inner", "/proc/self/status", "out", "sub/..", "missing", "missing/x", "inner/", "inner/x", "", "sub/",
+    "in-link", "abs-link", "proc-link", "sub-link/deep", "sub-link/../inner", "up-link/file", "dangling", "abs-dangling", "new/",
+    "dangling-out", "loop", "cwd/inner",
+]  # fmt: skip
+
+
+def _restricted(root: Path) -> None:
+    standard(root)
+    for name, target in {
+        "in-link": "inner", "abs-link": "/inner", "proc-link": "/proc/self/cwd", "sub-link": "sub", "up-link": "..",
+        "dangling": "fresh", "abs-dangling": "/fresh", "dangling-out": "../fresh", "loop": "loop", "cwd": "/proc/self/cwd",
+    }.items():  # fmt: skip
+        (root / "dir" / name).symlink_to(target)
+
+
+def _openat2(script: Script, directory: int | Ref, path: str, *how: int) -> Ref:
+    ref = script.call("openat2", directory, path, struct.pack("=QQQ", *how), 24)
+    script.call("fcntl", ref, 3)
+    script.call("fstat", ref, Out(144, _mode))
+    script.call("read", ref, Out(8), 8)
+    script.call("close", ref)
+    return ref
+
+
+@pytest.mark.parametrize("resolve", [0, 1, 2, 4, 8, 16, 5, 12, 20, 17, 24, 64, 1 << 40, 0x3F])
+def test_restricted_resolution(twins: Twins, resolve: int) -> None:
+    script = Script()
+    place = script.call("open", "dir", os.O_RDONLY | os.O_DIRECTORY)
+    confined = resolve & (BENEATH | IN_ROOT)
+    for path in RESTRICTED:
+        _openat2(script, place, path, os.O_RDONLY, 0, resolve)
+        if not confined and (path.startswith("/") or path.startswith("abs-")):
+            continue  # would make files in the real root
+        _openat2(script, place, path, os.O_RDWR | os.O_CREAT, 0o640, resolve)
+        _openat2(script, place, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640, resolve)
+        script.call("unlink", "dir/fresh")
+    twins.equal(script, seed=_restricted)
+
+
+def test_cached_resolution_may_always_ask_to_try_again(twins: Twins) -> None:
+    """What the kernel has in its cache is its own affair: the answer is the usual one, or EAGAIN."""
+    script = Script()
+    place = script.call("open", "dir", os.O_RDONLY | os.O_DIRECTORY)
+    plain = [_openat2(script, place, path, os.O_RDONLY, 0, 0) for path in RESTRICTED]
+    cached = [_openat2(script, place, path, os.O_RDONLY, 0, CACHED) for path in RESTRICTED]
+    twins.fresh(_restricted)
+    for results in (twins.native(script), twins.supervised(script)[0]):
+        again = [results[ref.line] == ("EAGAIN",) for ref in cached]
+        assert not all(again)
+        assert all(lot or results[one.line] == results[two.line] for lot, one, two in zip(again, plain, cached, strict=True))
+
+
+def test_malformed_open_how(twins: Twins) -> None:
+    script = Script()
+    valid = struct.pack("=QQQ", os.O_RDONLY, 0, 0)
+    for size in (0, 1, 8, 16, 23, 24, 25, 32, 4095, 4096, 4097, 1 << 32, (1 << 32) + 24, -1):
+        script.call("close", script.call("openat2", AT_FDCWD, "file", valid + bytes(5000), size))
+        script.call("close", script.call("openat2", AT_FDCWD, "file", valid + b"\0" * 7 + b"\1" + bytes(5000), size))
+        script.call("openat2", AT_FDCWD, "file", unterminated(valid), size)
+    wrong = [
+        (1 << 32, 0, 0), (1 << 63, 0, 0), (os.O_RDONLY, 0o644, 0), (os.O_CREAT, 0o10000, 0), (os.O_CREAT, 0o7777, 0),
+        (os.O_CREAT, 1 << 40, 0), (os.O_RDONLY | 4, 0, 0), (os.O_CREAT | os.O_DIRECTORY, 0o600, 0), (3, 0, 0),
+        (os.O_TMPFILE | os.O_RDONLY, 0o600, 0), (os.O_TMPFILE & ~os.O_DIRECTORY | os.O_RDWR, 0o600, 0),
+        (os.O_RDONLY | os.O_DIRECTORY, 0, 32), (os.O_TRUNC | os.O_WRONLY, 0, 32), (os.O_RDONLY, 0, 1 << 63),
+    ]  # fmt: skip
+    for how in wrong:
+        for path in ("file", "dir", "missing"):
+            _openat2(script, AT_FDCWD, path, *how)
+    twins.equal(script)
+
+
+def test_openat2_is_not_offered_for_path_descriptors(twins: Twins) -> None:
+    """The kernel takes no path descriptor from a supervisor, and a continued openat2 would read its struct again.
+
+    Every caller knows ENOSYS: the call is younger than openat. A bad struct is refused as natively.
+    """
+    script = Script()
+    good = [_openat2(script, AT_FDCWD, path, os.O_PATH, 0, 0) for path in ("file", "dir")]
+    _openat2(script, AT_FDCWD, "file", os.O_PATH | os.O_RDWR, 0, 0)
+    _openat2(script, AT_FDCWD, "file", os.O_PATH, 0o600, 0)
+    twins.fresh(standard)
+    natively, (supervised, _) = twins.native(script), twins.supervised(script)
+    assert [natively[ref.line] for ref in good] == [(3,), (3,)]
+    assert [supervised[ref.line] for ref in good] == [("ENOSYS",), ("ENOSYS",)]
+    assert supervised[10:] == natively[10:]

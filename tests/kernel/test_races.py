@@ -9,10 +9,8 @@ import os
 import re
 import shutil
 import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,8 +24,10 @@ FILES = ("open", "openat2", "openat2-how", "rename-old", "rename-new", "link-old
 PROGRAMS = ("execve", "execve-thread")
 SOCKETS = ("connect", "sendto", "sendmsg")
 KINDS = FILES + PROGRAMS + SOCKETS
-RACED_FOR = 10_000 // len(KINDS) + 1  # milliseconds each, ten seconds together
-CONTROL = 300
+RACED_FOR = {kind: 1500 if kind in PROGRAMS else 640 for kind in KINDS}  # milliseconds; a process takes longer
+CONTROL = (300, 1000, 3000, 10_000)  # milliseconds; the control may take its time to win, not to lose
+ROUNDS = 3
+ENOUGH = 10  # answers of a kind, that the race may be said to have run
 NAIVE = Path(__file__).with_name("naive_supervisor.py")
 
 
@@ -87,7 +87,8 @@ class Arena:
 
 def _pair() -> tuple[list[socket.socket], list[socket.socket]]:
     """Two ports of loopback, each with a TCP and a UDP socket."""
-    tcp, udp = [], []
+    tcp: list[socket.socket] = []
+    udp: list[socket.socket] = []
     while len(tcp) < 2:
         server, datagrams = socket.create_server(("127.0.0.1", 0)), socket.socket(type=socket.SOCK_DGRAM)
         try:
@@ -152,40 +153,57 @@ def _counts(result: Result) -> dict[str, int]:
     return dict(zip(("good", "bad", "refused", "killed"), map(int, found.groups()), strict=True))
 
 
+def _caught(result: Result) -> list[str]:
+    """Reasons for which a process was killed: the race was won in the kernel, and found out before it helped."""
+    return [r["reason"] for r in result.records if r.get("action") == "kill"]
+
+
+def _ran(kind: str, counts: dict[str, int]) -> bool:
+    """Whether the arguments really changed under the calls; a machine that is busy may need another round."""
+    both = min(counts["good"], counts["refused"] + counts["killed"]) >= ENOUGH
+    return both and (counts["killed"] > 0 or kind not in PROGRAMS)
+
+
+def test_the_races_last_ten_seconds() -> None:
+    assert sum(RACED_FOR.values()) >= 10_000
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_race_is_won(sandbox: Sandbox, arena: Arena, victims: Path, kind: str) -> None:
-    command = [str(victims / "race_arguments"), kind, str(RACED_FOR), *arena.arguments(kind)]
-    result = sandbox.run(command, _policy(sandbox, arena, victims))
-    counts = _counts(result)
-    print(kind, counts)
-    assert counts["bad"] == 0
-    assert arena.damage() == []
-    assert "FORBIDDEN" not in result.stdout
-    assert counts["good"] > 20, "the race did not run"
-    assert counts["refused"] + counts["killed"] > 20, "the race did not run"
-    caught = [r for r in result.records if r.get("action") == "kill"]
-    assert len(caught) == counts["killed"]
-    assert {r["reason"] for r in caught} <= ({"EXEC_MISMATCH"} if kind in PROGRAMS else {"BUILTIN"})
-    checked = sandbox.verify(result.directory) if result.directory else None
-    assert checked and checked.returncode == 0, checked
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_supervisor_that_checks_and_continues_loses(
-    sandbox: Sandbox, arena: Arena, victims: Path, kind: str
-) -> None:
-    """The control: same program, same arena; only the supervisor differs."""
-    script = shutil.copy(NAIVE, sandbox.root)
-    forbidden = [str(arena.bad), str(arena.ports[1]), str(arena.good / "readable")]
-    race = [str(victims / "race_arguments"), kind, str(CONTROL), *arena.arguments(kind)]
-    result = sandbox.native([str(_python(sandbox)), script, *forbidden, "--", *race])
-    counts = _counts(result)
-    print(kind, counts)
-    assert counts["good"] > 0
-    assert counts["refused"] > 0, "it checked nothing"
-    assert counts["bad"] > 0 or arena.damage(), "the control did not win"
+    command = [str(victims / "race_arguments"), kind, str(RACED_FOR[kind]), *arena.arguments(kind)]
+    policy = _policy(sandbox, arena, victims)
+    for _ in range(ROUNDS):
+        result = sandbox.run(command, policy)
+        counts = _counts(result)
+        print(kind, counts)
+        assert counts["bad"] == 0
+        assert arena.damage() == []
+        assert "FORBIDDEN" not in result.stdout
+        reason = {"chdir": "BUILTIN"}.get(kind, "EXEC_MISMATCH")
+        assert _caught(result) == [reason] * counts["killed"]
+        assert result.directory is not None
+        checked = sandbox.verify(result.directory)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+        if _ran(kind, counts):
+            return
+    pytest.fail("the race did not run")
 
 
 def _python(sandbox: Sandbox) -> Path:
     """The interpreter that has the sandbox's own installation of helm_sentry."""
     return Path(sandbox.command[0]).parent / "python"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_supervisor_that_checks_and_continues_loses(sandbox: Sandbox, arena: Arena, victims: Path, kind: str) -> None:
+    """The control: same program, same arena; only the supervisor differs."""
+    script = shutil.copy(NAIVE, str(sandbox.root))
+    forbidden = [str(arena.bad), str(arena.ports[1]), str(arena.good / "readable")]
+    for milliseconds in CONTROL:
+        race = [str(victims / "race_arguments"), kind, str(milliseconds), *arena.arguments(kind)]
+        counts = _counts(sandbox.native([str(_python(sandbox)), script, *forbidden, "--", *race]))
+        print(kind, counts)
+        assert counts["refused"] > 0, "it checked nothing"
+        if counts["bad"] or arena.damage():
+            return
+    pytest.fail("the control did not win")

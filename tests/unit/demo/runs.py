@@ -40,7 +40,7 @@ class Script:
     Attributes:
         allowed: ids of denied acts that this run allows.
         unlogged: ids of acts that leave no record.
-        left_behind: the notice about the daemon is written.
+        left_behind: the end of the daemon is recorded.
         sealed: the run ends with its receipt.
     """
 
@@ -62,7 +62,8 @@ class Script:
                 log.append(self._decision(act))
                 signer.notify()
         if self.left_behind:
-            log.append(record.notice("left-behind", f"process {PID} outlived the run and was ended"))
+            log.append(record.outlived(PID))
+            signer.notify()
         log.append(record.end(log.counts, exit_status=0))
         signer.seal(log.totals) if self.sealed else signer.close()
         log.close()
