@@ -16,6 +16,9 @@ if TYPE_CHECKING:  # the broker makes the calls; this direction is for types alo
     from helm_sentry.broker.broker import Broker
 
 
+_ALLOW = Verdict.ALLOW
+
+
 class Refused(Exception):
     """A decision was not ALLOW; the syscall fails with `code`."""
 
@@ -83,7 +86,9 @@ class Call:
         return self.broker.memory.read(self.tid, address, size)
 
     def write(self, address: int, data: bytes | bytearray) -> None:
-        """Copy a result into the agent's memory."""
+        """Copy a result into the caller's memory, if it is still there: its id may be somebody else's by now."""
+        if not self.broker.listener.alive(self.id):
+            raise Gone
         self.broker.memory.write(self.tid, address, data)
 
     def pin(self, directory: int, path: bytes, *, follow: bool = True, resolve: int = 0) -> Pinned:
@@ -115,13 +120,15 @@ class Call:
             Refused: an operation is not allowed.
             Gone: the caller died, so what was read may not have been its own.
         """
-        if not self.broker.listener.alive(self.id):
-            raise Gone
         self.operations = operations
         self.decision = self.broker.decide(operations)
-        if self.decision.verdict is not Verdict.ALLOW:
+        if self.decision.verdict is not _ALLOW:
             raise Refused(refusal)
         if effect:
+            # What was read under the thread's id must have been its own before anything is changed for it. An answer
+            # needs no such look: the kernel takes it for this notification or not at all.
+            if not self.broker.listener.alive(self.id):
+                raise Gone
             self.broker.record(self, "value")
 
     def judge_builtin(self, decision: Decision, *operations: Operation, refusal: int = errno.EPERM) -> None:

@@ -21,7 +21,8 @@ _ATTEMPTS = 64  # how often a name may change between the look and the create be
 _TTY = os.makedev(5, 0)
 _PROMPT_MAJORS = frozenset({1, 5, *range(136, 144)})  # memory devices, terminals: opening them does not wait
 # Not part of the object's path any more once it is pinned; O_NOCTTY keeps the terminal from becoming ours.
-_SPENT = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+_SPENT = os.O_CREAT | os.O_NOFOLLOW
+_MODE_BITS = 0o7777  # the rest is ignored, but for openat2, which refuses it
 _OURS = os.O_CLOEXEC | os.O_NOCTTY
 
 
@@ -65,7 +66,7 @@ def _open(call: Call, directory: int, index: int, open_flags: int, mode: int) ->
     if open_flags & flags.O_PATH:
         open_flags &= flags.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         return open_path(call, directory, call.string(index), open_flags)
-    return _resolve_and_open(call, directory, call.string(index), open_flags, mode)
+    return _resolve_and_open(call, directory, call.string(index), open_flags, mode & _MODE_BITS)
 
 
 def _resolve_and_open(
@@ -164,7 +165,7 @@ def _create_new(call: Call, place: Pinned, open_flags: int, mode: int) -> Inject
     os.umask(umask_of(call.tid))
     ours = (open_flags & ~os.O_TRUNC) | os.O_EXCL | _OURS  # O_EXCL follows no link either
     try:
-        created = call.hold(libc.openat(place.parent, place.leaf, ours, mode & 0o7777))
+        created = call.hold(libc.openat(place.parent, place.leaf, ours, mode))
     except FileExistsError:
         if open_flags & os.O_EXCL:
             raise
