@@ -8,7 +8,7 @@ import queue
 import re
 import threading
 
-from helm_sentry.decision import Decision
+from helm_sentry.decision import Decision, Reason
 from helm_sentry.operation import Kind, Operation
 from helm_sentry.policy.explain import sentence, suggestion
 
@@ -37,7 +37,8 @@ class Reporter:
             self.say("more was denied; the log has all of it")
         elif len(self._seen) <= _MOST_CAUSES:
             self.say(f"denied: {sentence(operation, decision)}")
-            if lines := suggestion(operation):
+            # No allow rule helps against a block rule.
+            if decision.reason is Reason.DEFAULT and (lines := suggestion(operation)):
                 self._lines.put("  to allow it, add to the policy:\n" + _indented(lines))
 
     def say(self, text: str) -> None:

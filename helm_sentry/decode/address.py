@@ -12,6 +12,17 @@ _INET_SIZE, _INET6_SIZE = 16, 24  # the kernel takes a sockaddr_in6 without its 
 _UNIX_SIZE = 110  # the kernel refuses more than a whole sockaddr_un
 _UNIX_PATH = 108
 AF_UNSPEC = socket.AF_UNSPEC
+# fmt: off
+FAMILIES = (
+    "unspec", "unix", "inet", "ax25", "ipx", "appletalk", "netrom", "bridge", "atmpvc", "x25", "inet6",
+    "rose", "decnet", "netbeui", "security", "key", "netlink", "packet", "ash", "econet", "atmsvc",
+    "rds", "sna", "irda", "pppox", "wanpipe", "llc", "ib", "mpls", "can", "tipc", "bluetooth",
+    "iucv", "rxrpc", "isdn", "phonet", "ieee802154", "caif", "alg", "nfc", "vsock", "kcm",
+    "qipcrtr", "smc", "xdp", "mctp",
+)
+# fmt: on
+"""Address families by number (<linux/socket.h>), in the words of policies. Python knows only some of them."""
+
 _LOOPBACK, _LOOPBACK6 = bytes((127, 0, 0, 1)), bytes(15) + b"\1"
 _MAPPED = bytes(10) + b"\xff\xff"
 
@@ -137,7 +148,4 @@ def unix_address(path: bytes) -> bytes:
 
 def family_name(family: int) -> str:
     """Return a family's name as policies write it (`inet`, `netlink`), or its number."""
-    try:
-        return socket.AddressFamily(family).name.removeprefix("AF_").lower()
-    except ValueError:
-        return str(family)
+    return FAMILIES[family] if 0 <= family < len(FAMILIES) else str(family)

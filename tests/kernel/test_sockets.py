@@ -301,7 +301,7 @@ SOCKETS = {  # family, type, protocol: name in the record
     "44,3,0": "xdp",
     "31,3,1": "bluetooth",
     "29,3,1": "can",
-    "45,1,0": "45",
+    "45,1,0": "mctp",
     "2,5,132": "inet/5/132",  # SCTP
     "2,1,132": "inet/1/132",
     "2,1,262": "inet/1/262",  # MPTCP
