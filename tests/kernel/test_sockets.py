@@ -445,14 +445,14 @@ class Conversation:
     def until_waiting(self) -> list[str]:
         """Return what was printed up to the next `waiting`."""
         assert self._process.stdout is not None
-        found: list[str] = []
-        while True:
-            ready, _, _ = select.select([self._process.stdout], [], [], 30)
-            assert ready, f"no answer after {found}"
-            line = self._process.stdout.readline().strip()
-            if line in ("waiting", ""):
-                return found
-            found.append(line)
+        output, text = self._process.stdout.fileno(), b""
+        while not text.endswith(b"waiting\n"):
+            ready, _, _ = select.select([output], [], [], 30)
+            assert ready, f"no answer after {text!r}"
+            more = os.read(output, 4096)
+            assert more, f"ended after {text!r}"
+            text += more
+        return text.decode().splitlines()[:-1]
 
     def go_on(self) -> None:
         assert self._process.stdin is not None
