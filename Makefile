@@ -41,6 +41,7 @@ lint: setup ## ruff and mypy --strict
 	$(BIN)/mypy
 
 bench-quick: setup ## added cost per open and start-up time, side by side with native runs
+	@$(BIN)/python -m compileall -q helm_sentry  # as an installation is
 	$(BIN)/python benchmarks/quick.py
 
 clean: ## remove what setup and test made

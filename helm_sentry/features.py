@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import platform
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,8 +57,8 @@ def probe(thorough: bool = False) -> Features:
         thorough: also look for what only `doctor` reports.
     """
     return Features(
-        kernel=platform.release(),
-        machine=platform.machine(),
+        kernel=os.uname().release,
+        machine=os.uname().machine,
         root=os.geteuid() == 0,
         listener=_listener_works(),
         wait_killable=libc.seccomp_flag_known(flags.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV),

@@ -1,8 +1,6 @@
 """One run, from a command line to an exit status. The only module that knows all the parts."""
 
-import getpass
 import os
-import platform
 import select
 import shutil
 import signal
@@ -127,7 +125,7 @@ def _load_policy(options: Options, program: str, scratch: str) -> Policy:
         "workspace": os.path.realpath(options.workspace),
         "home": os.path.realpath(os.path.expanduser(f"~{options.user}" if options.user else "~")),
         "tmp": scratch,
-        "user": options.user or getpass.getuser(),
+        "user": options.user or credentials.user_name(os.getuid()),
         "program": os.path.realpath(program),
     }
     policy = load_file(options.policy, variables)
@@ -201,7 +199,7 @@ class _Run:
             version=__version__,
             argv=prepared.options.command,
             user=credentials.describe(prepared.identity),
-            host=platform.node(),
+            host=os.uname().nodename,
             features=prepared.host.words(),
             degraded=prepared.plan.missing_layers,
             digests={},

@@ -3,7 +3,7 @@
 A port to another architecture is a third record and a column in `syscalls.csv`.
 """
 
-import platform
+import os
 from dataclasses import dataclass
 
 from helm_sentry.errors import FeatureError
@@ -48,7 +48,7 @@ def native() -> Arch:
     Raises:
         FeatureError: the machine is neither x86_64 nor aarch64.
     """
-    machine = platform.machine()
+    machine = os.uname().machine
     if machine not in ARCHES:
         raise FeatureError(f"this machine is `{machine}`; helm sentry knows x86_64 and aarch64")
     return ARCHES[machine]

@@ -165,7 +165,8 @@ class Broker:
             self._tell(call, decision)
 
     def executed(self, pid: int, path: str, identity: str) -> None:
-        """Write the record of a verified exec."""
+        """Write the record of a verified exec, before the new program's first instruction."""
+        Memory.executed()
         self._log.append(records.executed(pid, path, identity))
 
     def killed(self, call: Call, decision: Decision, detail: str) -> None:

@@ -6,15 +6,17 @@ path descriptor is all it can give; and before the thread runs on, every path de
 something the policy lets it see, whichever number the new one got.
 """
 
+import errno
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 
 from helm_sentry.abi import flags, libc
 from helm_sentry.broker.action import Action, Answered, Later
 from helm_sentry.broker.call import Call
 from helm_sentry.broker.memory import Gone, Unreadable
-from helm_sentry.broker.paths import Pinned
+from helm_sentry.broker.paths import is_path_descriptor
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.decode.operations import file_operation
 from helm_sentry.intercept.process_tree import thread_group
@@ -49,31 +51,49 @@ def _continue(call: Call) -> Action:
     _, status = os.waitpid(call.tid, flags.WALL | flags.WNOTHREAD)
     if os.WIFSTOPPED(status):
         _verify(call)
-        stop = status >> 16 == flags.PTRACE_EVENT_STOP
-        libc.ptrace(flags.PTRACE_DETACH, call.tid, 0 if stop else os.WSTOPSIG(status))
+        _let_go(call.tid, 0 if status >> 16 == flags.PTRACE_EVENT_STOP else os.WSTOPSIG(status))
     return Answered()
+
+
+def _let_go(tid: int, deliver: int) -> None:
+    try:
+        libc.ptrace(flags.PTRACE_DETACH, tid, deliver)
+    except ProcessLookupError:  # killed: its parent hears of it only after its tracer has
+        with suppress(ChildProcessError):
+            os.waitpid(tid, flags.WALL | flags.WNOTHREAD)
 
 
 def _verify(call: Call) -> None:
     """Kill the process, recorded first, if one of its path descriptors refers to what it may not see."""
-    for number, pinned in _path_descriptors(call):
-        seen = file_operation(Kind.FILE_STAT, pinned.path)
-        if not pinned.anonymous and not call.broker.decide((seen,)).allowed:
-            call.broker.killed(call, _STRAYED, f"descriptor {number} became one of {pinned.path}")
+    try:
+        strayed = next(_strayed(call), "")
+    except (OSError, Unreadable) as error:  # what cannot be verified has strayed
+        strayed = f"something that cannot be read ({error})"
+    if strayed:
+        call.broker.killed(call, _STRAYED, f"a descriptor became one of {strayed}")
+        with suppress(ProcessLookupError):
             os.kill(thread_group(call.tid), signal.SIGKILL)
-            return
 
 
-def _path_descriptors(call: Call) -> Iterator[tuple[int, Pinned]]:
-    for name in os.listdir(f"/proc/{call.tid}/fd"):
+def _strayed(call: Call) -> Iterator[str]:
+    """Yield the path of each path descriptor that refers to what the policy does not let the agent see."""
+    place = call.hold(os.open(f"/proc/{call.tid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    for name in os.listdir(place):
         try:
-            if _is_path(call.tid, name):
-                yield int(name), call.descriptor(int(name))
-        except OSError:
-            continue  # closed by another thread meanwhile
+            where = os.readlink(name, dir_fd=place)
+            # Nearly all are done with this: what may be seen need not be told apart.
+            if where.endswith(" (deleted)") or not _may_be_seen(call, where):
+                yield from _hidden(call, int(name))
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EBADF):  # closed by another thread meanwhile
+                raise
 
 
-def _is_path(tid: int, name: str) -> bool:
-    with open(f"/proc/{tid}/fdinfo/{name}", "rb", buffering=0) as file:
-        fields = file.read(512)
-    return bool(int(fields.partition(b"flags:")[2].split()[0], 8) & flags.O_PATH)
+def _hidden(call: Call, number: int) -> Iterator[str]:
+    pinned = call.descriptor(number)
+    if is_path_descriptor(call.tid, number) and not pinned.anonymous and not _may_be_seen(call, pinned.path):
+        yield pinned.path
+
+
+def _may_be_seen(call: Call, path: str) -> bool:
+    return call.broker.decide((file_operation(Kind.FILE_STAT, path),)).allowed

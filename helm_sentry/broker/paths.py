@@ -154,6 +154,17 @@ class Resolver:
         opened = self._open_link(keep, tid, number)
         return self._named(tid, opened, jumped=True)
 
+    def opened(self, keep: list[int], tid: int, number: int) -> Pinned:
+        """Pin what a descriptor refers to, for calls that want one that was really opened.
+
+        Raises:
+            OSError: EBADF for no descriptor, AT_FDCWD, or a descriptor of O_PATH.
+        """
+        pinned = self.descriptor(keep, tid, number)
+        if number < 0 or is_path_descriptor(tid, number):
+            raise OSError(errno.EBADF, "not an open file")
+        return pinned
+
     def name_of(self, descriptor: int) -> bytes:
         """Return the kernel's name for the object of one of our own descriptors."""
         return os.readlink(b"%d" % descriptor, dir_fd=self._held)
@@ -165,6 +176,13 @@ class Resolver:
     def owns_process(self, pid: int) -> bool:
         """Whether a process or thread id belongs to the agent."""
         return is_descendant(pid, self.guardian)
+
+    def _watches(self, pid: int) -> bool:
+        """Whether a process or thread id belongs to the supervisor, which no policy can open to the agent."""
+        try:
+            return thread_group(pid) in (os.getpid(), self.guardian)
+        except (ProcessLookupError, ValueError):
+            return False
 
     def _base(self, keep: list[int], tid: int, directory: int, path: bytes, resolve: int = 0) -> int:
         if path.startswith(b"/") and not resolve & (flags.RESOLVE_IN_ROOT | flags.RESOLVE_BENEATH):
@@ -203,9 +221,7 @@ class Resolver:
         full = posixpath.join(os.fsdecode(name), os.fsdecode(leaf.rstrip(b"/")))
         return Pinned(full, parent=parent, leaf=leaf, error=errno.ENOENT)
 
-    def _walk(
-        self, keep: list[int], tid: int, base: int, path: bytes, follow: bool, root: int | None = None
-    ) -> Pinned:
+    def _walk(self, keep: list[int], tid: int, base: int, path: bytes, follow: bool, root: int | None = None) -> Pinned:
         """Resolve one component at a time; see path_resolution(7). `root` takes the place of the root directory."""
         current = self._root(keep) if path.startswith(b"/") else base
         todo = deque(path.split(b"/"))
@@ -320,11 +336,28 @@ class Resolver:
             path = os.fsdecode(name.removesuffix(_DELETED) if gone else name)
             return Pinned(path, descriptor, anonymous=gone and name.startswith(_UNNAMED))
         owner = self._process_in(name)
+        if owner is not None and self._watches(owner):
+            # What a process may do with its own entry the kernel would let the supervisor do with its memory here.
+            return Pinned(f"/proc/{os.getpid()}/{self._inside(name)}".rstrip("/"), error=errno.EACCES)
         if owner is not None and self.owns_process(owner):
-            mount = next(mount for mount in self.proc_mounts if name.startswith(mount))
-            _, _, inside = name[len(mount) :].partition(b"/")
-            name = (b"/proc/self/" + inside).rstrip(b"/")
+            return Pinned(f"/proc/self/{self._inside(name)}".rstrip("/"), descriptor)
         return Pinned(os.fsdecode(name), descriptor)
+
+    def _inside(self, name: bytes) -> str:
+        """Return what follows the process id in a path in /proc."""
+        mount = next(mount for mount in self.proc_mounts if name.startswith(mount))
+        return os.fsdecode(name[len(mount) :].partition(b"/")[2])
+
+
+def is_path_descriptor(tid: int, number: int) -> bool:
+    """Whether a thread's descriptor is one of O_PATH.
+
+    Raises:
+        OSError: there is no such descriptor.
+    """
+    with open(f"/proc/{tid}/fdinfo/{number}", "rb", buffering=0) as file:
+        fields = file.read(512)
+    return bool(int(fields.partition(b"flags:")[2].split()[0], 8) & flags.O_PATH)
 
 
 def _require_directory(descriptor: int) -> None:

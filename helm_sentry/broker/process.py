@@ -7,13 +7,15 @@ import stat
 
 from helm_sentry.abi import flags, libc
 from helm_sentry.abi.flags import AT_FDCWD
-from helm_sentry.broker.action import Action, Answered, Continue, Errno, Inject, Later
+from helm_sentry.broker.action import SUCCESS, Action, Answered, Continue, Errno, Inject, Later
 from helm_sentry.broker.call import Call
+from helm_sentry.broker.exec_stop import detach, reap
 from helm_sentry.broker.files import OWN_OBJECT
 from helm_sentry.broker.memory import Gone, Unreadable
+from helm_sentry.broker.sockets import judge_unless_blocked
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.decode.operations import file_operation
-from helm_sentry.intercept.process_tree import group_members, stat_fields, status_field, thread_group
+from helm_sentry.intercept.process_tree import group_members, stat_fields, thread_group
 from helm_sentry.operation import Kind, Operation
 
 _OWN_TREE = Decision(Verdict.ALLOW, Reason.BUILTIN, "sentry/own-processes")
@@ -40,26 +42,42 @@ def kill(call: Call) -> Action:
     return _signal(call, group_members(group), call.int32(1))
 
 
+def rt_sigqueueinfo(call: Call) -> Action:
+    """rt_sigqueueinfo(2): a process, a signal and what to tell with it."""
+    return _signal(call, [call.int32(0)], call.int32(1))
+
+
 def tkill(call: Call) -> Action:
-    """tkill(2) and rt_sigqueueinfo(2): a thread or process and a signal."""
+    """tkill(2): a thread and a signal."""
+    if call.int32(0) <= 0:
+        raise OSError(errno.EINVAL, "no thread id")
     return _signal(call, [call.int32(0)], call.int32(1))
 
 
 def tgkill(call: Call) -> Action:
     """tgkill(2) and rt_tgsigqueueinfo(2): a process, its thread and a signal."""
+    if call.int32(0) <= 0 or call.int32(1) <= 0:
+        raise OSError(errno.EINVAL, "no thread id")
     return _signal(call, [call.int32(0), call.int32(1)], call.int32(2))
 
 
 def pidfd_send_signal(call: Call) -> Action:
     """pidfd_send_signal(2)."""
-    text = os.readlink(f"/proc/{call.tid}/fd/{call.int32(0)}")
-    if not text.startswith("anon_inode:[pidfd]") and not text.startswith("pidfd:"):
+    ours = call.broker.duplicate(call, call.int32(0))
+    with open(f"/proc/self/fdinfo/{ours}", encoding="ascii") as file:
+        pid = next((int(line.split()[1]) for line in file if line.startswith("Pid:")), 0)
+    if pid == 0:
         raise OSError(errno.EBADF, "not a process descriptor")
-    with open(f"/proc/{call.tid}/fdinfo/{call.int32(0)}", encoding="ascii") as file:
-        pid = next((int(line.split()[1]) for line in file if line.startswith("Pid:")), -1)
-    if pid <= 0:
+    if pid < 0:
         return Errno(errno.ESRCH)
-    return _signal(call, [pid], call.int32(1))
+    action = _signal(call, [pid], call.int32(1))
+    if call.broker.signal_scope or not isinstance(action, Continue):
+        return action
+    # Without the floor the descriptor could become another process's after the look, so the signal is sent from here.
+    if call.args[2] or call.uint32(3):
+        raise OSError(errno.EINVAL, "only a plain signal can be sent here")
+    signal.pidfd_send_signal(ours, call.int32(1))
+    return SUCCESS
 
 
 def own_target(call: Call) -> Action:
@@ -69,6 +87,8 @@ def own_target(call: Call) -> Action:
     operation = Operation(Kind.PROCESS_TRACE, pid=pid, name=call.row.name)
     one_process = "which" not in names or call.int32(names.index("which")) == _WHICH_PROCESS[call.row.name]
     own = one_process and (pid == 0 or call.broker.resolver.owns_process(pid))
+    if one_process and not own and not os.path.exists(f"/proc/{pid}"):
+        return Errno(errno.ESRCH)
     call.judge_builtin(_OWN_TREE if own else _OUTSIDE, operation)
     return Continue()
 
@@ -78,9 +98,10 @@ def chdir(call: Call) -> Action | Later:
     pinned = call.pin(AT_FDCWD, call.string(0))
     call.judge(file_operation(Kind.FILE_STAT, pinned.path))
     call.require(pinned)
-    if not stat.S_ISDIR(pinned.status().st_mode):
+    judged = pinned.status()
+    if not stat.S_ISDIR(judged.st_mode):
         raise OSError(errno.ENOTDIR, "not a directory")
-    return Later(lambda: _continue_chdir(call))
+    return Later(lambda: _continue_chdir(call, judged))
 
 
 def clone3(call: Call) -> Action:
@@ -98,15 +119,13 @@ def memfd_create(call: Call) -> Action:
     try:
         name = call.string(0, 250)
     except OSError as error:
-        raise OSError(
-            errno.EINVAL if error.errno == errno.ENAMETOOLONG else error.errno, "bad name"
-        ) from None
+        raise OSError(errno.EINVAL if error.errno == errno.ENAMETOOLONG else error.errno, "bad name") from None
     operation = Operation(Kind.KERNEL_MEMFD, name="memfd_create")
     if memfd_flags & flags.MFD_EXEC:
         call.judge(operation)
         created = os.memfd_create(os.fsdecode(name), memfd_flags | flags.MFD_CLOEXEC)
     else:
-        call.judge_builtin(OWN_OBJECT, operation)
+        judge_unless_blocked(call, OWN_OBJECT, operation)
         created = _sealed_memfd(os.fsdecode(name), memfd_flags | flags.MFD_CLOEXEC)
     return Inject(call.hold(created), close_on_exec=bool(memfd_flags & flags.MFD_CLOEXEC))
 
@@ -142,8 +161,9 @@ def _signal_name(number: int) -> str:
         return str(number)
 
 
-def _continue_chdir(call: Call) -> Action:
+def _continue_chdir(call: Call, judged: os.stat_result) -> Action:
     """Continue under a seizure; where the thread then stands must be somewhere the policy lets it look."""
+    before = _directory(call.tid)
     try:
         libc.ptrace(flags.PTRACE_SEIZE, call.tid, flags.PTRACE_O_EXITKILL)
     except ProcessLookupError:
@@ -157,25 +177,44 @@ def _continue_chdir(call: Call) -> Action:
         pid, status = os.waitpid(call.tid, flags.WALL | flags.WNOTHREAD)
     except ChildProcessError:
         return Answered()
-    if not os.WIFSTOPPED(status):
-        return Answered()
-    where = os.fsdecode(os.readlink(f"/proc/{call.tid}/cwd"))
-    killed = not call.broker.decide(
-        (file_operation(Kind.FILE_STAT, where.removesuffix(" (deleted)")),)
-    ).allowed
-    if killed:
-        os.kill(int(status_field(pid, "Tgid")), signal.SIGKILL)
-        call.broker.killed(call, _STRAYED, f"the working directory became {where}")
-    event = status >> 16
-    deliver = os.WSTOPSIG(status) if event != flags.PTRACE_EVENT_STOP else 0
-    libc.ptrace(flags.PTRACE_DETACH, pid, deliver)
+    if os.WIFSTOPPED(status):
+        if strayed := _strayed(call, before, judged):
+            libc.tgkill(thread_group(pid), pid, signal.SIGKILL)
+            call.broker.killed(call, _STRAYED, f"the working directory became {strayed}")
+            reap(pid)
+        else:
+            detach(pid, os.WSTOPSIG(status) if status >> 16 != flags.PTRACE_EVENT_STOP else 0)
     return Answered()
+
+
+def _directory(tid: int) -> os.stat_result:
+    """Return the status of a thread's working directory."""
+    try:
+        return os.stat(f"/proc/{tid}/cwd")
+    except PermissionError:
+        raise Unreadable from None
+    except FileNotFoundError:
+        raise Gone from None
+
+
+def _strayed(call: Call, before: os.stat_result, judged: os.stat_result) -> str:
+    """Return where a thread has got to that it was not let into, empty when it is where it may be."""
+    try:
+        now = _directory(call.tid)
+        # The call failed and it stands where it stood, or it is in the directory that was judged.
+        if os.path.samestat(now, before) or os.path.samestat(now, judged):
+            return ""
+        where = call.descriptor(AT_FDCWD).path
+    except (OSError, Gone, Unreadable):
+        return "unknown"
+    allowed = call.broker.decide((file_operation(Kind.FILE_STAT, where),)).allowed
+    return "" if allowed else where
 
 
 HANDLERS = {
     "kill": kill,
     "tkill": tkill,
-    "rt_sigqueueinfo": tkill,
+    "rt_sigqueueinfo": rt_sigqueueinfo,
     "tgkill": tgkill,
     "rt_tgsigqueueinfo": tgkill,
     "pidfd_send_signal": pidfd_send_signal,

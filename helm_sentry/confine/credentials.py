@@ -49,17 +49,21 @@ def of_user(name: str) -> Identity:
     return Identity(entry.pw_uid, entry.pw_gid, groups, switch=True)
 
 
+def user_name(uid: int) -> str:
+    """Return a user's name, or the number when it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
 def describe(identity: Identity) -> str:
     """Return `user:group` for people and logs."""
-    try:
-        user = pwd.getpwuid(identity.uid).pw_name
-    except KeyError:
-        user = str(identity.uid)
     try:
         group = grp.getgrgid(identity.gid).gr_name
     except KeyError:
         group = str(identity.gid)
-    return f"{user}:{group}"
+    return f"{user_name(identity.uid)}:{group}"
 
 
 def assume_in_process(identity: Identity) -> None:

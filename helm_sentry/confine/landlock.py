@@ -4,6 +4,7 @@ The supervisor's own descriptors are not bound by the agent's domain, so whateve
 the seccomp filter should ever miss hits this floor.
 """
 
+import fnmatch
 import glob
 import os
 from collections.abc import Iterable
@@ -45,11 +46,22 @@ def _attributes(abi: int) -> bytes:
 
 
 def _objects(patterns: Iterable[str]) -> set[str]:
+    """Return the paths that match now; a directory with many patterns is listed once."""
     found: set[str] = set()
+    in_directory: dict[str, list[str]] = {}
     for pattern in patterns:
         base = pattern.removesuffix("/**") or "/"
-        found.update(glob.glob(base, include_hidden=True) if any(mark in base for mark in _WILD) else (base,))
-    return {os.path.realpath(path) for path in found}
+        directory, name = os.path.split(base)
+        if not any(mark in base for mark in _WILD):
+            found.add(base)
+        elif any(mark in directory for mark in _WILD):
+            found.update(glob.glob(base, include_hidden=True))
+        else:
+            in_directory.setdefault(directory, []).append(name)
+    for directory, names in in_directory.items():
+        present = os.listdir(directory) if os.path.isdir(directory) else []
+        found.update(f"{directory}/{name}" for wanted in names for name in fnmatch.filter(present, wanted))
+    return found
 
 
 def _grant(ruleset_descriptor: int, path: str) -> None:

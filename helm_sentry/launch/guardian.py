@@ -18,7 +18,7 @@ from helm_sentry.launch.enclosure import enclose, kill_enclosed
 STOPPED, CONTINUED, EXITED, LEFT = b"S", b"C", b"X", b"D"
 _PAUSE = 0.005  # seconds between looks at processes that take their time to die
 _MOST_REAPED = 64
-_PRIORITY = -20  # it sleeps until the end, and then a flood of processes must not keep it from ending them
+_PRIORITY = -20  # it sleeps until the end, and then nothing is more urgent
 
 
 def guard(launch: Launch, lifeline: int, report: int, acknowledge: int) -> None:
@@ -39,10 +39,7 @@ def guard(launch: Launch, lifeline: int, report: int, acknowledge: int) -> None:
         agent = os.fork()
         if agent == 0:
             become_agent(launch, report, acknowledge)
-        # A group of its own: `kill -9` of the whole job, which reaches the supervisor, must not reach both.
-        os.setpgid(0, 0)
-        with contextlib.suppress(PermissionError):  # an ordinary user's guardian competes like any process
-            os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
+        _step_aside()
         os.close(acknowledge)
         if launch.ruleset >= 0:
             os.close(launch.ruleset)
@@ -51,6 +48,19 @@ def guard(launch: Launch, lifeline: int, report: int, acknowledge: int) -> None:
     finally:
         _end_tree(enclosed)
         os._exit(0)
+
+
+def _step_aside() -> None:
+    """Leave the job, and be ready to run when it is full of processes.
+
+    `kill -9` of the whole job reaches the supervisor and must not reach both. And the kernel shares processor time out
+    by session first: in the supervisor's it would have to wait for every process that took a session of its own.
+    """
+    os.setsid()
+    with contextlib.suppress(OSError):  # an ordinary user's guardian competes like any session
+        os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
+        with open("/proc/self/autogroup", "w", encoding="ascii") as file:
+            file.write(str(_PRIORITY))
 
 
 def _end_tree(enclosed: bool) -> None:

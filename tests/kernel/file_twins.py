@@ -68,6 +68,11 @@ def unterminated(text: bytes) -> Raw:
     return Raw(f"e{text.hex()}")
 
 
+def unreadable(text: bytes) -> Raw:
+    """A string on a page that may not be read."""
+    return Raw(f"p{text.hex()}")
+
+
 def named(text: str, ref: Ref) -> Raw:
     """A path in which %d is the return value of an earlier line."""
     return Raw(f"f{ref.line}:{text.encode().hex()}")
@@ -292,9 +297,8 @@ def standard(root: Path) -> None:
         place = os.open(root, os.O_RDONLY)
         made.bind(f"/proc/self/fd/{place}/socket")
         os.close(place)
-    for name in (b"line\nbreak", b"bad-\xff\xfe", b"n" * 255, b" ", b"...", b"a (deleted)"):
-        with open(os.path.join(os.fsencode(root), name), "wb") as file:
-            file.write(name)
+    for odd in (b"line\nbreak", b"bad-\xff\xfe", b"n" * 255, b" ", b"...", b"a (deleted)"):
+        (root / os.fsdecode(odd)).write_bytes(odd)
 
 
 def nothing(root: Path) -> None:
@@ -316,12 +320,16 @@ class Twins:
         """Empty the workspace and fill it anew, everything the agent's own."""
         for place in self.workspace.iterdir():
             shutil.rmtree(place) if not place.is_symlink() and place.is_dir() else place.unlink()
+        self.workspace.chmod(0o755)
+        for name in os.listxattr(self.workspace):
+            os.removexattr(self.workspace, name)
+        os.utime(self.workspace)
         umask = os.umask(0o022)
         seed(self.workspace)
         os.umask(umask)
-        for directory, names, files in os.walk(os.fsencode(self.workspace)):
+        for directory, names, files in os.walk(self.workspace):
             for name in names + files:
-                os.chown(os.path.join(directory, name), self.sandbox.uid, self.sandbox.uid, follow_symlinks=False)
+                os.chown(Path(directory, name), self.sandbox.uid, self.sandbox.uid, follow_symlinks=False)
 
     def native(self, script: Script, *, powerless: bool = True) -> list[Value]:
         """Run a script without the supervisor; root is without its capabilities then."""

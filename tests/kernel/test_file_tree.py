@@ -27,7 +27,7 @@ from tests.kernel.file_twins import (
 pytestmark = pytest.mark.kernel
 
 # Names that an operation on a directory entry may be given, present or not.
-NAMES = [
+NAMES: list[str | bytes] = [
     "file", "file/", "file/.", "file/x", "dir", "dir/", "dir/.", "dir/..", "dir//", "empty-dir", "empty-dir/", "empty-dir/.",
     "empty-dir/..", ".", "./", "", "missing", "missing/", "missing/.", "missing/x", "dir/missing", "dir/sub/..",
     "link", "link/", "dir-link", "dir-link/", "dir-link/.", "dir-link/inner", "dir-link/missing", "dangling", "dangling/",
@@ -67,18 +67,48 @@ def test_every_name(twins: Twins, name: str) -> None:
 def test_unlinkat(twins: Twins) -> None:
     script = Script()
     place = script.call("open", "dir", os.O_RDONLY)
-    for flags in (0, AT_REMOVEDIR, 1, AT_REMOVEDIR | 1, AT_SYMLINK_NOFOLLOW, AT_EMPTY_PATH, -1, AT_REMOVEDIR | (1 << 40)):
-        for directory, path in ((place, "sub"), (place, "../empty-dir"), (place, "missing"), (place, ""), (99, "x"), (AT_FDCWD, "link")):
+    for flags in (
+        0,
+        AT_REMOVEDIR,
+        1,
+        AT_REMOVEDIR | 1,
+        AT_SYMLINK_NOFOLLOW,
+        AT_EMPTY_PATH,
+        -1,
+        AT_REMOVEDIR | (1 << 40),
+    ):
+        for directory, path in (
+            (place, "sub"),
+            (place, "../empty-dir"),
+            (place, "missing"),
+            (place, ""),
+            (99, "x"),
+            (AT_FDCWD, "link"),
+        ):
             script.call("unlinkat", directory, path, flags)
     for path in ("inner", "out", "sub/deep", "sub"):
         script.call("unlinkat", place, path, 0)
         script.call("unlinkat", place, path, AT_REMOVEDIR)
-    for path in (b"bad-\xff\xfe", "line\nbreak", "fifo", "socket", "dangling", "loop", "dir-link", "chain-9"):
-        script.call("unlinkat", AT_FDCWD, path, 0)
+    for name in (b"bad-\xff\xfe", "line\nbreak", "fifo", "socket", "dangling", "loop", "dir-link", "chain-9"):
+        script.call("unlinkat", AT_FDCWD, name, 0)
     twins.equal(script)
 
 
-RENAMED = ["file", "file/", "missing", "dir", "dir/", "dir/sub", "dir/sub/x", "empty-dir", "empty-dir/", "link", "dir-link", "dir-link/", "."]
+RENAMED = [
+    "file",
+    "file/",
+    "missing",
+    "dir",
+    "dir/",
+    "dir/sub",
+    "dir/sub/x",
+    "empty-dir",
+    "empty-dir/",
+    "link",
+    "dir-link",
+    "dir-link/",
+    ".",
+]
 
 
 @pytest.mark.parametrize("flags", [0, NOREPLACE, EXCHANGE], ids=["", "noreplace", "exchange"])
@@ -124,7 +154,21 @@ def test_hard_links(twins: Twins) -> None:
     place = script.call("open", "dir", os.O_RDONLY)
     file = script.call("open", "file", os.O_RDONLY)
     for flags in (0, AT_SYMLINK_FOLLOW, 1, AT_SYMLINK_NOFOLLOW, AT_REMOVEDIR):
-        for old in ("file", "file/", "link", "link/", "dir", "dangling", "loop", "fifo", "socket", "missing", "no-access", "absolute", "."):
+        for old in (
+            "file",
+            "file/",
+            "link",
+            "link/",
+            "dir",
+            "dangling",
+            "loop",
+            "fifo",
+            "socket",
+            "missing",
+            "no-access",
+            "absolute",
+            ".",
+        ):
             script.call("linkat", AT_FDCWD, old, place, "made", flags)
             script.call("newfstatat", place, "made", STAT, AT_SYMLINK_NOFOLLOW)
             script.call("unlinkat", place, "made", 0)
@@ -145,7 +189,20 @@ def test_hard_links(twins: Twins) -> None:
 def test_symbolic_links(twins: Twins) -> None:
     script = Script()
     place = script.call("open", "dir", os.O_PATH)
-    for at, target in enumerate(("file", "", "/", "../file", "no/where", "t" * 4095, "t" * 4096, b"\xff\xfe", "a\nb", ".", "/proc/self/fd/0")):
+    targets: list[str | bytes] = [
+        "file",
+        "",
+        "/",
+        "../file",
+        "no/where",
+        "t" * 4095,
+        "t" * 4096,
+        b"\xff\xfe",
+        "a\nb",
+        ".",
+        "/proc/self/fd/0",
+    ]
+    for at, target in enumerate(targets):
         script.call("symlinkat", target, place, f"made-{at}")
         script.call("readlinkat", place, f"made-{at}", Out(4200, text), 4200)
         script.call("readlinkat", place, f"made-{at}", Out(8, text), 3)
@@ -159,7 +216,9 @@ def test_symbolic_links(twins: Twins) -> None:
 def test_nodes(twins: Twins) -> None:
     script = Script()
     script.call("umask", 0o027)
-    for at, kind in enumerate((0, stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFDIR, stat.S_IFLNK, 0o110000, 0o170000)):
+    for at, kind in enumerate(
+        (0, stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFDIR, stat.S_IFLNK, 0o110000, 0o170000)
+    ):
         script.call("mknod", f"made-{at}", kind | 0o666, 0)
         script.call("mknodat", AT_FDCWD, f"dir/made-{at}", kind | 0o4777, 0x103)
         script.call("lstat", f"dir/made-{at}", STAT)

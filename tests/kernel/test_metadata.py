@@ -16,7 +16,6 @@ from tests.kernel.file_twins import (
     STAT,
     STATX,
     UNMAPPED,
-    Argument,
     Out,
     Ref,
     Script,
@@ -28,7 +27,7 @@ from tests.kernel.file_twins import (
 
 pytestmark = pytest.mark.kernel
 
-PATHS = [
+PATHS: list[str | bytes] = [
     "file", "file/", "dir", "dir/", "link", "link/", "dir-link", "dangling", "loop", "missing", "missing/x", "read-only", "no-access",
     "write-only", "closed-dir", "closed-dir/within", "fixed-dir/within", "search-dir/within", "fifo", "socket", "void", "", ".",
     b"bad-\xff\xfe", "line\nbreak", "n" * 256, "chain-40", "chain-41", "absolute", "dir/out",
@@ -110,7 +109,15 @@ def test_modes_by_descriptor(twins: Twins) -> None:
     twins.equal(script)
 
 
-OWNERS = [(-1, -1), ("own", -1), (-1, "own"), ("own", "own"), (12345, -1), (-1, 12345), (12345, 12345)]
+OWNERS: list[tuple[int | str, int | str]] = [
+    (-1, -1),
+    ("own", -1),
+    (-1, "own"),
+    ("own", "own"),
+    (12345, -1),
+    (-1, 12345),
+    (12345, 12345),
+]
 
 
 def test_owners(twins: Twins) -> None:
@@ -209,7 +216,7 @@ def test_descriptors_of_paths_change_nothing(twins: Twins) -> None:
         script.call("fgetxattr", descriptor, "user.x", Out(8), 8)
         script.call("fremovexattr", descriptor, "user.x")
         script.call("ftruncate", descriptor, 0)
-        script.call("fstatfs", descriptor, Out(120))
+        script.call("fstatfs", descriptor, Out(120, _constant_part))
         script.call("fstat", descriptor, STAT)
     twins.equal(script)
 
@@ -222,7 +229,7 @@ def test_no_path_and_no_descriptor(twins: Twins) -> None:
         script.call("utimensat", AT_FDCWD, 0, times, flags)
         script.call("utimensat", AT_FDCWD, 0, 0, flags)
     script.call("futimesat", AT_FDCWD, 0, times)
-    for name, rest in (("fchmod", (0o700,)), ("fchown", (-1, -1)), ("fsetxattr", ("user.x", "v", 1, 0)), ("fremovexattr", ("user.x",))):
+    for name, rest in (("fchmod", (0o700,)), ("fchown", (-1, -1)), ("fremovexattr", ("user.x",))):
         script.call(name, AT_FDCWD, *rest)
     script.call("stat", ".", STAT)
     twins.equal(script)
@@ -263,7 +270,18 @@ def test_sizes_and_flags_of_attributes(twins: Twins) -> None:
         script.call("setxattr", "file", "user.b", UNMAPPED, size, 0)
     script.call("setxattr", "file", "user.b", 0, 0, 0)
     script.call("setxattr", "file", "user.c", UNMAPPED, 0, 0)
-    for name in ("", "user.", "user", "user." + "n" * 250, "user." + "n" * 251, "unknown.x", "trusted.x", "security.x", "system.x", "n" * 300):
+    for name in (
+        "",
+        "user.",
+        "user",
+        "user." + "n" * 250,
+        "user." + "n" * 251,
+        "unknown.x",
+        "trusted.x",
+        "security.x",
+        "system.x",
+        "n" * 300,
+    ):
         script.call("setxattr", "file", name, "v", 1, 0)
         script.call("getxattr", "file", name, Out(8), 8)
         script.call("removexattr", "file", name)
@@ -272,7 +290,7 @@ def test_sizes_and_flags_of_attributes(twins: Twins) -> None:
 
 def test_attributes_by_descriptor(twins: Twins) -> None:
     script = Script()
-    for descriptor in _descriptors(script):
+    for descriptor in _descriptors(script)[:-1]:  # kernels differ in what fsetxattr(AT_FDCWD) is
         script.call("fsetxattr", descriptor, "user.x", "value", 5, 0)
         script.call("fgetxattr", descriptor, "user.x", Out(8), 8)
         script.call("flistxattr", descriptor, Out(64, text), 64)
@@ -295,7 +313,20 @@ def test_attributes_at_a_descriptor_are_not_offered(twins: Twins) -> None:
 
 def test_status_in_all_its_forms(twins: Twins) -> None:
     script = Script()
-    for flags in (0, NOFOLLOW, EMPTY, EMPTY | NOFOLLOW, AT_NO_AUTOMOUNT, 1, AT_EACCESS, 0x2000, 0x4000, 0x6000, 0x8000, -1):
+    for flags in (
+        0,
+        NOFOLLOW,
+        EMPTY,
+        EMPTY | NOFOLLOW,
+        AT_NO_AUTOMOUNT,
+        1,
+        AT_EACCESS,
+        0x2000,
+        0x4000,
+        0x6000,
+        0x8000,
+        -1,
+    ):
         for path in ("file", "link", "dangling", "", "dir/"):
             script.call("newfstatat", AT_FDCWD, path, STAT, flags)
             script.call("statx", AT_FDCWD, path, flags, 0xFFF, STATX)
@@ -365,7 +396,13 @@ def _constant_part(data: bytes) -> object:
 
 
 IN_ATTRIB, IN_CREATE, IN_DELETE, IN_MODIFY, IN_MOVE = 0x4, 0x100, 0x200, 0x2, 0xC0
-IN_DONT_FOLLOW, IN_ONLYDIR, IN_MASK_ADD, IN_MASK_CREATE, IN_NONBLOCK = 0x02000000, 0x01000000, 0x20000000, 0x10000000, 0o4000
+IN_DONT_FOLLOW, IN_ONLYDIR, IN_MASK_ADD, IN_MASK_CREATE, IN_NONBLOCK = (
+    0x02000000,
+    0x01000000,
+    0x20000000,
+    0x10000000,
+    0o4000,
+)
 
 
 def _events(data: bytes) -> list[tuple[int, int, bool, str]]:
@@ -402,9 +439,11 @@ def test_watches_that_cannot_be(twins: Twins) -> None:
     script = Script()
     watcher = script.call("inotify_init1", 0)
     file = script.call("open", "file", os.O_RDONLY)
-    masks: tuple[Argument, ...] = (0, IN_MODIFY | IN_ONLYDIR, IN_MODIFY, IN_MODIFY | IN_MASK_CREATE, IN_ATTRIB | IN_MASK_ADD, 1 << 28 | 1 << 29, -1)
-    for mask in masks:
-        for path in ("file", "dir", "link", "dangling", "missing", "no-access", "closed-dir/within", "", "file/"):
+    bad_masks = (0, IN_MASK_ADD | IN_MASK_CREATE, -1)
+    masks = (IN_MODIFY | IN_ONLYDIR, IN_MODIFY, IN_MODIFY | IN_MASK_CREATE, IN_ATTRIB | IN_MASK_ADD)
+    there = ("file", "dir", "link", "no-access", ".")
+    for mask in (*masks, *bad_masks):
+        for path in there if mask in bad_masks else (*there, "dangling", "missing", "closed-dir/within", "", "file/"):
             script.call("inotify_add_watch", watcher, path, mask)
     for descriptor in (file, 99, -1):
         script.call("inotify_add_watch", descriptor, "file", IN_MODIFY)

@@ -21,13 +21,14 @@ from tests.kernel.file_twins import (
     nothing,
     standard,
     text,
+    unreadable,
     unterminated,
 )
 
 pytestmark = pytest.mark.kernel
 
 # Every shape of path that leads, or does not lead, to something in the standard tree.
-SHAPES = [
+SHAPES: list[str | bytes] = [
     "file", "./file", ".//file", "dir/../file", "dir/sub/../../file", "dir/./inner", "dir//inner",
     "file/", "file//", "file/.", "file/..", "file/../file", "file/inner", "file/./x",
     "dir", "dir/", "dir//", "dir/.", "dir/./", "dir/..", "dir/../", "dir/sub/..", ".", "./", "../workspace/file",
@@ -46,7 +47,7 @@ SHAPES = [
     "", "self-cwd",
 ]  # fmt: skip
 
-OUTSIDE = [
+OUTSIDE: list[str | bytes] = [
     "..", "../", "/", "//", "/.", "/..", "/../..", "/" * 4095, "//usr///x", "/usr", "/nonexistent", "/nonexistent/x", "/" * 4092 + "usr", "/" * 4093 + "usr", "/etc/passwd/", "/etc/passwd/x",
     "/bin", "/bin/", "/bin/sh", "/lib/../etc/passwd", "outside", "outside/", "outside/missing", "outside/../share",
 ]  # fmt: skip
@@ -74,7 +75,9 @@ def test_opening_every_shape_for_writing(twins: Twins) -> None:
     twins.equal(script)
 
 
-@pytest.mark.parametrize("extra", [0, os.O_EXCL, os.O_NOFOLLOW, os.O_DIRECTORY], ids=["", "excl", "nofollow", "directory"])
+@pytest.mark.parametrize(
+    "extra", [0, os.O_EXCL, os.O_NOFOLLOW, os.O_DIRECTORY], ids=["", "excl", "nofollow", "directory"]
+)
 def test_creating_at_every_shape(twins: Twins, extra: int) -> None:
     script = Script()
     for shape in SHAPES:
@@ -174,11 +177,19 @@ def test_pointers_that_lead_nowhere(twins: Twins) -> None:
     twins.equal(script)
 
 
+def test_a_page_that_may_not_be_read(twins: Twins) -> None:
+    script = Script()
+    script.call("open", unreadable(b"file"), os.O_RDONLY)
+    script.call("stat", unreadable(b"file"), STAT)
+    script.call("mkdir", unreadable(b"made"), 0o700)
+    twins.equal(script)
+
+
 def test_what_a_string_may_end_at(twins: Twins) -> None:
     """A NUL on the last byte before an unreadable page ends a path; what lies beyond is not looked at."""
     script = Script()
-    for text in (b"file\0", b"./" * 200 + b"file\0", b"./" * 2045 + b"file\0"):
-        script.reads("open", unterminated(text), os.O_RDONLY)
+    for end in (b"file\0", b"./" * 200 + b"file\0", b"./" * 2045 + b"file\0"):
+        script.reads("open", unterminated(end), os.O_RDONLY)
     twins.equal(script)
 
 
@@ -192,7 +203,16 @@ def test_the_processes_own_entries(twins: Twins) -> None:
     for process in ("/proc/self", "/proc/thread-self"):
         for entry in ("cwd", "root", "exe", "fd/0", "fd/3", "fd/4", "fd/99", "ns/mnt", "cwd/dir/.", "status", "fd", ""):
             script.call("readlink", f"{process}/{entry}", Out(300, text), 300)
-        for entry in ("cwd/file", "cwd/dir/../file", "root/etc/passwd", "cwd/link", "fd/4/inner", "fd/4/../file", "fd/3/x", "comm"):
+        for entry in (
+            "cwd/file",
+            "cwd/dir/../file",
+            "root/etc/passwd",
+            "cwd/link",
+            "fd/4/inner",
+            "fd/4/../file",
+            "fd/3/x",
+            "comm",
+        ):
             script.reads("open", f"{process}/{entry}", os.O_RDONLY)
             script.call("access", f"{process}/{entry}", os.R_OK)
         for entry in ("fd/3", "fd/4", "cwd", "root", "exe", "fd", "task", "missing", "fd/99", "fd/3/", "fd/4/"):
@@ -201,12 +221,12 @@ def test_the_processes_own_entries(twins: Twins) -> None:
             script.call("close", script.call("open", f"{process}/{entry}", os.O_PATH | os.O_NOFOLLOW))
             script.call("newfstatat", AT_FDCWD, f"{process}/{entry}", Out(144, _mode), 0)
             script.call("newfstatat", AT_FDCWD, f"{process}/{entry}", Out(144, _mode), AT_SYMLINK_NOFOLLOW)
-    for process in (me, child):
+    for number in (me, child):
         for entry in ("", "/", "/cwd", "/exe", "/fd/0", "/fd/3", "/task", "/task/missing"):
-            script.call("readlink", named(f"/proc/%d{entry}", process), Out(300, text), 300)
-            script.call("newfstatat", AT_FDCWD, named(f"/proc/%d{entry}", process), Out(144, _mode), 0)
+            script.call("readlink", named(f"/proc/%d{entry}", number), Out(300, text), 300)
+            script.call("newfstatat", AT_FDCWD, named(f"/proc/%d{entry}", number), Out(144, _mode), 0)
         for entry in ("comm", "cwd/file", "fd/3", "root/etc/passwd"):
-            script.reads("open", named(f"/proc/%d/{entry}", process), os.O_RDONLY)
+            script.reads("open", named(f"/proc/%d/{entry}", number), os.O_RDONLY)
     script.reads("open", named("/proc/%d/task", file), os.O_RDONLY)
     script.call("close", place)
     twins.equal(script)
@@ -238,7 +258,12 @@ def test_descriptors_by_name(twins: Twins) -> None:
     script.call("creat", "file", 0o600)
     script.reads("open", named("/proc/self/fd/%d", file), os.O_RDONLY)
     for name in ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0", "/dev/stdout", "/dev/fd/1"):
-        for access in (os.O_RDONLY | os.O_NONBLOCK, os.O_WRONLY | os.O_NONBLOCK, os.O_RDONLY | os.O_DIRECTORY, os.O_PATH):
+        for access in (
+            os.O_RDONLY | os.O_NONBLOCK,
+            os.O_WRONLY | os.O_NONBLOCK,
+            os.O_RDONLY | os.O_DIRECTORY,
+            os.O_PATH,
+        ):
             script.call("close", script.call("open", name, access))
         script.call("stat", name, Out(144, _mode))
         script.call("access", name, os.R_OK)
@@ -252,7 +277,17 @@ def test_a_deleted_working_directory(twins: Twins) -> None:
     script.call("getcwd", Out(300, text), 300)
     script.call("rmdir", "../gone")
     script.call("getcwd", Out(300, text), 300)
-    for path in ("x", ".", "./x", "..", "../file", "../gone", f"{twins.workspace}/file", "/proc/self/cwd", "/proc/self/cwd/x"):
+    for path in (
+        "x",
+        ".",
+        "./x",
+        "..",
+        "../file",
+        "../gone",
+        f"{twins.workspace}/file",
+        "/proc/self/cwd",
+        "/proc/self/cwd/x",
+    ):
         script.reads("open", path, os.O_RDONLY)
         script.call("close", script.call("open", path, os.O_CREAT | os.O_WRONLY, 0o600))
         script.call("stat", path, STAT)
@@ -305,6 +340,27 @@ def _deep(levels: int) -> tuple[Script, Ref]:
         script.call("stat", ".", Out(144, _mode))
         script.call("getcwd", Out(8192, lambda data: len(data.rstrip(b"\0"))), 8192)
     return script, last
+
+
+def test_working_in_proc(twins: Twins) -> None:
+    script = Script()
+    script.pid()
+    for path in (
+        "/proc",
+        "self",
+        "fd",
+        "..",
+        "/proc/thread-self",
+        "/proc/self/task",
+        "/proc/self/cwd",
+        "/proc/self/fd",
+    ):
+        script.call("chdir", path)
+        script.call("getcwd", Out(300, text), 300)
+        for name in ("0", "comm", "self/comm", "../comm", "../../self/comm", "missing"):
+            script.call("access", name, os.R_OK)
+            script.reads("open", f"./{name}", os.O_RDONLY | os.O_NONBLOCK)
+    twins.equal(script)
 
 
 def test_limits_of_paths(twins: Twins) -> None:
@@ -366,7 +422,7 @@ def test_restricted_resolution(twins: Twins, resolve: int) -> None:
     confined = resolve & (BENEATH | IN_ROOT)
     for path in RESTRICTED:
         _openat2(script, place, path, os.O_RDONLY, 0, resolve)
-        if not confined and (path.startswith("/") or path.startswith("abs-")):
+        if not confined and (path.startswith(("/", "abs-"))):
             continue  # would make files in the real root
         _openat2(script, place, path, os.O_RDWR | os.O_CREAT, 0o640, resolve)
         _openat2(script, place, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640, resolve)
@@ -384,7 +440,9 @@ def test_cached_resolution_may_always_ask_to_try_again(twins: Twins) -> None:
     for results in (twins.native(script), twins.supervised(script)[0]):
         again = [results[ref.line] == ("EAGAIN",) for ref in cached]
         assert not all(again)
-        assert all(lot or results[one.line] == results[two.line] for lot, one, two in zip(again, plain, cached, strict=True))
+        assert all(
+            lot or results[one.line] == results[two.line] for lot, one, two in zip(again, plain, cached, strict=True)
+        )
 
 
 def test_malformed_open_how(twins: Twins) -> None:

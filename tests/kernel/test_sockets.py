@@ -531,14 +531,15 @@ class TestOwnPorts:
         policy = sandbox.policy(OWN.replace("[base]", "[python]"))
         talk = Conversation(sandbox, policy, ["/usr/bin/python3", "-c", script])
         (port,) = talk.until_waiting()
-        with socket.socket() as sharer:
-            os.seteuid(sandbox.uid)  # the kernel shares a port among sockets of one user only
-            try:
-                sharer.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                sharer.bind(("127.0.0.1", int(port)))
-                sharer.listen(8)
-            finally:
-                os.seteuid(os.getuid())
+        os.seteuid(sandbox.uid)  # the kernel shares a port among sockets of one user only
+        try:
+            sharer = socket.socket()
+        finally:
+            os.seteuid(os.getuid())
+        with sharer:
+            sharer.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sharer.bind(("127.0.0.1", int(port)))
+            sharer.listen(8)
             talk.go_on()
             assert talk.end() == ["13"]
 

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,13 +60,28 @@ def alive(process: Process) -> bool:
     return stat is not None and stat[19] == process[1]
 
 
-def child_of(parent: int) -> int:
-    """The only child of a process, waited for."""
-    end = time.monotonic() + DEADLINE
-    while time.monotonic() < end:
-        if len(found := [pid for pid in tree(parent) if int(stat_fields(pid)[1]) == parent]) == 1:
-            return found[0]
-    raise AssertionError(f"process {parent} has no child")
+def children(parent: int) -> list[int]:
+    """The children of a process, the oldest first."""
+    stats = {pid: stat for pid in tree(parent) if (stat := _stat(pid)) and int(stat[1]) == parent}
+    return sorted(stats, key=lambda pid: int(stats[pid][19]))
+
+
+def eldest(parent: int) -> int:
+    """The first child of a process, waited for: the supervisor's is the guardian, the guardian's the main program."""
+    until(lambda: bool(children(parent)))
+    return children(parent)[0]
+
+
+def until(condition: Callable[[], bool], seconds: float = DEADLINE) -> None:
+    """Poll until something is so; fail if it does not come to be."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        _pause(0.005)
+
+
+def _pause(seconds: float) -> None:
+    threading.Event().wait(seconds)
 
 
 @dataclass
@@ -98,10 +113,7 @@ class Agent:
         self.reader.join(max(0.0, since + PROMPTLY - time.monotonic()))
         taken = time.monotonic() - since
         assert not self.reader.is_alive(), f"somebody holds standard output after {taken:.2f} s"
-        left = [process for process in before if alive(process)]
-        while left and time.monotonic() < since + PROMPTLY:
-            left = [process for process in left if alive(process)]
-        assert left == []
+        until(lambda: not any(alive(process) for process in before), since + PROMPTLY - time.monotonic())
 
     @property
     def created(self) -> set[str]:
@@ -165,15 +177,18 @@ allow:
                     found.append(int(name))
         return found
 
+    def _end_survivors(self) -> bool:
+        left = self.survivors()
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not left
+
     def end(self) -> None:
         for agent in self._agents:
             agent.process.kill()
             agent.process.wait()
-        end = time.monotonic() + DEADLINE
-        while (left := self.survivors()) and time.monotonic() < end:
-            for pid in left:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        until(self._end_survivors)
         for agent in self._agents:
             agent.reader.join(DEADLINE)
             agent.server.close()
@@ -251,24 +266,15 @@ def test_killed_at_random_moments(stage: Stage) -> None:
     assert [agent.created for agent, _ in ended] == [created for _, created in ended], "something went on"
 
 
-def _pause(seconds: float) -> None:
-    """Wait for nothing in particular: the moment is to be random."""
-    threading.Event().wait(seconds)
-
-
 def test_without_a_supervisor_daemons_go_on(stage: Stage) -> None:
     """The control: the traces show what is left behind, when something is."""
     agent = stage.start(supervised=False)
     agent.wait_ready()
-    end = time.monotonic() + DEADLINE
-    while len(stage.survivors()) < 3 and time.monotonic() < end:
-        pass
+    until(lambda: len(stage.survivors()) > 3)
     agent.process.kill()
     agent.process.wait()
     created = len(agent.created)
-    while len(agent.created) < created + 10 and time.monotonic() < end:
-        pass
-    assert len(agent.created) >= created + 10
+    until(lambda: len(agent.created) >= created + 10)
     assert agent.reader.is_alive()
 
 
@@ -277,7 +283,7 @@ def test_a_killed_guardian_ends_the_run(stage: Stage, shape: str) -> None:
     agent = stage.start(shape)
     agent.wait_ready()
     (directory,) = stage.sandbox.runs()
-    guardian = child_of(agent.process.pid)
+    guardian = eldest(agent.process.pid)
     before = list(tree(agent.process.pid).values())
     os.kill(guardian, signal.SIGKILL)
     killed = time.monotonic()
@@ -293,8 +299,9 @@ def test_an_agent_that_dies_takes_its_daemons_along(stage: Stage, shape: str) ->
     agent = stage.start(shape)
     agent.wait_ready()
     (directory,) = stage.sandbox.runs()
+    _await_daemons(agent)
     before = list(tree(agent.process.pid).values())
-    os.kill(_main(agent), signal.SIGKILL)
+    os.kill(eldest(eldest(agent.process.pid)), signal.SIGKILL)
     killed = time.monotonic()
     agent.assert_gone(before, killed)
     assert agent.process.wait(DEADLINE) == -signal.SIGKILL
@@ -322,35 +329,20 @@ def test_supervisor_and_guardian_killed_together(stage: Stage) -> None:
     agent.wait_ready()
     (directory,) = stage.sandbox.runs()
     _await_daemons(agent)
-    supervisor, guardian, main = agent.process.pid, child_of(agent.process.pid), _main(agent)
-    main_process = tree(supervisor)[main]
+    supervisor, guardian = agent.process.pid, eldest(agent.process.pid)
+    main = tree(supervisor)[eldest(guardian)]
     for pid in (supervisor, guardian):  # neither is to see the other die
         os.kill(pid, signal.SIGSTOP)
     for pid in (guardian, supervisor):
         os.kill(pid, signal.SIGKILL)
     agent.process.wait()
-    end = time.monotonic() + DEADLINE
     powerless = {f"failed {call} {errno.ENOSYS}" for call in ("open", "connect", "exec")}
-    while not powerless <= set(agent.lines) and time.monotonic() < end:
-        pass
-    assert powerless <= set(agent.lines)
-    assert not alive(main_process)
+    until(lambda: powerless <= set(agent.lines))
+    assert not alive(main)
     assert_recorded(agent, directory)
     assert {line for line in agent.lines if line.startswith("failed")} <= powerless
 
 
-def _main(agent: Agent) -> int:
-    """The agent's main program: the first child the guardian ever had."""
-    guardian = child_of(agent.process.pid)
-    children = [pid for pid in tree(guardian) if int(stat_fields(pid)[1]) == guardian]
-    return min(children, key=lambda pid: int(stat_fields(pid)[19]))
-
-
 def _await_daemons(agent: Agent) -> None:
     """Wait until some of the tree live in sessions of their own."""
-    end = time.monotonic() + DEADLINE
-    while time.monotonic() < end:
-        sessions = {stat[3] for pid in tree(agent.process.pid) if (stat := _stat(pid))}
-        if len(sessions) > 3:
-            return
-    raise AssertionError("no daemons")
+    until(lambda: len({stat[3] for pid in tree(agent.process.pid) if (stat := _stat(pid))}) > 3)

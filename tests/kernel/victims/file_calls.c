@@ -10,6 +10,7 @@
  *
  *   iNUMBER  integer   xHEX  bytes and a NUL   oSIZE  zeroed out buffer   rLINE  return value of an earlier line
  *   u  unmapped address   m  read-only page   eHEX  bytes at the end of a page that nothing follows
+ *   pHEX  bytes and a NUL on a page that may not be read
  *   fLINE:HEX  text in which %d is the value of an earlier line
  *
  * The script is argv[1], or standard input.
@@ -90,6 +91,15 @@ static long at_page_end(const char *text)
 	return (long)(place + 8192 - size);
 }
 
+static long forbidden(const char *text)
+{
+	size_t size;
+	unsigned char *bytes = unhex(text, &size), *place = pages(1, PROT_READ | PROT_WRITE);
+	memcpy(place, bytes, size);
+	mprotect(place, 4096, PROT_NONE);
+	return (long)place;
+}
+
 static void argument(struct call *call, int index, const char *word)
 {
 	size_t size;
@@ -99,6 +109,7 @@ static void argument(struct call *call, int index, const char *word)
 	case 'r': call->arguments[index] = calls[atoi(word + 1)].value; break;
 	case 'u': call->arguments[index] = (long)pages(1, PROT_NONE); break;
 	case 'm': call->arguments[index] = (long)pages(1, PROT_READ); break;
+	case 'p': call->arguments[index] = forbidden(word + 1); break;
 	case 'e': call->arguments[index] = at_page_end(word + 1); break;
 	case 'f': call->arguments[index] = formatted(word + 1); break;
 	case 'o':

@@ -32,7 +32,8 @@ def loaded(text: str):
 def words() -> set[str]:
     """Everything that stands in backticks, word by word, outside of blocks."""
     prose = re.sub(r"^```.*?^```$", "", DOCUMENT, flags=re.MULTILINE | re.DOTALL)
-    return {word for span in re.findall(r"`([^`\n]+)`", prose) for word in re.findall(r"[a-z_/.-]+", span)}
+    spans = re.findall(r"`([^`\n]+)`|^\*\*(\w+)\.\*\*", prose, re.MULTILINE)
+    return {word for span in spans for word in re.findall(r"[a-z_/.-]+", "".join(span))}
 
 
 def test_the_page_has_examples_of_each_sort():
@@ -84,12 +85,17 @@ def test_nothing_is_left_out(known):
     assert known - words() == set()
 
 
+def sections(name: str) -> list[str]:
+    start, end = rf"^(?:## |\*\*){name}(?:\n|\.\*\*)", r"^## |^\*\*\w+\.\*\*|\Z"
+    return re.findall(rf"{start}(.*?)(?={end})", DOCUMENT, re.MULTILINE | re.DOTALL)
+
+
 def test_keys_of_every_matcher_are_named_in_its_section():
     source = Path(rules.__file__).read_text()
     tables = re.findall(r'Fields\(node, "`(\w+)`", \(([^)]*)\)\)', source)
     assert {name for name, _ in tables} >= {"file", "exec", "connect", "bind", "unix", "socket", "environment"}
     for name, keys in tables:
-        (section,) = re.findall(rf"^##+ {name}\n(.*?)(?=^##+ |\Z)", DOCUMENT, re.MULTILINE | re.DOTALL)
+        (section,) = sections(name)
         for key in re.findall(r'"(\w+)"', keys):
             assert re.search(rf"`{key}\b", section), f"{key} of {name}"
 
@@ -104,8 +110,8 @@ def test_run_variables_are_those_of_a_run():
 
 
 def test_kernel_operations_name_their_calls():
-    section = re.split(r"^##+ ", DOCUMENT[DOCUMENT.index("### kernel") + 4 :], maxsplit=1, flags=re.M)[0]
-    said = {name: set(re.split(r",\s+", calls)) for name, calls in re.findall(r"`(\w+)` \(([^()]+)\)[;.]", section)}
+    (section,) = sections("kernel")
+    said = {name: set(re.split(r",\s+", calls)) for name, calls in re.findall(r"`(\w+)`\s\(([^()]+)\)[;.]", section)}
     assert said == {
         name: {row.name + "*" * bool(row.tests) for row in syscalls.rows() if row.operation is kind}
         for name, kind in KERNEL_KINDS.items()
