@@ -1,9 +1,11 @@
 """One run, from a command line to an exit status. The only module that knows all the parts."""
 
+import contextlib
 import os
 import select
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -21,7 +23,7 @@ from helm_sentry.broker.workers import INTERRUPT
 from helm_sentry.confine import credentials, landlock, limits
 from helm_sentry.confine.credentials import Identity
 from helm_sentry.decision import Decision
-from helm_sentry.errors import AuditError, FeatureError, LaunchError, SentryError
+from helm_sentry.errors import AuditError, FeatureError, LaunchError, PolicyError, SentryError
 from helm_sentry.features import Features
 from helm_sentry.launch import filter as seccomp_filter
 from helm_sentry.launch.child import NOT_STARTED, REPORT, Launch
@@ -95,7 +97,7 @@ def run(options: Options) -> int:
 
 def _prepare(options: Options) -> Prepared:
     identity = credentials.of_user(options.user) if options.user else credentials.current()
-    program = _find_program(options.command[0])
+    program = _find_program(options.command[0], options.workspace)
     host = features.probe()
     scratch = os.path.realpath(tempfile.mkdtemp(prefix="helm-sentry-"))
     try:
@@ -109,8 +111,9 @@ def _prepare(options: Options) -> Prepared:
     return Prepared(options, host, identity, policy, plan, program, scratch)
 
 
-def _find_program(name: str) -> str:
-    found = shutil.which(name)
+def _find_program(name: str, workspace: str) -> str:
+    """Return the absolute path of a program as a shell in the workspace would find it."""
+    found = shutil.which(os.path.join(workspace, name) if "/" in name else name)
     if found is None:
         there = os.path.exists(name) and "/" in name
         raise LaunchError(
@@ -129,9 +132,25 @@ def _load_policy(options: Options, program: str, scratch: str) -> Policy:
         "program": os.path.realpath(program),
     }
     policy = load_file(options.policy, variables)
+    _refuse_wild_hosts(policy)
     protected = (os.path.realpath(state.state_directory()),)
-    sources = (policy.source, shipped_packs().directory, os.path.dirname(os.path.abspath(__file__)))
-    return with_builtin_rules(policy, protected, tuple(os.path.realpath(path) for path in sources if path))
+    return with_builtin_rules(policy, protected, _what_decides(policy))
+
+
+def _what_decides(policy: Policy) -> tuple[str, ...]:
+    """Return the files and directories that decide what the next run does: policies and our own program."""
+    package = os.path.dirname(os.path.abspath(__file__))
+    libraries = [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
+    paths = [*policy.files, shipped_packs().directory, package, sys.argv[0], sys.prefix, *libraries]
+    return tuple(sorted({os.path.realpath(path) for path in paths if os.path.exists(path)}))
+
+
+def _refuse_wild_hosts(policy: Policy) -> None:
+    """Refuse names with `*`: no address could be found for them, so such a rule would hold nothing."""
+    for rule in policy.rules:
+        for host in rule.match.hosts if isinstance(rule.match, ConnectMatch) else ():
+            if "*" in host:
+                raise PolicyError(f"rule `{rule.id}`: names with `*` cannot be resolved yet; write `{host}` out")
 
 
 def _require(plan: Plan, accept_degraded: bool) -> None:
@@ -141,6 +160,15 @@ def _require(plan: Plan, accept_degraded: bool) -> None:
         raise FeatureError(
             "; ".join(plan.missing) + "; `--accept-degraded` runs without and marks every record"
         )
+
+
+def _outer_environment(identity: Identity) -> dict[str, str]:
+    """Return what the policy selects from: the caller's environment, with the agent's user in it."""
+    outer = dict(os.environ)
+    if identity.switch:
+        user = credentials.user_name(identity.uid)
+        outer |= {"HOME": os.path.expanduser(f"~{user}"), "USER": user, "LOGNAME": user}
+    return outer
 
 
 class _Run:
@@ -173,10 +201,11 @@ class _Run:
         prepared = self._prepared
         arch, wanted = native(), prepared.policy.limits
         killable = flags.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV if prepared.host.wait_killable else 0
-        environment = prepared.policy.environment.select(os.environ)
+        environment = prepared.policy.environment.select(_outer_environment(prepared.identity))
         return Launch(
             program=prepared.program,
             arguments=prepared.options.command,
+            directory=prepared.options.workspace,
             environment=environment,
             identity=prepared.identity,
             limits=limits.resource_limits(
@@ -215,7 +244,7 @@ class _Run:
 
     def _serve(self, started: Started) -> None:
         prepared = self._prepared
-        matches = [rule.match for rule in prepared.policy.allow]
+        matches = [rule.match for rule in prepared.policy.rules]
         broker = Broker(
             arch=native(),
             policy=compile_policy(prepared.policy),
@@ -230,7 +259,8 @@ class _Run:
             on_failure=self._fail,
         )
         broker.start()
-        started.proceed()
+        with contextlib.suppress(BrokenPipeError):  # interrupted before it began: the guardian says how it ended
+            started.proceed()
 
     def _denied(self, operation: Operation, decision: Decision, exists: bool) -> None:
         self._signer.notify()
@@ -261,8 +291,8 @@ class _Run:
             left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
             ready = {descriptor for descriptor, _ in poller.poll(left)}
             if not ready:
-                self._log.append(record.notice("wall-time", f"the run was ended after {wall_time} seconds"))
-                self._reporter.say(f"the run was ended after its {wall_time} seconds of wall time")
+                self._log.append(record.notice("wall-time", f"the run was ended after {wall_time} s"))
+                self._reporter.say(f"the run was ended: its wall time of {wall_time} s is over")
                 deadline = None
                 os.kill(started.agent, signal.SIGKILL)
             if self._failed in ready:
@@ -299,7 +329,8 @@ class _Run:
         self._signer.seal(self._log.totals)
         counts = self._log.counts
         total = sum(counts.values())
-        self._reporter.say(f"{total:,} decisions, {counts['DENY']:,} denied; log: {self._directory}")
+        decisions = "1 decision" if total == 1 else f"{total:,} decisions"
+        self._reporter.say(f"{decisions}, {counts['DENY']:,} denied; log: {self._directory}")
         return status
 
     def _failure_error(self) -> SentryError:

@@ -63,7 +63,6 @@ class Broker:
         workers: threads for what may wait.
         names: what host names in rules mean.
         own_ports: ports the run itself listens on.
-        unix_names: names of brokered Unix sockets as the agent wrote them.
         signal_scope: the kernel keeps the agent's signals inside its Landlock domain.
     """
 
@@ -84,7 +83,6 @@ class Broker:
     ) -> None:
         self.listener, self.resolver, self.names = listener, resolver, names
         self.memory, self.workers, self.own_ports = Memory(), Workers(identity), OwnPorts()
-        self.unix_names: dict[bytes, bytes] = {}
         self.signal_scope = signal_scope
         self._arch = arch
         self._native: dict[int, tuple[Row, Handler]] = {
@@ -284,8 +282,9 @@ class Broker:
 
     def _answer_failed(self, call: Call, code: int) -> None:
         """The answer itself failed, as when the agent's descriptor table is full: that is the call's error."""
+        failed = records.outcome(call.sequence, _name(code)) if call.sequence >= 0 else None
         try:
-            self._log.append(records.outcome(max(call.sequence, 0), _name(code)))
+            self._log.append(failed or records.notice("no-answer", f"{call.row.name}: {_name(code)}"))
         except AuditError as error:
             self._on_failure(error)
         self.listener.send_errno(call.id, code)

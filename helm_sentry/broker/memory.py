@@ -1,7 +1,7 @@
 """The agent's memory, read once and written back, through process_vm_readv(2), /proc/PID/mem and process_vm_writev(2).
 
-A read names a thread id; only `Listener.alive` afterwards says that the id still meant the caller. Page protections
-hold, so a bad pointer is EFAULT here as it is natively.
+A read names a thread id; only `Listener.alive` afterwards says that the id still meant the caller. A bad pointer is
+EFAULT here as it is natively, but for a path on a page that is mapped and may not be read: /proc/PID/mem reads it.
 """
 
 import errno

@@ -32,7 +32,7 @@ class Workers:
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
         self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._idle, self._count = 0, 0
         self._waiting: dict[int, Call] = {}
         self._watcher_wakes = threading.Event()
@@ -80,6 +80,11 @@ class Workers:
             with self._lock:
                 del self._waiting[thread]
 
+    def drain(self, seconds: float) -> bool:
+        """Wait until no work is left, as when every caller has died; False when some takes longer than that."""
+        with self._lock:
+            return self._lock.wait_for(lambda: self._idle == self._count, seconds)
+
     def _grow(self) -> bool:
         """Start a thread; False when the system has no room, which a forking agent of the same user can bring about."""
         try:
@@ -98,6 +103,7 @@ class Workers:
                 self._tasks.get()()
                 with self._lock:
                     self._idle += 1
+                    self._lock.notify_all()
         except BaseException:
             # A caller is left without an answer, or this thread without its identity: the guardian ends the run.
             traceback.print_exc()

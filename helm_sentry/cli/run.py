@@ -12,7 +12,7 @@ import click
     default=".",
     metavar="DIR",
     type=click.Path(exists=True, file_okay=False),
-    help="Directory the agent works in (default: here).",
+    help="Directory the agent starts and works in (default: here).",
 )
 @click.option("--user", default="", metavar="NAME", help="Run the agent as this user (root only).")
 @click.option("--accept-degraded", is_flag=True, help="Run although a layer is missing; every record says so.")

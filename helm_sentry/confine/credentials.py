@@ -73,6 +73,8 @@ def assume_in_process(identity: Identity) -> None:
     libc.prctl(flags.PR_CAP_AMBIENT, flags.PR_CAP_AMBIENT_CLEAR_ALL)
     _assume(identity)
     libc.prctl(flags.PR_SET_NO_NEW_PRIVS, 1)
+    # A change of ids hides a process from its own user; the broker, which acts as that user, must see the exec's path.
+    libc.prctl(flags.PR_SET_DUMPABLE, 1)
 
 
 def assume_in_thread(identity: Identity) -> None:
@@ -85,7 +87,7 @@ def assume_in_thread(identity: Identity) -> None:
 
 
 def _assume(identity: Identity) -> None:
-    if identity.switch:
+    if identity.switch and os.geteuid() != identity.uid:  # a thread inherits the ids of the one that starts it
         libc.set_thread_identity(identity.uid, identity.gid, identity.groups)
     libc.drop_capabilities()
 

@@ -4,15 +4,16 @@ The supervisor's own descriptors are not bound by the agent's domain, so whateve
 the seccomp filter should ever miss hits this floor.
 """
 
-import fnmatch
-import glob
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
 
 from helm_sentry.abi import flags, libc, structs
+from helm_sentry.policy import pattern
+from helm_sentry.policy.pattern import Component
 
 _EXECUTE_AND_READ = flags.LANDLOCK_ACCESS_FS_EXECUTE | flags.LANDLOCK_ACCESS_FS_READ_FILE
-_WILD = "*?["
 
 
 def ruleset(abi: int, programs: Iterable[str]) -> int:
@@ -46,22 +47,33 @@ def _attributes(abi: int) -> bytes:
 
 
 def _objects(patterns: Iterable[str]) -> set[str]:
-    """Return the paths that match now; a directory with many patterns is listed once."""
+    """Return the paths that match now."""
     found: set[str] = set()
-    in_directory: dict[str, list[str]] = {}
-    for pattern in patterns:
-        base = pattern.removesuffix("/**") or "/"
-        directory, name = os.path.split(base)
-        if not any(mark in base for mark in _WILD):
-            found.add(base)
-        elif any(mark in directory for mark in _WILD):
-            found.update(glob.glob(base, include_hidden=True))
-        else:
-            in_directory.setdefault(directory, []).append(name)
-    for directory, names in in_directory.items():
-        present = os.listdir(directory) if os.path.isdir(directory) else []
-        found.update(f"{directory}/{name}" for wanted in names for name in fnmatch.filter(present, wanted))
+    for text in patterns:
+        parsed = pattern.parse(text)
+        found.update(_expand(parsed.prefix or "/", parsed.rest))
+    _names_in.cache_clear()
     return found
+
+
+def _expand(directory: str, rest: tuple[Component | None, ...]) -> Iterator[str]:
+    """Yield what a pattern matches below a directory; `**` stands for the directory it begins in, and all beneath."""
+    if not rest or rest[0] is None:
+        yield directory
+        return
+    component = rest[0]
+    matches = re.compile(component.regex).fullmatch
+    names = [component.literal] if component.literal is not None else filter(matches, _names_in(directory))
+    for name in names:
+        yield from _expand(os.path.join(directory, name), rest[1:])
+
+
+@cache
+def _names_in(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []  # what cannot be listed cannot be matched
 
 
 def _grant(ruleset_descriptor: int, path: str) -> None:

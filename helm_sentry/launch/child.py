@@ -28,6 +28,7 @@ class Launch:
     Attributes:
         program: absolute path of the program.
         arguments: argument vector, the program's name first.
+        directory: where it starts.
         environment: the agent's whole environment.
         identity: whose authority the agent has.
         limits: resource limits.
@@ -39,6 +40,7 @@ class Launch:
 
     program: str
     arguments: tuple[str, ...]
+    directory: str
     environment: dict[str, str]
     identity: Identity
     limits: tuple[ResourceLimit, ...]
@@ -63,6 +65,7 @@ def become_agent(launch: Launch, report: int, acknowledge: int) -> None:
         limits.apply(launch.limits)
         stage = 1
         credentials.assume_in_process(launch.identity)
+        os.chdir(launch.directory)
         libc.prctl(flags.PR_SET_PDEATHSIG, signal.SIGKILL)  # after the ids change: changing them clears it
         stage = 2
         if launch.ruleset >= 0:

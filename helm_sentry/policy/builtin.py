@@ -25,4 +25,5 @@ def with_builtin_rules(policy: Policy, secrets: tuple[str, ...], sources: tuple[
         Rule("sentry/state-sockets", Effect.BLOCK, UnixMatch(frozenset({Kind.UNIX_CONNECT, Kind.UNIX_BIND}), hidden)),
         Rule("sentry/sources", Effect.BLOCK, FileMatch(_EVERY_VERB - _LOOKING, fixed)),
     )
-    return replace(policy, block=policy.block + added)
+    known = {rule.id for rule in added}  # the policy of an earlier run has them already
+    return replace(policy, block=tuple(rule for rule in policy.block if rule.id not in known) + added)

@@ -68,7 +68,8 @@ def load(
         PolicyError: the text is not a policy; with the place, and what to write instead.
     """
     packs = shipped_packs() if packs is None else packs
-    return _Loader(variables, packs).load(text, source, os.path.abspath(source or "policy"))
+    key = source if source in packs else os.path.abspath(source or "policy")
+    return _Loader(variables, packs).load(text, source, key)
 
 
 def load_file(name_or_path: str, variables: Mapping[str, str] = NO_VARIABLES) -> Policy:
@@ -108,7 +109,8 @@ class _Loader:
 
     def load(self, text: str, source: str, key: str) -> Policy:
         self._read(text, source, key)
-        return _merge(list(self._layers.values()))
+        files = tuple(key for key in self._layers if os.path.isabs(key))
+        return replace(_merge(list(self._layers.values())), files=files)
 
     def _read(self, text: str, source: str, key: str) -> None:
         fields, effective = _fields(document.parse(text, source))

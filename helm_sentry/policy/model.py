@@ -229,6 +229,7 @@ class Policy:
         block: rules that deny whatever another rule allows.
         limits: resource limits.
         environment: environment variables.
+        files: all files it was read from, packs left out; takes no part in comparisons either.
     """
 
     name: str
@@ -238,6 +239,7 @@ class Policy:
     block: tuple[Rule, ...] = ()
     limits: Limits = Limits()
     environment: Environment = Environment()
+    files: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def rules(self) -> tuple[Rule, ...]:

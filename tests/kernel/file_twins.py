@@ -5,6 +5,7 @@ place, each time on a fresh tree, and compares what every call gave and what the
 """
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -162,7 +163,7 @@ class Script:
 
 
 def _parse(line: str) -> tuple[int, int, list[bytes]]:
-    value, code, buffers = eval(line, {})  # our own program's output: a list of numbers and hex
+    value, code, buffers = json.loads(line)
     return value, code, [bytes.fromhex(buffer) for buffer in buffers]
 
 

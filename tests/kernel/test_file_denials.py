@@ -396,6 +396,7 @@ def test_the_supervisor_cannot_be_looked_into(twins: Twins, policy: str) -> None
     finally:
         bystander.kill()
         bystander.wait()
+    before = set(twins.sandbox.runs())
     supervisor = twins.sandbox.popen(
         twins.sandbox.argv([str(twins.program)], twins.sandbox.policy(policy)), stdin=-1, stdout=-1, stderr=-1
     )
@@ -406,11 +407,11 @@ def test_the_supervisor_cannot_be_looked_into(twins: Twins, policy: str) -> None
     out, err = supervisor.communicate(script.text(), timeout=60)
     assert supervisor.returncode == 0, err
     results = script.results(out)
-    assert not [
-        (script.words[ref.line], results[ref.line])
-        for ref in looked
-        if results[ref.line] not in (("EACCES",), ("EPERM",))
-    ]
+    (run,) = set(twins.sandbox.runs()) - before
+    denied = Result(0, out, err, run).denials()
+    assert [results[ref.line] for ref in looked] == [("EACCES",)] * len(looked)
+    assert [record["rule"] for record in denied] == ["sentry/state"] * len(looked)
+    assert all(record["target"].startswith(f"/proc/{supervisor.pid}") for record in denied)
 
 
 def _looks(script: Script, process: int | Ref, entries: tuple[str, ...], before: str = "") -> list[Ref]:

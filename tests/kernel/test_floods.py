@@ -1,6 +1,7 @@
 """Many at once, and some that wait: every call is decided, none is lost, nobody waits for somebody else's call."""
 
 import contextlib
+import errno
 import os
 import re
 import select
@@ -137,21 +138,24 @@ def test_natively_the_flood_is_the_same(sandbox: Sandbox, victims: Path, files: 
 class Waits:
     """Targets at which a call waits until somebody here lets it go on."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox, self._stack = sandbox, contextlib.ExitStack()
-        self._accepted: list[socket.socket] = []
-        self._read_from: socket.socket | None = None
+    def __init__(self, sandbox: Sandbox, stack: contextlib.ExitStack) -> None:
+        self._sandbox, self._stack = sandbox, stack
+        self._servers: list[socket.socket] = []
 
     def target(self, kind: str) -> str:
-        return {
-            "none": lambda: "-",
-            "fifo": self._fifo,
-            "connect-tcp": lambda: str(self._full(self._tcp(0))),
-            "connect-unix": lambda: str(self._full(self._unix(0))),
-            "send-pair": lambda: "-",
-            "send-tcp": lambda: str(self._name(self._tcp(8))),
-            "send": lambda: str(self._name(self._unix(8))),
-        }[kind]()
+        match kind:
+            case "fifo":
+                return self._fifo()
+            case "connect-tcp":
+                return self._full(self._tcp(0))
+            case "connect-unix":
+                return self._full(self._unix(0))
+            case "send-tcp":
+                return _name(self._tcp(8))
+            case "send":
+                return _name(self._unix(8))
+            case _:
+                return "-"
 
     def complete(self, kind: str, target: str) -> None:
         """Let the call that waits at a target go on to its end."""
@@ -166,20 +170,10 @@ class Waits:
         else:
             self._stack.enter_context(self._servers[-1].accept()[0])
 
-    _servers: list[socket.socket]
-
-    def __enter__(self) -> "Waits":
-        self._servers = []
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()
-
     def _fifo(self) -> str:
-        path = self._sandbox.workspace / "fifo"
-        if not path.exists():
-            os.mkfifo(path)
-            os.chown(path, self._sandbox.uid, self._sandbox.uid)
+        path = self._sandbox.workspace / f"fifo-{len(list(self._sandbox.workspace.iterdir()))}"
+        os.mkfifo(path)
+        os.chown(path, self._sandbox.uid, self._sandbox.uid)
         return str(path)
 
     def _tcp(self, backlog: int) -> socket.socket:
@@ -197,27 +191,28 @@ class Waits:
         self._servers.append(self._stack.enter_context(server))
         return server
 
-    def _name(self, server: socket.socket) -> str | int:
-        name = server.getsockname()
-        return name if isinstance(name, str) else int(name[1])
-
-    def _full(self, server: socket.socket) -> str | int:
+    def _full(self, server: socket.socket) -> str:
         """Fill a server's queue, so that the next one who connects has to wait."""
         while True:
             client = self._stack.enter_context(socket.socket(server.family))
             client.setblocking(False)
             code = client.connect_ex(server.getsockname())
-            if code and not select.select([], [client], [], 0.2)[1]:
-                client.close()  # this one would have been first in line
-                return self._name(server)
-            if code == 11:
-                return self._name(server)
+            if code == errno.EAGAIN:
+                return _name(server)
+            if code == errno.EINPROGRESS and not select.select([], [client], [], 0.2)[1]:
+                client.close()  # it would be in line before the agent
+                return _name(server)
+
+
+def _name(server: socket.socket) -> str:
+    name = server.getsockname()
+    return name if isinstance(name, str) else str(name[1])
 
 
 @pytest.fixture
 def waits(sandbox: Sandbox) -> Iterator[Waits]:
-    with Waits(sandbox) as made:
-        yield made
+    with contextlib.ExitStack() as stack:
+        yield Waits(sandbox, stack)
 
 
 WAITS = ("fifo", "connect-tcp", "connect-unix", "send-pair", "send-tcp")

@@ -56,3 +56,39 @@ def test_a_program_without_a_rule_does_not_start(sandbox: Sandbox) -> None:
     result = sandbox.run(["/bin/true"], policy)
     assert result.status == 126
     assert result.denials("exec")[0]["target"].endswith("/true")
+
+
+def test_the_agent_starts_in_the_workspace(sandbox: Sandbox) -> None:
+    place = sandbox.root / "workspace" / "inner"
+    place.mkdir()
+    result = sandbox.run(["pwd"], options=["--workspace", str(place)])
+    assert result.stdout.strip() == str(place)
+
+
+@pytest.mark.parametrize("name", ["b[r]acket", "back\\slash", "st*r", "with space"])
+def test_programs_run_in_a_workspace_with_an_odd_name(sandbox: Sandbox, name: str) -> None:
+    place = sandbox.workspace / name
+    place.mkdir()
+    (place / "tool").write_text("#!/bin/sh\necho ran\n")
+    (place / "tool").chmod(0o755)
+    result = sandbox.run(["./tool"], options=["--workspace", str(place)])
+    assert (result.status, result.stdout) == (0, "ran\n"), result.stderr
+
+
+def test_what_the_next_run_would_execute_cannot_be_changed(sandbox: Sandbox) -> None:
+    part = sandbox.workspace / "part.yaml"
+    part.write_text("schema: helm-sentry/policy/v1\nname: part\nextends: [default]\n")
+    policy = sandbox.workspace / "whole.yaml"
+    policy.write_text("schema: helm-sentry/policy/v1\nname: whole\nextends: [./part.yaml]\n")
+    for target in (part, policy):
+        result = sandbox.run(["sh", "-c", f"echo x >> {target.name}"], policy)
+        assert result.status != 0
+        assert result.denials("file.write")[0]["rule"] == "sentry/sources"
+    assert sandbox.run(["sh", "-c", "echo x > default"]).status == 0
+
+
+def test_names_with_a_star_are_refused(sandbox: Sandbox) -> None:
+    policy = sandbox.policy("block:\n  - id: no\n    connect: {hosts: ['*.example.com']}\n")
+    result = sandbox.run(["true"], policy)
+    assert result.status == 2
+    assert "cannot be resolved" in result.stderr

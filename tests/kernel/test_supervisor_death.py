@@ -308,7 +308,7 @@ def test_an_agent_that_dies_takes_its_daemons_along(stage: Stage, shape: str) ->
     checked = stage.sandbox.verify(directory)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert_recorded(agent, directory)
-    assert any(record.get("code") == "left-behind" for record in _log(directory))
+    assert any("process.outlive" in record.get("ops", ()) for record in _log(directory))
 
 
 def test_the_whole_job_killed_at_once(stage: Stage) -> None:

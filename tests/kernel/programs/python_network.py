@@ -52,7 +52,10 @@ async def subprocesses():
 
 
 def datagrams():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as two:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as two,
+    ):
         one.bind(("127.0.0.1", 0))
         two.sendto(b"datagram", one.getsockname())
         data, sender = one.recvfrom(100)

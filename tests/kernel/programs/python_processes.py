@@ -25,7 +25,10 @@ def pipelines():
     second = subprocess.Popen(["sort", "-r"], stdin=first.stdout, stdout=subprocess.PIPE)
     first.stdout.close()
     print("pipeline", second.communicate()[0].split(), first.wait(), second.returncode)
-    print("output", subprocess.check_output("ls /nonexistent 2>/dev/null || echo status $?", shell=True, text=True).strip())
+    print(
+        "output",
+        subprocess.check_output("ls /nonexistent 2>/dev/null || echo status $?", shell=True, text=True).strip(),
+    )
     print("environment", subprocess.run(["env"], env={"ONLY": "this"}, capture_output=True, text=True).stdout.strip())
     print("directory", subprocess.run(["pwd"], cwd="/usr", capture_output=True, text=True).stdout.strip())
     try:
@@ -106,7 +109,13 @@ def about_itself():
     print("descriptors", len(os.listdir("/proc/self/fd")) < 20, open("/proc/self/comm").read().strip()[:6])
     print("status", "Threads:\t1" in open("/proc/self/status").read(), len(open("/proc/self/maps").readlines()) > 10)
     print("who", getpass.getuser(), pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name)
-    print("machine", platform.system(), platform.machine(), platform.libc_ver()[0], platform.freedesktop_os_release()["ID"])
+    print(
+        "machine",
+        platform.system(),
+        platform.machine(),
+        platform.libc_ver()[0],
+        platform.freedesktop_os_release()["ID"],
+    )
     print("memory", "MemTotal" in open("/proc/meminfo").read(), os.sysconf("SC_PAGE_SIZE"), os.getloadavg()[0] >= 0)
     print("library", ctypes.util.find_library("c"))
     print("locale", locale.setlocale(locale.LC_ALL, ""), time.strftime("%Y", time.gmtime(0)), time.tzname)

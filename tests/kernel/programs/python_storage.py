@@ -61,7 +61,9 @@ def trees():
     for directory, folders, files in os.walk("copy"):
         folders.sort()
         print(directory, sorted(files))
-    print("copied", stat.filemode(os.stat("copy/hard").st_mode), os.stat("copy/hard").st_mtime, os.readlink("copy/link"))
+    print(
+        "copied", stat.filemode(os.stat("copy/hard").st_mode), os.stat("copy/hard").st_mtime, os.readlink("copy/link")
+    )
     shutil.move("copy", "moved")
     os.replace("moved/hard", "moved/renamed")
     print("glob", sorted(map(str, pathlib.Path("moved").rglob("f1*"))))

@@ -65,11 +65,12 @@ static void *thread(void *seed)
 /* What must fail: each with its own way out of the supervisor. */
 static void fail_some(void)
 {
-	char *none[] = {NULL};
+	char missing[512], *none[] = {NULL};
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	snprintf(missing, sizeof missing, "%s/missing", directory);
 	int failed = open(forbidden, O_RDONLY) < 0 && errno == EACCES;
 	failed += connect(fd, (struct sockaddr *)&nobody, sizeof nobody) && errno == ECONNREFUSED;
-	failed += execve("/nonexistent/program", none, none) && errno == ENOENT;
+	failed += execve(missing, none, none) && errno == ENOENT;
 	failed += rename(forbidden, directory) && errno == EACCES;
 	failed += open((char *)8, O_RDONLY) < 0 && errno == EFAULT;
 	struct rlimit full = {fd + 1, fd + 1}; /* no room for another descriptor */

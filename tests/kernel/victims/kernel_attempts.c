@@ -240,6 +240,14 @@ static long queue(void)
 	X(process_mrelease, syscall(SYS_process_mrelease, NO_FILE, 0)) \
 	X(migrate_pages, syscall(SYS_migrate_pages, getppid(), 0, NULL, NULL)) \
 	X(move_pages, syscall(SYS_move_pages, getppid(), 0, NULL, NULL, NULL, 0)) \
+	X(free_personality, syscall(SYS_personality, 0xffffffff)) \
+	X(free_filter, listening_filter(0)) \
+	X(free_unshare, syscall(SYS_unshare, CLONE_FS | CLONE_FILES)) \
+	X(free_fork, forked(0)) \
+	X(free_dup, fcntl(1, F_DUPFD, 50) < 0 ? -1 : 0) \
+	X(free_ioctl, ioctl(open(".", O_RDONLY | O_DIRECTORY), FIOCLEX)) \
+	X(free_pages, syscall(SYS_move_pages, 0, 0, NULL, NULL, NULL, 0)) \
+	X(free_prctl, prctl(PR_SET_NAME, "renamed", 0, 0, 0)) \
 	X(unknown, syscall(1023)) \
 	X(unknown_wide, syscall(0x7fffffff & ~X32)) \
 	X(minus_one, syscall(-1L)) \

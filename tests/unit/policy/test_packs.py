@@ -56,14 +56,14 @@ class TestEveryPack:
         odd = {key: f"/a [b]*\\ {key}\n\udcff" for key in RUN} | {"tmp": "/tmp/ü ${x}"}
         compile_policy(load_file(name, odd))
 
-    def test_gives_no_network_and_no_kernel_but_memfd(self, name):
+    def test_gives_no_network_and_no_kernel(self, name):
         policy = compile_policy(load_file(name, RUN))
         for kind in ("net.connect", "net.send", "net.bind"):
             assert not decide(policy, loopback(kind, address="203.0.113.9")).allowed
             assert not decide(policy, loopback(kind, address="0.0.0.0")).allowed
         for rule in policy.policy.allow:
             assert not isinstance(rule.match, SocketMatch)
-            assert not isinstance(rule.match, KernelMatch) or rule.match.kinds == {Kind.KERNEL_MEMFD}
+            assert not isinstance(rule.match, KernelMatch)
 
     @pytest.mark.parametrize(
         "operation",
@@ -157,7 +157,6 @@ class TestEveryPack:
         ("default", loopback("net.bind", address="::1", port=0), "own-servers"),
         ("default", loopback("net.connect", own=True), "own-clients"),
         ("default", on("unix.bind", "/home/u/project/s.sock"), "own-sockets"),
-        ("default", Operation(Kind.KERNEL_MEMFD, name="memfd_create"), "anonymous-memory"),
     ],
 )
 def test_gives(name, operation, rule):
