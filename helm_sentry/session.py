@@ -133,7 +133,7 @@ def _load_policy(options: Options, program: str, scratch: str) -> Policy:
     }
     policy = load_file(options.policy, variables)
     _refuse_wild_hosts(policy)
-    protected = (os.path.realpath(state.state_directory()),)
+    protected = (os.path.realpath(state.state_directory()), f"/proc/{os.getpid()}")
     return with_builtin_rules(policy, protected, _what_decides(policy))
 
 

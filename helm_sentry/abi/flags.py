@@ -10,6 +10,9 @@ AT_EMPTY_PATH = 0x1000
 O_PATH = 0o10000000
 O_TMPFILE_BIT = 0o20000000  # O_TMPFILE without the O_DIRECTORY it always carries
 
+# <linux/stat.h>
+UTIME_OMIT = (1 << 30) - 2
+
 # <linux/openat2.h>
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02

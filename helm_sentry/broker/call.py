@@ -103,6 +103,10 @@ class Call:
         """Pin what a descriptor of the agent refers to; see `Resolver.descriptor`."""
         return self.broker.resolver.descriptor(self.keep, self.tid, number)
 
+    def opened(self, number: int) -> Pinned:
+        """Pin what a descriptor refers to that was really opened; see `Resolver.opened`."""
+        return self.broker.resolver.opened(self.keep, self.tid, number)
+
     def hold(self, descriptor: int) -> int:
         """Have a descriptor closed at the end of the call, and return it."""
         self.keep.append(descriptor)

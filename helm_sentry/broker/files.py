@@ -102,20 +102,20 @@ def _require_known(code: int) -> None:
 
 def _open_pinned(call: Call, pinned: Pinned, open_flags: int, mode: int = 0) -> Action | Later:
     """Judge and open an object that is there, or report why it is not."""
-    status = pinned.status() if pinned.descriptor >= 0 else None
-    is_directory = status is not None and stat.S_ISDIR(status.st_mode)
-    # To say that something is not there is to let the agent look, no more.
-    missing = (file_operation(Kind.FILE_STAT, pinned.path),)
-    operations = missing if status is None else opening(open_flags, pinned.path, True, is_directory)
+    if pinned.descriptor < 0:
+        # To say that something is not there is to let the agent look, no more.
+        call.judge(file_operation(Kind.FILE_STAT, pinned.path))
+        call.require(pinned)
+        raise OSError(errno.ENOENT, "nothing there")
+    status = os.fstat(pinned.descriptor)
+    call.object = f"{status.st_dev:x}:{status.st_ino:x}"
+    operations = opening(open_flags, pinned.path, True, stat.S_ISDIR(status.st_mode))
     changes = bool(open_flags & (os.O_TRUNC | flags.O_TMPFILE_BIT))
     if pinned.anonymous:
         call.judge_builtin(OWN_OBJECT, *operations)
     else:
         call.judge(*operations, effect=changes and not pinned.error)
     call.require(pinned)
-    if status is None:
-        raise OSError(errno.ENOENT, "nothing there")
-    call.object = f"{status.st_dev:x}:{status.st_ino:x}"
     if stat.S_ISLNK(status.st_mode):
         raise OSError(errno.ELOOP, "a link, and O_NOFOLLOW")
     if pinned.path == "/etc/hosts" and open_flags & os.O_ACCMODE == os.O_RDONLY and call.broker.names.hosts_file:

@@ -39,7 +39,7 @@ def chmod(call: Call) -> Action:
 
 def fchmod(call: Call) -> Action:
     """fchmod(2)."""
-    return _chmod(call, call.descriptor(call.int32(0)), call.uint32(1))
+    return _chmod(call, call.opened(call.int32(0)), call.uint32(1))
 
 
 def fchmodat(call: Call) -> Action:
@@ -64,7 +64,7 @@ def lchown(call: Call) -> Action:
 
 def fchown(call: Call) -> Action:
     """fchown(2)."""
-    return _chown(call, call.descriptor(call.int32(0)), call.uint32(1), call.uint32(2))
+    return _chown(call, call.opened(call.int32(0)), call.uint32(1), call.uint32(2))
 
 
 def fchownat(call: Call) -> Action:
@@ -91,18 +91,20 @@ def utimes(call: Call) -> Action:
 def futimesat(call: Call) -> Action:
     """futimesat(2); without a path it means the descriptor."""
     times = _timeval_pair(call, call.args[2])
-    directory = call.int32(0)
-    pinned = call.pin(directory, call.string(1)) if call.args[1] else call.descriptor(directory)
-    return _utime(call, pinned, times)
+    if call.args[1] == 0 and call.int32(0) != AT_FDCWD:
+        return _utime(call, call.opened(call.int32(0)), times)
+    return _utime(call, call.pin(call.int32(0), call.string(1)), times)
 
 
 def utimensat(call: Call) -> Action:
     """utimensat(2); without a path it is futimens(3)."""
     times = call.read(call.args[2], TIMESPEC_PAIR.size) if call.args[2] else None
-    if call.args[1] == 0:
+    if times and TIMESPEC_PAIR.unpack(times)[1::2] == (flags.UTIME_OMIT, flags.UTIME_OMIT):
+        return SUCCESS  # nothing is to change: the kernel does not look at the path either
+    if call.args[1] == 0 and call.int32(0) != AT_FDCWD:
         if call.uint32(3):
             raise OSError(errno.EINVAL, "flags without a path")
-        return _utime(call, call.descriptor(call.int32(0)), times)
+        return _utime(call, call.opened(call.int32(0)), times)
     return _utime(call, _object(call, call.int32(0), 1, call.uint32(3), _EMPTY_OR_NOFOLLOW), times)
 
 
@@ -118,7 +120,7 @@ def lsetxattr(call: Call) -> Action:
 
 def fsetxattr(call: Call) -> Action:
     """fsetxattr(2)."""
-    return _setxattr(call, call.descriptor(call.int32(0)))
+    return _setxattr(call, call.opened(call.int32(0)))
 
 
 def getxattr(call: Call) -> Action:
@@ -153,7 +155,7 @@ def lremovexattr(call: Call) -> Action:
 
 def fremovexattr(call: Call) -> Action:
     """fremovexattr(2)."""
-    return _removexattr(call, call.descriptor(call.int32(0)))
+    return _removexattr(call, call.opened(call.int32(0)))
 
 
 def unsupported(call: Call) -> Action:

@@ -122,7 +122,7 @@ class Resolver:
         name = self.name_of(descriptor)
         if name.startswith(self.proc_mounts) or name.endswith(_DELETED):
             return self._walk(keep, tid, base, path, follow)
-        return Pinned(os.fsdecode(name), descriptor)
+        return Pinned(name.decode("utf-8", "surrogateescape"), descriptor)
 
     def place(self, keep: list[int], tid: int, directory: int, path: bytes) -> Pinned:
         """Pin the directory that holds, or would hold, the last component of a path, which is not followed.
@@ -341,7 +341,7 @@ class Resolver:
             return Pinned(f"/proc/{os.getpid()}/{self._inside(name)}".rstrip("/"), error=errno.EACCES)
         if owner is not None and self.owns_process(owner):
             return Pinned(f"/proc/self/{self._inside(name)}".rstrip("/"), descriptor)
-        return Pinned(os.fsdecode(name), descriptor)
+        return Pinned(name.decode("utf-8", "surrogateescape"), descriptor)
 
     def _inside(self, name: bytes) -> str:
         """Return what follows the process id in a path in /proc."""

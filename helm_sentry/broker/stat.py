@@ -16,6 +16,7 @@ from helm_sentry.operation import Kind
 
 _STAT_SIZE = STAT_SIZES[native().name]
 _STAT_FLAGS = flags.AT_SYMLINK_NOFOLLOW | 0x800 | flags.AT_EMPTY_PATH | 0x6000  # AT_NO_AUTOMOUNT, AT_STATX_*
+_SYNC_TYPE = 0x6000  # AT_STATX_FORCE_SYNC and AT_STATX_DONT_SYNC, which exclude each other
 _ACCESS_FLAGS = flags.AT_EACCESS | flags.AT_SYMLINK_NOFOLLOW | flags.AT_EMPTY_PATH
 
 
@@ -44,7 +45,7 @@ def newfstatat(call: Call) -> Action:
 def statx(call: Call) -> Action:
     """statx(2)."""
     directory, at_flags, mask = call.int32(0), call.uint32(2), call.uint32(3)
-    if at_flags & ~_STAT_FLAGS or mask & 0x80000000:
+    if at_flags & ~_STAT_FLAGS or at_flags & _SYNC_TYPE == _SYNC_TYPE or mask & 0x80000000:
         raise OSError(errno.EINVAL, "unknown flags")
     path = _optional_path(call, 1, at_flags)
     follow = not at_flags & flags.AT_SYMLINK_NOFOLLOW

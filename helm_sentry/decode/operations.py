@@ -45,6 +45,7 @@ def opening_kinds(open_flags: int, exists: bool, directory: bool) -> tuple[Kind,
     return tuple(kinds)
 
 
+@lru_cache(maxsize=8192)
 def opening(open_flags: int, path: str, exists: bool, directory: bool) -> tuple[Operation, ...]:
     """Return the operations of an open."""
     return tuple([file_operation(kind, path) for kind in opening_kinds(open_flags, exists, directory)])

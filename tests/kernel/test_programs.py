@@ -10,6 +10,7 @@ import signal
 import socket
 import stat
 import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +131,32 @@ def test_a_child_killed_as_it_starts_is_reaped(sandbox: Sandbox) -> None:
     assert sandbox.native(command).stdout == "all reaped\n"
     result = sandbox.run(command)
     assert (result.status, result.stdout) == (0, "all reaped\n"), result.stderr
+
+
+def closed_to_the_packs(sandbox: Sandbox, elsewhere: Path) -> dict[str, list[str]]:
+    """What everybody on a machine can read and an agent cannot: each command, by the path it is about."""
+    start_up = sandbox.root / "home" / ".bashrc"
+    start_up.write_text("export TOKEN=secret\n")
+    note = elsewhere / "note"
+    note.write_text("of another run\n")
+    return {
+        str(start_up): ["cat", str(start_up)],
+        str(note): ["cat", str(note)],
+        "/tmp": ["ls", "/tmp"],
+        f"/proc/{os.getpid()}/stat": ["cat", f"/proc/{os.getpid()}/stat"],
+        f"/proc/{os.getpid()}/cmdline": ["cat", f"/proc/{os.getpid()}/cmdline"],
+    }
+
+
+def test_what_the_packs_keep_closed(sandbox: Sandbox) -> None:
+    with tempfile.TemporaryDirectory(prefix="helm-sentry-") as elsewhere:
+        os.chmod(elsewhere, 0o755)
+        for target, command in closed_to_the_packs(sandbox, Path(elsewhere)).items():
+            assert sandbox.native(command).status == 0
+            result = sandbox.run(command)
+            assert (result.status != 0, result.stdout) == (True, ""), target
+            assert target in {record["target"] for record in result.denials()}
+            assert f"{target}: no rule allows it" in result.stderr
 
 
 SERVER = """
