@@ -324,7 +324,7 @@ class _Run:
         """Write the end of the log and sign it."""
         signal_name = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else ""
         code = None if signal_name else os.waitstatus_to_exitcode(status)
-        self._log.append(record.end(self._log.counts, exit_status=code, signal=signal_name))
+        self._log.end(lambda counts: record.end(counts, exit_status=code, signal=signal_name))
         self._log.sync()
         self._signer.seal(self._log.totals)
         counts = self._log.counts

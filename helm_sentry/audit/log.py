@@ -58,23 +58,33 @@ class AuditLog:
                 after a failed write it takes none.
         """
         with self._lock:
-            if self._failure:
-                raise AuditError(self._failure)
-            fields["seq"] = sequence = self._count
-            fields["time"] = self._clock() // 1000
-            fields["prev"] = self._head
-            if self.degraded:
-                fields["degraded"] = list(self.degraded)
-            try:
-                line = link(fields)
-            except ValueError as error:
-                raise AuditError(f"a record of run `{self._run_id}` cannot be written: {error}") from error
-            self._write(line)
-            self._head = fields["hash"]  # type: ignore[assignment]  # link() put text there
-            self._count = sequence + 1
-            self._size += len(line)
-            if (verdict := fields.get("verdict")) is not None:
-                self._counts[verdict] += 1  # type: ignore[index]  # decisions are built from a Verdict
+            return self._append(fields)
+
+    def _append(self, fields: Fields) -> int:
+        if self._failure:
+            raise AuditError(self._failure)
+        fields["seq"] = sequence = self._count
+        fields["time"] = self._clock() // 1000
+        fields["prev"] = self._head
+        if self.degraded:
+            fields["degraded"] = list(self.degraded)
+        try:
+            line = link(fields)
+        except ValueError as error:
+            raise AuditError(f"a record of run `{self._run_id}` cannot be written: {error}") from error
+        self._write(line)
+        self._head = fields["hash"]  # type: ignore[assignment]  # link() put text there
+        self._count = sequence + 1
+        self._size += len(line)
+        if (verdict := fields.get("verdict")) is not None:
+            self._counts[verdict] += 1  # type: ignore[index]  # decisions are built from a Verdict
+        return sequence
+
+    def end(self, last: Callable[[dict[str, int]], Fields]) -> int:
+        """Write the last record, which `last` makes from the final counts; the log takes nothing after it."""
+        with self._lock:
+            sequence = self._append(last(dict(self._counts)))
+            self._failure = f"run `{self._run_id}` has ended"
             return sequence
 
     def append_decision(self, line: Line, verdict: str) -> int:

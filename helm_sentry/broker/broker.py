@@ -7,7 +7,7 @@ import errno
 import os
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from helm_sentry.abi import libc, syscalls
 from helm_sentry.abi.arch import Arch
@@ -162,10 +162,9 @@ class Broker:
         if decision.verdict is not _ALLOW:
             self._tell(call, decision)
 
-    def executed(self, pid: int, path: str, identity: str) -> None:
+    def executed(self, pid: int, path: str, identity: str, argv: Sequence[str]) -> None:
         """Write the record of a verified exec, before the new program's first instruction."""
-        Memory.executed()
-        self._log.append(records.executed(pid, path, identity))
+        self._log.append(records.executed(pid, path, identity, argv))
 
     def killed(self, call: Call, decision: Decision, detail: str) -> None:
         """Write the record of a process that was killed because verification failed."""

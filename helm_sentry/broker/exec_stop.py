@@ -19,8 +19,10 @@ from helm_sentry.broker.action import Action, Answered
 from helm_sentry.broker.call import Call
 from helm_sentry.broker.memory import Gone, Unreadable
 from helm_sentry.decision import Decision, Reason, Verdict
+from helm_sentry.intercept.process_tree import stat_fields
 from helm_sentry.operation import Kind, Operation
 
+_MOST_ARGUMENTS, _MOST_ARGUMENT = 256, 4096
 _NAMED = 6  # fields of a line of /proc/PID/maps that has a name
 _MISMATCH = Decision(Verdict.DENY, Reason.EXEC_MISMATCH, "sentry/verified-exec")
 
@@ -55,28 +57,34 @@ def continue_verified(call: Call, approved: Approved) -> Action:
     except ProcessLookupError:
         raise Gone from None
     except PermissionError:
-        raise Unreadable from None
+        raise call.out_of_reach() from None
     try:
-        # The stop this asks for comes when the call returns, which tells a failed exec from one that takes long.
-        libc.ptrace(flags.PTRACE_INTERRUPT, call.tid)
-        call.broker.record(call, "continue")
-        call.broker.listener.send_continue(call.id)
+        continue_to_stop(call)
     except BaseException:
         _let_go(call)
         raise
     return _await_exec(call, approved)
 
 
+def continue_to_stop(call: Call) -> None:
+    """Record and continue the call of a seized thread, which stops when the call has returned.
+
+    That stop tells a failed exec from one that takes long. It is asked for before the thread can go on and reach its
+    next call, and as late as can be: where a waiting caller can be interrupted (before Linux 5.19) it may leave the
+    call for the stop and make it anew.
+    """
+    call.broker.record(call, "continue")
+    libc.ptrace(flags.PTRACE_INTERRUPT, call.tid)
+    call.broker.listener.send_continue(call.id)
+
+
 def _let_go(call: Call) -> None:
     """End the seizure of a thread that was never continued: answer with an error, wait for the stop, detach."""
-    call.broker.listener.send_errno(call.id, errno.EPERM)
-    _detach_at_stop()
-
-
-def _detach_at_stop() -> None:
     try:
+        libc.ptrace(flags.PTRACE_INTERRUPT, call.tid)
+        call.broker.listener.send_errno(call.id, errno.EPERM)
         pid, status = os.waitpid(-1, flags.WALL | flags.WNOTHREAD)
-    except ChildProcessError:
+    except (ProcessLookupError, ChildProcessError):
         return
     if os.WIFSTOPPED(status):
         detach(pid)
@@ -120,6 +128,7 @@ def reap(pid: int) -> None:
 
 def _verify(call: Call, pid: int, approved: Approved) -> Action:
     """Compare the image that is about to run with the approved one; kill the process if they differ."""
+    call.broker.memory.executed()  # before anything is read from the new memory
     found = "unreadable"
     try:
         status = os.stat(f"/proc/{pid}/exe")
@@ -127,17 +136,32 @@ def _verify(call: Call, pid: int, approved: Approved) -> Action:
         same = identity(status) == approved.image and _same_file_named(call, pid, approved)
         stranger = _stranger(call, pid, found)
         if same and not stranger:
-            call.broker.executed(pid, found, "{:x}:{:x}".format(*identity(status)))
+            call.broker.executed(pid, found, "{:x}:{:x}".format(*identity(status)), _arguments(pid))
             detach(pid)
             return Answered()
         found = f"{found} with {stranger}" if stranger else found
     except (OSError, Gone, Unreadable):
-        if not os.path.exists(f"/proc/{pid}"):
+        if _is_dead(pid):
+            reap(pid)
             return Answered()
     os.kill(pid, signal.SIGKILL)
     call.broker.killed(call, _MISMATCH, f"approved {call.operations[0].path}, ran {found}")
     reap(pid)
     return Answered()
+
+
+def _arguments(pid: int) -> list[str]:
+    """Return the arguments of the new image, cut as those of a decision are; see proc(5) on /proc/PID/cmdline."""
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        text = file.read(_MOST_ARGUMENTS * _MOST_ARGUMENT)
+    return [os.fsdecode(word[:_MOST_ARGUMENT]) for word in text.split(b"\0")[:-1][:_MOST_ARGUMENTS]]
+
+
+def _is_dead(pid: int) -> bool:
+    try:
+        return stat_fields(pid)[0] in (b"Z", b"X")
+    except (ProcessLookupError, IndexError):
+        return True
 
 
 def _stranger(call: Call, pid: int, image: str) -> str:

@@ -19,7 +19,7 @@ from helm_sentry.broker.memory import Gone, Unreadable
 from helm_sentry.broker.paths import is_path_descriptor
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.decode.operations import file_operation
-from helm_sentry.intercept.process_tree import thread_group
+from helm_sentry.intercept.process_tree import descendants, thread_group
 from helm_sentry.operation import Kind
 
 OWN_OBJECT = Decision(Verdict.ALLOW, Reason.BUILTIN, "sentry/own-descriptor")
@@ -45,7 +45,7 @@ def _continue(call: Call) -> Action:
     except ProcessLookupError:
         raise Gone from None
     except PermissionError:
-        raise Unreadable from None
+        raise call.out_of_reach() from None
     call.broker.record(call, "continue")
     call.broker.listener.send_continue(call.id)
     _, status = os.waitpid(call.tid, flags.WALL | flags.WNOTHREAD)
@@ -64,34 +64,44 @@ def _let_go(tid: int, deliver: int) -> None:
 
 
 def _verify(call: Call) -> None:
-    """Kill the process, recorded first, if one of its path descriptors refers to what it may not see."""
-    try:
-        strayed = next(_strayed(call), "")
-    except (OSError, Unreadable) as error:  # what cannot be verified has strayed
-        strayed = f"something that cannot be read ({error})"
-    if strayed:
+    """Kill the process, recorded first, if one of its path descriptors refers to what it may not see.
+
+    Other processes of the run may share the descriptor, or have inherited it meanwhile: they are killed with it.
+    """
+    if strayed := _strayed_in(call, call.tid):
         call.broker.killed(call, _STRAYED, f"a descriptor became one of {strayed}")
-        with suppress(ProcessLookupError):
-            os.kill(thread_group(call.tid), signal.SIGKILL)
+        for pid in descendants(call.broker.resolver.guardian):
+            if pid == thread_group(call.tid) or _strayed_in(call, pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
-def _strayed(call: Call) -> Iterator[str]:
+def _strayed_in(call: Call, tid: int) -> str:
+    try:
+        return next(_strayed(call, tid), "")
+    except FileNotFoundError:
+        return ""  # it has just ended
+    except (OSError, Unreadable) as error:  # what cannot be verified has strayed
+        return f"something that cannot be read ({error})"
+
+
+def _strayed(call: Call, tid: int) -> Iterator[str]:
     """Yield the path of each path descriptor that refers to what the policy does not let the agent see."""
-    place = call.hold(os.open(f"/proc/{call.tid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    place = call.hold(os.open(f"/proc/{tid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     for name in os.listdir(place):
         try:
             where = os.readlink(name, dir_fd=place)
             # Nearly all are done with this: what may be seen need not be told apart.
             if where.endswith(" (deleted)") or not _may_be_seen(call, where):
-                yield from _hidden(call, int(name))
+                yield from _hidden(call, tid, int(name))
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.EBADF):  # closed by another thread meanwhile
                 raise
 
 
-def _hidden(call: Call, number: int) -> Iterator[str]:
-    pinned = call.descriptor(number)
-    if is_path_descriptor(call.tid, number) and not pinned.anonymous and not _may_be_seen(call, pinned.path):
+def _hidden(call: Call, tid: int, number: int) -> Iterator[str]:
+    pinned = call.broker.resolver.descriptor(call.keep, tid, number)
+    if is_path_descriptor(tid, number) and not pinned.anonymous and not _may_be_seen(call, pinned.path):
         yield pinned.path
 
 

@@ -9,7 +9,7 @@ from helm_sentry.abi import flags, libc
 from helm_sentry.abi.flags import AT_FDCWD
 from helm_sentry.broker.action import SUCCESS, Action, Answered, Continue, Errno, Inject, Later
 from helm_sentry.broker.call import Call
-from helm_sentry.broker.exec_stop import detach, reap
+from helm_sentry.broker.exec_stop import continue_to_stop, detach, reap
 from helm_sentry.broker.files import OWN_OBJECT
 from helm_sentry.broker.memory import Gone, Unreadable
 from helm_sentry.broker.sockets import judge_unless_blocked
@@ -163,16 +163,14 @@ def _signal_name(number: int) -> str:
 
 def _continue_chdir(call: Call, judged: os.stat_result) -> Action:
     """Continue under a seizure; where the thread then stands must be somewhere the policy lets it look."""
-    before = _directory(call.tid)
+    before = _directory(call)
     try:
         libc.ptrace(flags.PTRACE_SEIZE, call.tid, flags.PTRACE_O_EXITKILL)
     except ProcessLookupError:
         raise Gone from None
     except PermissionError:
-        raise Unreadable from None
-    libc.ptrace(flags.PTRACE_INTERRUPT, call.tid)
-    call.broker.record(call, "continue")
-    call.broker.listener.send_continue(call.id)
+        raise call.out_of_reach() from None
+    continue_to_stop(call)
     try:
         pid, status = os.waitpid(call.tid, flags.WALL | flags.WNOTHREAD)
     except ChildProcessError:
@@ -187,10 +185,10 @@ def _continue_chdir(call: Call, judged: os.stat_result) -> Action:
     return Answered()
 
 
-def _directory(tid: int) -> os.stat_result:
-    """Return the status of a thread's working directory."""
+def _directory(call: Call) -> os.stat_result:
+    """Return the status of the calling thread's working directory."""
     try:
-        return os.stat(f"/proc/{tid}/cwd")
+        return os.stat(f"/proc/{call.tid}/cwd")
     except PermissionError:
         raise Unreadable from None
     except FileNotFoundError:
@@ -200,7 +198,7 @@ def _directory(tid: int) -> os.stat_result:
 def _strayed(call: Call, before: os.stat_result, judged: os.stat_result) -> str:
     """Return where a thread has got to that it was not let into, empty when it is where it may be."""
     try:
-        now = _directory(call.tid)
+        now = _directory(call)
         # The call failed and it stands where it stood, or it is in the directory that was judged.
         if os.path.samestat(now, before) or os.path.samestat(now, judged):
             return ""

@@ -30,6 +30,7 @@ from helm_sentry.operation import Kind, Operation
 MSG_ZEROCOPY, SO_ZEROCOPY = 0x4000000, 60  # <linux/socket.h>, <asm-generic/socket.h>
 _QUIET = socket.MSG_NOSIGNAL  # the signal is the agent's
 _CHUNK = 1 << 20  # bytes of a stream copied at a time
+_WAITING_CHUNK = 1 << 16  # the same where many may wait at once
 _MOST_CONTROL = 1 << 16
 _MOST_DATAGRAM = 1 << 24
 _MOST_BYTES = 0x7FFFF000  # <linux/fs.h> MAX_RW_COUNT: what one call sends at most
@@ -214,7 +215,7 @@ def _send_all(call: Call, ours: int, message: Message, send_flags: int, sent: in
         raise OSError(errno.EMSGSIZE, "message is too long")
     while True:
         try:
-            data = _payload(call, message, sent, min(size - sent, _CHUNK) if stream else size)
+            data = _payload(call, message, sent, min(size - sent, _WAITING_CHUNK) if stream else size)
             sent += call.broker.workers.wait(call, _attempt(ours, message, data, send_flags))
         except BrokenPipeError:
             return Value(sent) if sent else _broken_pipe(call, ours, send_flags)

@@ -1,6 +1,7 @@
 """Starting a run's processes: supervisor, guardian, agent; and taking the agent's listener."""
 
 import os
+import resource
 from dataclasses import dataclass
 
 from helm_sentry.abi import flags, libc
@@ -65,12 +66,19 @@ def start(launch: Launch) -> Started:
         for descriptor in (lifeline_write, report_read, acknowledge_write):
             os.close(descriptor)
         guard(launch, lifeline_read, report_write, acknowledge_read)
+    _raise_descriptor_limit()
     for descriptor in (lifeline_read, report_write, acknowledge_read):
         os.close(descriptor)
     if launch.ruleset >= 0:
         os.close(launch.ruleset)
     agent, listener = _take_listener(report_read)
     return Started(agent, guardian, listener, report_read, lifeline_write, acknowledge_write, enclosed)
+
+
+def _raise_descriptor_limit() -> None:
+    """Make room for what calls that wait hold open; the agent, forked before, keeps the limit of the caller."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _take_listener(report: int) -> tuple[int, Listener]:

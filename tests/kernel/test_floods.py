@@ -18,8 +18,9 @@ from tests.kernel.conftest import Result, Sandbox
 pytestmark = [pytest.mark.kernel, pytest.mark.slow]
 
 DEADLINE = 60.0
-OPENS = 8 * 250 + 200 * 10  # of one flood, as flood_open.c makes them
-TASKS = 8 + 200
+CHILDREN = 200
+TASKS = 8 + CHILDREN
+OPENS = 8 * 250 + CHILDREN * 10  # of one flood, as flood_open.c makes them
 PROMPTLY = 50_000  # microseconds an open may take while somebody else waits
 PROBED, CONTROLLED = 2000, 500  # milliseconds
 ATTEMPTS = 5  # on a machine that others use as well
@@ -115,14 +116,15 @@ def test_threads_and_children_open_at_once(sandbox: Sandbox, victims: Path, file
         agent.go_on()
     result = agent.end()
     assert result.status == 0, result.stderr
-    assert held[0] == held[1], "descriptors leaked in the supervisor"
+    # What each of its threads keeps for a while comes and goes; a leak is one for each of the calls of a kind.
+    assert held[1] - held[0] < CHILDREN, "descriptors leaked in the supervisor"
     (directory,) = sandbox.runs()
     records = Result(0, "", "", directory).records
     opened = [r for r in records if r.get("target", "").startswith(f"{files}/") and r["syscall"] in ("open", "openat")]
     assert len(opened) == 2 * OPENS
     assert {(r["verdict"], r["action"]) for r in opened} == {("ALLOW", "fd")}
     assert len({r["tid"] for r in opened}) >= TASKS
-    assert sum(r.get("target") == str(secret) and r["verdict"] == "DENY" for r in records) == 2 * 200 * 2
+    assert sum(r.get("target") == str(secret) and r["verdict"] == "DENY" for r in records) == 2 * CHILDREN * 2
     assert sandbox.verify(directory).returncode == 0
 
 
@@ -258,6 +260,21 @@ def test_a_socket_that_is_made_to_wait_after_the_look_delays_nobody(
     assert found, f"{result.status} {result.stdout} {result.stderr[-2000:]}"
     assert int(found[2]) > 100
     print("slowest open in us:", found[1])
+
+
+def test_a_crowd_that_waits_leaves_room_for_others(sandbox: Sandbox, victims: Path, files: Path, waits: Waits) -> None:
+    """More calls wait than the supervisor has threads for; some are refused, but nobody else's open is."""
+    command = [str(victims / "flood_crowd"), str(files / "f0"), waits.target("fifo"), "700"]
+    supervised = sandbox.argv(command, _policy(sandbox, victims))
+    # Most systems start a program with this limit, though it may raise it.
+    agent = Running(sandbox, ["/bin/sh", "-c", 'ulimit -Sn 1024; exec "$@"', "sh", *supervised])
+    found = re.fullmatch(r"slowest (\d+) opens (\d+) failed (\d+) waiting (\d+)", agent.line())
+    result = agent.end()
+    assert found, f"{result.status} {result.stdout} {result.stderr[-2000:]}"
+    print(found[0])
+    assert int(found[2]) > 100
+    assert int(found[3]) == 0
+    assert int(found[4]) > 400
 
 
 SIGNALS = [

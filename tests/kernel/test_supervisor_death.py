@@ -68,8 +68,14 @@ def children(parent: int) -> list[int]:
 
 def eldest(parent: int) -> int:
     """The first child of a process, waited for: the supervisor's is the guardian, the guardian's the main program."""
-    until(lambda: bool(children(parent)))
-    return children(parent)[0]
+    found: list[int] = []
+
+    def look() -> bool:
+        found[:] = children(parent)
+        return bool(found)
+
+    until(look)
+    return found[0]
 
 
 def until(condition: Callable[[], bool], seconds: float = DEADLINE) -> None:

@@ -25,9 +25,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LIFETIME 20
+#define LIFETIME 40
 #define MOST_DAEMONS 12
-#define COMETS 60
+#define COMETS 24
 
 static const char *directory, *program;
 static struct sockaddr_in server;

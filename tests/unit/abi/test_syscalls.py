@@ -228,7 +228,7 @@ class TestRules:
 
     def test_refusals_answer_with_an_errno(self) -> None:
         denied = [row for row in ROWS.values() if row.treatment is Treatment.DENY]
-        assert {row.errno for row in denied} == {errno.EPERM, errno.ENOSYS}
+        assert {row.errno for row in denied} == {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP}
 
     def test_the_one_mediated_call_with_a_fixed_answer_is_clone3(self) -> None:
         answers = {
@@ -269,7 +269,8 @@ class TestConditions:
     @pytest.mark.parametrize(
         ("name", "expected"),
         [
-            ("setsockopt", [(1, False, "=", 0)]),
+            ("setsockopt", [(1, False, "=", 0), (1, False, "=", 41)]),
+            ("socketpair", [(0, False, "!=", 1)]),
             ("sendto", [(4, True, "!=", 0), (3, False, "&", 0x20000000)]),
             ("unshare", [(0, True, "&", 0xFFFFFFFFFFFBF9FF)]),
             ("clone", [(0, True, "&", 0x7E020000)]),
@@ -296,7 +297,7 @@ class TestConditions:
         )
 
     def test_conditional_calls_are_all_listed_above(self) -> None:
-        assert len({row.name for row, _ in CONDITIONAL}) == 18
+        assert len({row.name for row, _ in CONDITIONAL}) == 19
 
     def test_values_are_the_headers(self) -> None:
         """F_SETDELEG (1040) is newer than most installed headers and is not asked for."""

@@ -1,3 +1,4 @@
+import json
 import os
 import stat
 import subprocess
@@ -152,3 +153,29 @@ print(log.count, len(set(failures)), failures[0])
         log.close()
         with pytest.raises(AuditError, match="closed"):
             log.append(decision())
+
+
+def test_nothing_stands_behind_the_end(tmp_path):
+    """Workers that are late when a run ends must not append to a log that is about to be sealed."""
+    log = AuditLog(str(tmp_path), "run")
+    stop, refused = threading.Event(), []
+
+    def late() -> None:
+        while not stop.is_set():
+            try:
+                log.append(record.notice("bad-arguments", "late"))
+            except AuditError:
+                refused.append(1)
+                return
+
+    workers = [threading.Thread(target=late) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    log.end(lambda counts: record.end(counts, exit_status=0))
+    for worker in workers:
+        worker.join(10)
+    stop.set()
+    last = json.loads((tmp_path / "audit.jsonl").read_text().splitlines()[-1])
+    assert last["type"] == "end"
+    assert len(refused) == 4
+    assert log.totals.records == last["seq"] + 1

@@ -166,7 +166,10 @@ class TestWords:
             assert call(arch, "prlimit64", high | 7) == NOTIFY
             assert call(arch, "prlimit64", high) == ALLOW
             assert call(arch, "setsockopt", 3, high, 4) == NOTIFY
+            assert call(arch, "setsockopt", 3, high | 41, 57) == NOTIFY  # IPPROTO_IPV6, IPV6_RTHDR
             assert call(arch, "setsockopt", 3, high | 1, 4) == ALLOW
+            assert call(arch, "socketpair", high | 1, 1, 0) == ALLOW
+            assert call(arch, "socketpair", high | 30, 1, 0) == NOTIFY  # TIPC, which can be had without connect
 
     @BOTH
     def test_the_high_word_of_a_long_counts(self, arch: Arch) -> None:

@@ -115,7 +115,7 @@ RECORDS = {
         Decision(Verdict.DENY, Reason.DEFAULT), "errno", errno="EIO", object="1:1", detail="d",
     ),
     "outcome": record.outcome(1, "EIO"),
-    "exec": record.executed(1, "/a", "1:1"),
+    "exec": record.executed(1, "/a", "1:1", ["a"]),
     "notice": record.notice("a", "b"),
     "end": record.end({}, exit_status=0) | record.end({}, signal="SIGHUP"),
 }  # fmt: skip
