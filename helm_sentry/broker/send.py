@@ -131,16 +131,17 @@ def _message(call: Call, ours: int, address: int, send_flags: int) -> Message:
     name_at, name_size, vector, vector_size, control_at, control_size, _ = MSGHDR.unpack(
         call.read(address, MSGHDR.size)
     )
-    name = b""
+    raw = b""
     if name_at and name_size:
         if name_size >> 31:
             raise OSError(errno.EINVAL, "negative length")
         raw = read_address(call, name_at, min(name_size, SOCKADDR_MAX))
-        name = _destination(call, ours, raw, send_flags)
     buffers = call.broker.memory.read_vector(call.tid, vector, vector_size)
     if any(length >> 63 for _, length in buffers):
         raise OSError(errno.EINVAL, "negative length")
-    return Message(name, buffers, _control(call, control_at, control_size))
+    control = _control(call, control_at, control_size)
+    # Last, because the record of an allowed destination says that the message goes there.
+    return Message(_destination(call, ours, raw, send_flags) if raw else b"", buffers, control)
 
 
 def _destination(call: Call, ours: int, raw: bytes, send_flags: int) -> bytes:
