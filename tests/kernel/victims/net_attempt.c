@@ -2,7 +2,7 @@
  * Tries to reach something, in the way and at the place each argument names, and prints one line for each: `ok` or the
  * error's name.
  *
- *   connect,KIND,ADDRESS,PORT   also udp-connect, sendto, sendmsg, sendmmsg, fastopen; KIND is tcp4 tcp6 udp4 udp6
+ *   connect,KIND,ADDRESS,PORT   also sendto, sendto-high, sendmsg, sendmmsg, fastopen; KIND is tcp4 tcp6 udp4 udp6
  *   bind,KIND,ADDRESS,PORT      and listen
  *   listen,KIND                 without bind
  *   unix,TYPE,PATH              TYPE is stream dgram sendto sendmsg; @NAME is abstract
@@ -65,6 +65,18 @@ static long attempt(int descriptor, const char *how, void *to, socklen_t size)
 
 	if (!strcmp(how, "sendto"))
 		return sendto(descriptor, "x", 1, 0, to, size);
+	if (!strcmp(how, "sendto-high")) {
+		/* An address of which a filter that looks at the low word alone sees nothing. */
+		void *page = mmap((void *)(1ul << 32), 4096, PROT_READ | PROT_WRITE,
+				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+		need(page == (void *)(1ul << 32), "mmap");
+		memcpy(page, to, size);
+		long result = sendto(descriptor, "x", 1, 0, page, size);
+		int error = errno;
+		munmap(page, 4096);
+		errno = error;
+		return result;
+	}
 	if (!strcmp(how, "sendmsg"))
 		return sendmsg(descriptor, &header, 0);
 	if (!strcmp(how, "sendmmsg"))

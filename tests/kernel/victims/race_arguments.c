@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -250,30 +251,52 @@ static void do_execve_thread(void)
 }
 
 /* A process that strays is killed before it runs on, so it counts for itself. */
-static void do_chdir(void)
+static void in_a_child(void (*attempt)(void))
 {
+	int status;
 	pid_t child = fork();
 	if (!child) {
-		char where[512];
-		while (more()) {
-			if (chdir(shared->path) || !getcwd(where, sizeof where))
-				count(0);
-			else
-				count(strncmp(where, bad, strlen(bad)) ? 'g' : 'b');
-		}
+		while (more())
+			attempt();
 		_exit(0);
 	}
-	int status;
 	waitpid(child, &status, 0);
 	if (WIFSIGNALED(status))
 		shared->killed++;
 }
+
+static void stray_by_chdir(void)
+{
+	char where[512];
+	if (chdir(shared->path) || !getcwd(where, sizeof where))
+		count(0);
+	else
+		count(strncmp(where, bad, strlen(bad)) ? 'g' : 'b');
+}
+
+static void do_chdir(void) { in_a_child(stray_by_chdir); }
+
+/* A descriptor of O_PATH cannot be read from; it tells what it refers to. */
+static void stray_by_open(void)
+{
+	struct stat found, wanted;
+	int fd = open(shared->path, O_PATH);
+	if (fd < 0 || fstat(fd, &found) || stat(in_good("file"), &wanted))
+		count(0);
+	else
+		count(found.st_ino == wanted.st_ino ? 'g' : 'b');
+	if (fd >= 0)
+		close(fd);
+}
+
+static void do_open_path(void) { in_a_child(stray_by_open); }
 
 static const struct kind {
 	const char *name, *leaf; /* no leaf: the argument that changes is not a path */
 	void (*attempt)(void);
 } kinds[] = {
 	{"open", "file", do_open},
+	{"open-path", "file", do_open_path},
 	{"openat2", "file", do_openat2},
 	{"openat2-how", NULL, do_openat2_how},
 	{"rename-old", "token", do_rename_old},
