@@ -41,6 +41,7 @@ from helm_sentry.receipt.keys import load_or_create
 from helm_sentry.receipt.store import Signer
 from helm_sentry.reporter import Reporter
 
+_LAST_WORK = 2.0  # seconds for what was begun for processes that have ended
 _SYNC_EVERY = 1.0  # seconds a crashed kernel may lose of the log
 
 
@@ -245,7 +246,7 @@ class _Run:
     def _serve(self, started: Started) -> None:
         prepared = self._prepared
         matches = [rule.match for rule in prepared.policy.rules]
-        broker = Broker(
+        self._broker = Broker(
             arch=native(),
             policy=compile_policy(prepared.policy),
             context=Context(prepared.policy.agent),
@@ -258,7 +259,7 @@ class _Run:
             on_denial=self._denied,
             on_failure=self._fail,
         )
-        broker.start()
+        self._broker.start()
         with contextlib.suppress(BrokenPipeError):  # interrupted before it began: the guardian says how it ended
             started.proceed()
 
@@ -324,6 +325,7 @@ class _Run:
         """Write the end of the log and sign it."""
         signal_name = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else ""
         code = None if signal_name else os.waitstatus_to_exitcode(status)
+        self._broker.settle(_LAST_WORK)
         self._log.end(lambda counts: record.end(counts, exit_status=code, signal=signal_name))
         self._log.sync()
         self._signer.seal(self._log.totals)

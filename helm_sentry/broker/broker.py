@@ -28,7 +28,6 @@ from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.decode import address as addresses
 from helm_sentry.errors import AuditError
 from helm_sentry.intercept.notify import Listener, Notification
-from helm_sentry.intercept.process_tree import thread_group
 from helm_sentry.operation import Kind, Operation
 from helm_sentry.policy.engine import CompiledPolicy, Context, decide
 
@@ -50,7 +49,6 @@ _UNREADABLE = Decision(Verdict.DENY, Reason.UNREADABLE)
 _FAILED = Decision(Verdict.DENY, Reason.SUPERVISOR_ERROR)
 _FOREIGN = Decision(Verdict.DENY, Reason.FOREIGN_ABI)
 _UNKNOWN = Decision(Verdict.DENY, Reason.UNKNOWN_SYSCALL)
-_PIDFD_THREAD = os.O_EXCL  # <linux/pidfd.h>, Linux 6.9
 
 
 class Broker:
@@ -85,6 +83,7 @@ class Broker:
         self.memory, self.workers, self.own_ports = Memory(), Workers(identity), OwnPorts()
         self.signal_scope = signal_scope
         self._arch = arch
+        self._turn = threading.Lock()  # held while the receiver handles a notification
         self._native: dict[int, tuple[Row, Handler]] = {
             number: (row, HANDLERS[row.name] if row.treatment is Treatment.MEDIATE else self._deny)
             for number, row in syscalls.table(arch).items()
@@ -95,6 +94,12 @@ class Broker:
     def start(self) -> None:
         """Begin to serve, on a thread that acts with the agent's identity."""
         threading.Thread(target=self._serve, name="receiver", daemon=True).start()
+
+    def settle(self, seconds: float) -> None:
+        """Wait, when every process of the agent has ended, until what was begun for them is finished and recorded."""
+        self.workers.drain(seconds)
+        if self._turn.acquire(timeout=seconds):
+            self._turn.release()
 
     def decide(self, operations: tuple[Operation, ...]) -> Decision:
         """Return the first decision that is not ALLOW, or the first one."""
@@ -113,12 +118,7 @@ class Broker:
             OSError: EBADF.
         """
         try:
-            # The thread itself, where the kernel can name one: it may not share its process's descriptors.
-            pidfd = call.hold(os.pidfd_open(call.tid, _PIDFD_THREAD))
-        except OSError:
-            pidfd = call.hold(os.pidfd_open(thread_group(call.tid)))
-        try:
-            return call.hold(libc.pidfd_getfd(pidfd, number))
+            return call.hold(libc.pidfd_getfd(call.process(), number))
         except PermissionError:
             raise Unreadable from None
 
@@ -185,7 +185,8 @@ class Broker:
             while True:
                 notification = self.listener.receive()
                 if notification is not None:
-                    self._handle(notification)
+                    with self._turn:
+                        self._handle(notification)
         except Exception as error:  # the receiver cannot go on: the run ends, and nothing is answered any more
             self._on_failure(error)
 

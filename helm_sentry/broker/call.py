@@ -10,6 +10,7 @@ from helm_sentry.broker.memory import Gone, Unreadable
 from helm_sentry.broker.paths import Pinned
 from helm_sentry.decision import Decision, Verdict
 from helm_sentry.intercept.notify import Notification
+from helm_sentry.intercept.process_tree import thread_group
 from helm_sentry.operation import Operation
 
 if TYPE_CHECKING:  # the broker makes the calls; this direction is for types alone
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # the broker makes the calls; this direction is for types alo
 
 
 _ALLOW = Verdict.ALLOW
+_PIDFD_THREAD = os.O_EXCL  # <linux/pidfd.h>, Linux 6.9
 
 
 class Refused(Exception):
@@ -42,6 +44,7 @@ class Call:
         sequence: sequence number of the record, once written.
         object: `dev:ino` of the judged object, where known.
         keep: descriptors to close when the call is over.
+        pidfd: descriptor of the calling thread, -1 until `process` opens it.
     """
 
     __slots__ = (
@@ -53,6 +56,7 @@ class Call:
         "notification",
         "object",
         "operations",
+        "pidfd",
         "row",
         "sequence",
         "tid",
@@ -67,6 +71,7 @@ class Call:
         self.sequence = -1
         self.object = ""
         self.keep: list[int] = []
+        self.pidfd = -1
 
     def int32(self, index: int) -> int:
         """Return an argument that the kernel takes as a C `int`."""
@@ -111,6 +116,16 @@ class Call:
         """Have a descriptor closed at the end of the call, and return it."""
         self.keep.append(descriptor)
         return descriptor
+
+    def process(self) -> int:
+        """Return a pidfd of the caller, held until the end of the call."""
+        if self.pidfd < 0:
+            try:
+                # The thread itself, where the kernel can name one: it may not share its process's descriptors.
+                self.pidfd = self.hold(os.pidfd_open(self.tid, _PIDFD_THREAD))
+            except OSError:
+                self.pidfd = self.hold(os.pidfd_open(thread_group(self.tid)))
+        return self.pidfd
 
     def judge(self, *operations: Operation, effect: bool = False, refusal: int = errno.EACCES) -> None:
         """Ask the policy about all operations of the syscall; return only if every one is allowed.

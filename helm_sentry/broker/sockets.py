@@ -1,7 +1,6 @@
 """Sockets: the supervisor acts on a duplicate of the agent's own socket, with an address copied once."""
 
 import errno
-import fcntl
 import os
 import socket as sockets
 
@@ -71,7 +70,8 @@ def connect(call: Call) -> Action | Later:
         libc.connect(ours, raw)  # dissolves the association
         return SUCCESS
     raw = judge_destination(call, Kind.NET_CONNECT, raw, ours)
-    if protocol == "udp" or fcntl.fcntl(ours, fcntl.F_GETFL) & os.O_NONBLOCK:
+    # O_NONBLOCK says nothing: another thread can clear it between a look and the call.
+    if protocol == "udp":
         libc.connect(ours, raw)
         remember_port(call, ours, protocol)
         return SUCCESS

@@ -83,12 +83,17 @@ def _processes() -> Iterator[tuple[int, list[bytes]]]:
 
 def descendants(ancestor: int) -> list[int]:
     """Return the process ids below `ancestor`, zombies left out."""
-    parents = {pid: int(fields[1]) for pid, fields in _processes() if fields[0] not in (b"Z", b"X")}
+    parents = {pid: int(fields[1]) for pid, fields in _processes() if _runs(fields)}
     found, frontier = [], {ancestor}
     while frontier:
         frontier = {pid for pid, parent in parents.items() if parent in frontier}
         found += sorted(frontier)
     return found
+
+
+def _runs(fields: list[bytes]) -> bool:
+    """Whether anything of a process still runs: one whose first thread has ended is a zombie with other threads."""
+    return fields[0] not in (b"Z", b"X") or int(fields[17]) > 1
 
 
 def group_members(group: int) -> list[int]:
