@@ -323,8 +323,8 @@ class Resolver:
     def _failed(self, tid: int, directory: int, rest: list[bytes], error: int) -> Pinned:
         # What fails with ENOTDIR is the file that stands where a directory should.
         parts = [os.fsdecode(part) for part in rest if part not in (b"", b".") and error != errno.ENOTDIR]
-        if ".." in parts:  # what is missing is the name before it; where the rest would lead is no matter
-            parts = parts[: max(1, parts.index(".."))]
+        if error == errno.ENOENT:  # tells about the first name that is missing; where the rest would lead is no matter
+            parts = parts[:1]
         base = self._named(tid, directory, jumped=False).path
         return Pinned(posixpath.normpath(posixpath.join(base, *parts)), error=error)
 

@@ -12,6 +12,7 @@ from helm_sentry.broker.files import OWN_OBJECT
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.decode import address as addresses
 from helm_sentry.decode.address import AF_UNSPEC, AddressError, Internet, Other, Unix
+from helm_sentry.decode.operations import file_operation
 from helm_sentry.intercept.process_tree import umask_of
 from helm_sentry.operation import Kind, Operation
 
@@ -155,8 +156,10 @@ def judge_destination(call: Call, kind: Kind, raw: bytes, ours: int) -> bytes:
             raise OSError(errno.EINVAL, "no name")
         case Unix(path, _) if path:
             pinned = call.pin(AT_FDCWD, call.broker.own_ports.unix.meant(path))
-            call.judge(Operation(Kind.UNIX_CONNECT, path=pinned.path), effect=not pinned.error)
-            call.require(pinned)
+            if pinned.error:  # to say so is to let the agent look, no more
+                call.judge(file_operation(Kind.FILE_STAT, pinned.path))
+                call.require(pinned)
+            call.judge(Operation(Kind.UNIX_CONNECT, path=pinned.path), effect=True)
             return addresses.unix_address(pinned.link)
         case Unix(_, abstract):
             call.judge(Operation(Kind.UNIX_CONNECT, name="@" + os.fsdecode(abstract)), effect=True)
