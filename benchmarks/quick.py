@@ -51,8 +51,10 @@ def measure(rounds: int, opens: int) -> dict[str, object]:
             taken = (time.perf_counter() - begin) * 1000
             return taken, taken
 
+        bare = [sys.executable, HERE / "bare_supervisor.py"]
         return {
             "open+read+close of 1 KiB, us": compare(opening, supervised, rounds),
+            "the same, bare supervisor, us": compare(opening, bare, rounds),
             "start of `true`, ms": compare(starting, supervised, rounds),
         }
 
