@@ -265,11 +265,11 @@ class TestDirectories:
         hidden = sandbox.root / "hidden"
         hidden.mkdir()
         hidden.chmod(0o755)
-        command = [str(victims / "proc_attempt"), f"chdir,{hidden}", "chdir,../hidden", "chdir,/missing/place"]
+        command = [str(victims / "proc_attempt"), f"chdir,{hidden}", "chdir,../hidden", "chdir,/srv/missing/place"]
         assert lines(sandbox.native(command)) == ["ok", "ok", "ENOENT"]
         result = sandbox.run(command, sandbox.policy(POLICY))
         assert lines(result) == ["EACCES"] * 3
-        assert [record["target"] for record in result.denials("file.stat")] == [str(hidden)] * 2 + ["/missing/place"]
+        assert [record["target"] for record in result.denials("file.stat")] == [str(hidden)] * 2 + ["/srv/missing"]
 
     def test_a_failure_where_no_rule_lets_it_stand_is_no_crime(self, sandbox: Sandbox, victims: Path) -> None:
         """The run begins in a directory that no rule names; to stay there is allowed."""
