@@ -20,11 +20,11 @@ def test_the_state_directory_is_closed(name: str, kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", [Kind.FILE_WRITE, Kind.FILE_CREATE, Kind.FILE_DELETE, Kind.FILE_RENAME, Kind.FILE_CHMOD])
 def test_the_policy_file_cannot_be_changed(kind: Kind) -> None:
-    policy = compile_policy(with_builtin_rules(load(ALLOW_ALL), (), ("/work/policy.yaml",)))
-    assert not decide(policy, Operation(kind, path="/work/policy.yaml")).allowed
-    assert decide(policy, Operation(Kind.FILE_READ, path="/work/policy.yaml")).allowed
+    policy = compile_policy(with_builtin_rules(load(ALLOW_ALL), (), ("/srv/policy.yaml",)))
+    assert not decide(policy, Operation(kind, path="/srv/policy.yaml")).allowed
+    assert decide(policy, Operation(Kind.FILE_READ, path="/srv/policy.yaml")).allowed
 
 
 def test_a_directory_above_cannot_be_moved_away() -> None:
-    policy = compile_policy(with_builtin_rules(load(ALLOW_ALL), ("/work/state",), ()))
-    assert not decide(policy, Operation(Kind.FILE_RENAME, path="/work", directory=True)).allowed
+    policy = compile_policy(with_builtin_rules(load(ALLOW_ALL), ("/srv/state",), ()))
+    assert not decide(policy, Operation(Kind.FILE_RENAME, path="/srv", directory=True)).allowed
