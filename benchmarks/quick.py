@@ -83,9 +83,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     results = measure(options.rounds, options.opens)
-    host = f"{platform.machine()}, {os.cpu_count()} cpus, Linux {platform.release()}, Python {platform.python_version()}"
+    host = (
+        f"{platform.machine()}, {os.cpu_count()} cpus, Linux {platform.release()}, Python {platform.python_version()}"
+    )
     if options.json:
-        print(json.dumps({"host": host, "rounds": options.rounds, "opens": options.opens, "results": results}, indent=2))
+        print(
+            json.dumps({"host": host, "rounds": options.rounds, "opens": options.opens, "results": results}, indent=2)
+        )
         return
     print(f"{host}; {options.rounds} alternating rounds, {options.opens} opens a round\n")
     print(f"{'':32}{'native':>10}{'supervised':>12}{'added':>10}{'ratio':>8}{'p99':>10}")

@@ -43,9 +43,7 @@ class Features:
     def words(self) -> tuple[str, ...]:
         """Return what is there, one word each, for the record of a run."""
         present = [
-            name
-            for name in ("root", "listener", "wait_killable", "ptrace", "btf", "bcc")
-            if getattr(self, name)
+            name for name in ("root", "listener", "wait_killable", "ptrace", "btf", "bcc") if getattr(self, name)
         ]
         return (f"kernel-{self.kernel}", f"landlock-{self.landlock}", *present)
 

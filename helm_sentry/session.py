@@ -158,9 +158,7 @@ def _require(plan: Plan, accept_degraded: bool) -> None:
     if plan.fatal:
         raise FeatureError("; ".join(plan.fatal))
     if plan.missing and not accept_degraded:
-        raise FeatureError(
-            "; ".join(plan.missing) + "; `--accept-degraded` runs without and marks every record"
-        )
+        raise FeatureError("; ".join(plan.missing) + "; `--accept-degraded` runs without and marks every record")
 
 
 def _outer_environment(identity: Identity) -> dict[str, str]:
@@ -212,9 +210,7 @@ class _Run:
             limits=limits.resource_limits(
                 wanted.memory, wanted.processes, wanted.open_files, wanted.file_size, wanted.cpu_time
             ),
-            ruleset=landlock.ruleset(prepared.host.landlock, prepared.plan.programs)
-            if prepared.host.landlock
-            else -1,
+            ruleset=landlock.ruleset(prepared.host.landlock, prepared.plan.programs) if prepared.host.landlock else -1,
             filter=seccomp_filter.build(arch, syscalls.table(arch)),
             filter_flags=killable,
             signal_mask=self._relay.callers_mask,

@@ -164,11 +164,14 @@ def socket_name(descriptor: int, peer: bool) -> bytes:
 
 def sendmsg(descriptor: int, name: bytes, data: bytes | bytearray, control: bytes, send_flags: int) -> int:
     """Send one message and return the number of bytes taken."""
-    payload = (ctypes.c_char * len(data)).from_buffer_copy(data) if isinstance(data, bytes) else (
-        ctypes.c_char * len(data)
-    ).from_buffer(data)
-    destination, ancillary = ctypes.create_string_buffer(name, len(name)), ctypes.create_string_buffer(
-        control, len(control)
+    payload = (
+        (ctypes.c_char * len(data)).from_buffer_copy(data)
+        if isinstance(data, bytes)
+        else (ctypes.c_char * len(data)).from_buffer(data)
+    )
+    destination, ancillary = (
+        ctypes.create_string_buffer(name, len(name)),
+        ctypes.create_string_buffer(control, len(control)),
     )
     vector = ctypes.create_string_buffer(structs.IOVEC.pack(ctypes.addressof(payload), len(data)), structs.IOVEC.size)
     header = structs.MSGHDR.pack(

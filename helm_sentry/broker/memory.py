@@ -116,9 +116,7 @@ class Memory(threading.local):
         data = bytearray(size)
         if not size:
             return data
-        got = _transfer(
-            libc.process_vm_readv, tid, IOVEC.pack(libc.address_of(data), size), *_segments(address, size)
-        )
+        got = _transfer(libc.process_vm_readv, tid, IOVEC.pack(libc.address_of(data), size), *_segments(address, size))
         return data if got == size else data[:got]
 
     def read_vector(self, tid: int, address: int, count: int) -> list[tuple[int, int]]:

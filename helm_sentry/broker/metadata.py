@@ -218,9 +218,7 @@ def _attribute_name(call: Call) -> bytes:
     try:
         name = call.string(1, flags.XATTR_NAME_MAX + 1)
     except OSError as error:
-        raise OSError(
-            errno.ERANGE if error.errno == errno.ENAMETOOLONG else error.errno, "bad name"
-        ) from None
+        raise OSError(errno.ERANGE if error.errno == errno.ENAMETOOLONG else error.errno, "bad name") from None
     if not name:
         raise OSError(errno.ERANGE, "empty name")
     return name

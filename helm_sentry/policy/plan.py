@@ -77,9 +77,7 @@ def make_plan(policy: Policy, host: Host, loaders: tuple[str, ...]) -> Plan:
         host: what the host offers.
         loaders: dynamic loaders, which the kernel executes on a program's behalf.
     """
-    programs = {
-        path for rule in policy.allow if isinstance(rule.match, ExecMatch) for path in rule.match.paths
-    }
+    programs = {path for rule in policy.allow if isinstance(rule.match, ExecMatch) for path in rule.match.paths}
     return Plan(
         tier="seccomp",
         layers={str(kind): _layers(kind, host) for kind in Kind},
@@ -104,9 +102,7 @@ def _layers(kind: Kind, host: Host) -> tuple[str, ...]:
 
 
 # Landlock has no right for these; the broker alone holds them.
-_NOT_IN_LANDLOCK = frozenset(
-    {Kind.FILE_STAT, Kind.FILE_CHMOD, Kind.FILE_CHOWN, Kind.FILE_UTIME, Kind.FILE_XATTR}
-)
+_NOT_IN_LANDLOCK = frozenset({Kind.FILE_STAT, Kind.FILE_CHMOD, Kind.FILE_CHOWN, Kind.FILE_UTIME, Kind.FILE_XATTR})
 
 
 def _missing(host: Host) -> tuple[str, ...]:
@@ -119,9 +115,7 @@ def _missing(host: Host) -> tuple[str, ...]:
 def _fatal(host: Host) -> tuple[str, ...]:
     fatal = []
     if not host.listener:
-        fatal.append(
-            "no seccomp listener can be had here: the kernel is too old, or a container already owns one"
-        )
+        fatal.append("no seccomp listener can be had here: the kernel is too old, or a container already owns one")
     if not host.ptrace:
         fatal.append("processes cannot be seized with ptrace here, so no exec could be verified")
     return tuple(fatal)

@@ -73,9 +73,7 @@ class Sandbox:
         identity: dict[str, Any] = {}
         if os.getuid() == 0 and self.uid:
             identity = {"user": self.uid, "group": self.uid, "extra_groups": []}
-        return subprocess.Popen(
-            argv, cwd=self.workspace, env=self.environment(), text=True, **(identity | options)
-        )
+        return subprocess.Popen(argv, cwd=self.workspace, env=self.environment(), text=True, **(identity | options))
 
     def run(
         self,
@@ -155,7 +153,9 @@ def sandbox(request: pytest.FixtureRequest, installation: Path) -> Iterator[Sand
     """A fresh sandbox, once as root (where the tests run as root) and once as an ordinary user."""
     root = request.param == "root"
     here = Path(sysconfig.get_path("scripts")) / "helm-sentry"
-    made = make_sandbox((str(here) if root else str(installation),), 0 if root else NOBODY if os.getuid() == 0 else os.getuid())
+    made = make_sandbox(
+        (str(here) if root else str(installation),), 0 if root else NOBODY if os.getuid() == 0 else os.getuid()
+    )
     yield made
     shutil.rmtree(made.root, ignore_errors=True)
 

@@ -39,6 +39,8 @@ def test_roots_files_stay_roots(sandbox: Sandbox) -> None:
 
 def test_threads_and_programs_work_too(sandbox: Sandbox) -> None:
     os.chown(sandbox.workspace, NOBODY, NOBODY)
-    script = "import subprocess, os; os.mkdir('d'); os.chdir('d'); print(subprocess.check_output(['id', '-u'], text=True))"
+    script = (
+        "import subprocess, os; os.mkdir('d'); os.chdir('d'); print(subprocess.check_output(['id', '-u'], text=True))"
+    )
     result = sandbox.run([PYTHON, "-c", script], options=["--user", NAME])
     assert result.stdout.strip() == str(NOBODY), result.stderr

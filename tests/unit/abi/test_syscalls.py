@@ -109,9 +109,7 @@ class TestNumbers:
             pytest.param(AARCH64, "asm-generic/unistd.h", GENERIC_64_BIT, id="aarch64"),
         ],
     )
-    def test_table_and_installed_header_agree(
-        self, arch: Arch, header: str, defines: tuple[str, ...]
-    ) -> None:
+    def test_table_and_installed_header_agree(self, arch: Arch, header: str, defines: tuple[str, ...]) -> None:
         kernel = header_numbers(header, *defines)
         newest = min(max(kernel.values()), max(syscalls.table(arch)))
         ours = table_numbers(arch, newest)
@@ -222,18 +220,14 @@ class TestRules:
         }
 
     def test_notified_calls_name_an_operation_and_free_ones_none(self) -> None:
-        assert [
-            row.name for row in ROWS.values() if (row.treatment is Treatment.ALLOW) == bool(row.operation)
-        ] == []
+        assert [row.name for row in ROWS.values() if (row.treatment is Treatment.ALLOW) == bool(row.operation)] == []
 
     def test_refusals_answer_with_an_errno(self) -> None:
         denied = [row for row in ROWS.values() if row.treatment is Treatment.DENY]
         assert {row.errno for row in denied} == {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP}
 
     def test_the_one_mediated_call_with_a_fixed_answer_is_clone3(self) -> None:
-        answers = {
-            row.name: row.errno for row in ROWS.values() if row.treatment is not Treatment.DENY and row.errno
-        }
+        answers = {row.name: row.errno for row in ROWS.values() if row.treatment is not Treatment.DENY and row.errno}
         assert answers == {"clone3": errno.ENOSYS}
 
     def test_allowed_calls_have_no_tests(self) -> None:
@@ -292,9 +286,7 @@ class TestConditions:
     )
     def test_condition(self, name: str, expected: list[tuple[int, bool, str, int]]) -> None:
         tests = ROWS[name].tests
-        assert sorted((test.argument, test.wide, test.operator, test.value) for test in tests) == sorted(
-            expected
-        )
+        assert sorted((test.argument, test.wide, test.operator, test.value) for test in tests) == sorted(expected)
 
     def test_conditional_calls_are_all_listed_above(self) -> None:
         assert len({row.name for row, _ in CONDITIONAL}) == 19
@@ -319,9 +311,7 @@ class TestConditions:
             "IOPRIO_WHO_PROCESS": 1,
         }
         includes = "".join(f"#include <{header}>\n" for header in headers)
-        asserts = "".join(
-            f'_Static_assert(({text}) == {value}UL, "{text}");\n' for text, value in values.items()
-        )
+        asserts = "".join(f'_Static_assert(({text}) == {value}UL, "{text}");\n' for text, value in values.items())
         compiler("-fsyntax-only", "-D_GNU_SOURCE", "-xc", source=includes + asserts)
 
 
@@ -364,12 +354,8 @@ class TestParse:
             pytest.param("f,file,file.read,a:int,1,1,deny,b=1,,", "`b=1`", id="test of a missing argument"),
             pytest.param("f,file,file.read,a:int,1,1,deny,a<1,,", "`a<1`", id="test operator"),
             pytest.param("f,file,file.read,a:int,1,1,deny,a=,,", "invalid literal", id="test without number"),
-            pytest.param(
-                "f,file,file.read,a:int,1,1,deny,a=-1,,", "outside the 32 bits", id="negative value"
-            ),
-            pytest.param(
-                "f,file,file.read,a:int,1,1,deny,a=0x100000000,,", "outside the 32 bits", id="wide value"
-            ),
+            pytest.param("f,file,file.read,a:int,1,1,deny,a=-1,,", "outside the 32 bits", id="negative value"),
+            pytest.param("f,file,file.read,a:int,1,1,deny,a=0x100000000,,", "outside the 32 bits", id="wide value"),
         ],
     )
     def test_bad_row(self, row: str, message: str) -> None:

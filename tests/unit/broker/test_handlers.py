@@ -17,8 +17,6 @@ def test_every_mediated_row_has_a_handler() -> None:
     assert set(broker.HANDLERS) == MEDIATED
 
 
-
-
 @pytest.mark.parametrize("row", [row for row in syscalls.rows() if row.continue_reason], ids=lambda row: row.name)
 def test_a_reason_to_continue_is_a_sentence_about_a_mediated_row(row: syscalls.Row) -> None:
     assert row.treatment is Treatment.MEDIATE
@@ -28,7 +26,9 @@ def test_a_reason_to_continue_is_a_sentence_about_a_mediated_row(row: syscalls.R
 def test_a_row_without_a_reason_is_never_continued() -> None:
     """The one place that continues for handlers asks the table first; the others verify what happened."""
     source = ast.parse((BROKER / "broker.py").read_text())
-    guard = next(node for node in ast.walk(source) if isinstance(node, ast.FunctionDef) and node.name == "_may_continue")
+    guard = next(
+        node for node in ast.walk(source) if isinstance(node, ast.FunctionDef) and node.name == "_may_continue"
+    )
     assert "continue_reason" in ast.unparse(guard)
     for row in syscalls.rows():
         assert broker._may_continue(row) == (bool(row.continue_reason) or row.treatment is Treatment.DENY)

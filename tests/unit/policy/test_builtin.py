@@ -7,7 +7,9 @@ from helm_sentry.policy.builtin import with_builtin_rules
 from helm_sentry.policy.engine import compile_policy, decide
 from helm_sentry.policy.loader import load
 
-ALLOW_ALL = "schema: helm-sentry/policy/v1\nname: all\nallow:\n  - id: all\n    file: {do: [all, mknod], paths: ['/**']}\n"
+ALLOW_ALL = (
+    "schema: helm-sentry/policy/v1\nname: all\nallow:\n  - id: all\n    file: {do: [all, mknod], paths: ['/**']}\n"
+)
 
 
 @pytest.mark.parametrize("name", ["/state", "/st[a]te*", "/back\\slash"])
@@ -18,7 +20,9 @@ def test_the_state_directory_is_closed(name: str, kind: Kind) -> None:
     assert not decide(policy, Operation(kind, path=f"{name}/keys/signing.key")).allowed
 
 
-@pytest.mark.parametrize("kind", [Kind.FILE_WRITE, Kind.FILE_CREATE, Kind.FILE_DELETE, Kind.FILE_RENAME, Kind.FILE_CHMOD])
+@pytest.mark.parametrize(
+    "kind", [Kind.FILE_WRITE, Kind.FILE_CREATE, Kind.FILE_DELETE, Kind.FILE_RENAME, Kind.FILE_CHMOD]
+)
 def test_the_policy_file_cannot_be_changed(kind: Kind) -> None:
     policy = compile_policy(with_builtin_rules(load(ALLOW_ALL), (), ("/srv/policy.yaml",)))
     assert not decide(policy, Operation(kind, path="/srv/policy.yaml")).allowed
