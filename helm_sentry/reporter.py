@@ -10,6 +10,7 @@ import threading
 
 from helm_sentry.decision import Decision, Reason
 from helm_sentry.operation import Kind, Operation
+from helm_sentry.policy.dry_run import performed
 from helm_sentry.policy.explain import sentence, suggestion
 
 _MOST_CAUSES = 40  # printed; beyond that a person reads the log
@@ -20,8 +21,8 @@ _A_PROCESS = re.compile(r"/proc/[0-9]+")
 class Reporter:
     """Prints to standard error, never on the caller's thread."""
 
-    def __init__(self, quiet: bool = False) -> None:
-        self._quiet = quiet
+    def __init__(self, quiet: bool = False, enforcing: bool = True) -> None:
+        self._quiet, self._enforcing = quiet, enforcing
         self._seen: set[tuple[Kind, str, str]] = set()
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._print, name="reporter", daemon=True)
@@ -36,7 +37,8 @@ class Reporter:
         if len(self._seen) == _MOST_CAUSES + 1:
             self.say("more was denied; the log has all of it")
         elif len(self._seen) <= _MOST_CAUSES:
-            self.say(f"denied: {sentence(operation, decision)}")
+            would_be = "" if self._enforcing or not performed(operation, decision) else "would be "
+            self.say(f"{would_be}denied: {sentence(operation, decision)}")
             # No allow rule helps against a block rule.
             if decision.reason is Reason.DEFAULT and (lines := suggestion(operation)):
                 self._lines.put("  to allow it, add to the policy:\n" + _indented(lines))

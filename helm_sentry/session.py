@@ -42,6 +42,7 @@ from helm_sentry.receipt.store import Signer
 from helm_sentry.reporter import Reporter
 
 _LAST_WORK = 2.0  # seconds for what was begun for processes that have ended
+_EVERY_PROGRAM = ("/**",)  # the floor of a dry run: what may be executed is only written down
 _SYNC_EVERY = 1.0  # seconds a crashed kernel may lose of the log
 
 
@@ -55,6 +56,7 @@ class Options:
         workspace: directory the agent works in.
         user: name of the user the agent runs as; empty for the caller.
         accept_degraded: run although a layer is missing.
+        dry_run: perform what the policy denies, and only write down that it would be denied.
         quiet: print nothing.
     """
 
@@ -63,6 +65,7 @@ class Options:
     workspace: str = "."
     user: str = ""
     accept_degraded: bool = False
+    dry_run: bool = False
     quiet: bool = False
 
 
@@ -77,6 +80,7 @@ class Prepared:
     plan: Plan
     program: str
     scratch: str
+    variables: dict[str, str]
 
 
 def run(options: Options) -> int:
@@ -86,14 +90,25 @@ def run(options: Options) -> int:
         SentryError: the run could not start, or the supervisor failed; the agent is ended then.
     """
     try:
-        prepared = _prepare(options)
+        status, _ = supervise(options)
     except KeyboardInterrupt:  # until the relay takes over, an interrupt is for this process
         return end_as(signal.SIGINT)
+    return end_as(status)
+
+
+def supervise(options: Options) -> tuple[int, str]:
+    """Run an agent to its end and return its wait status and the run directory.
+
+    Raises:
+        SentryError: as `run`.
+        KeyboardInterrupt: before the agent was started.
+    """
+    prepared = _prepare(options)
     try:
-        status = _Run(prepared).supervise()
+        supervisor = _Run(prepared)
+        return supervisor.supervise(), supervisor.directory
     finally:
         shutil.rmtree(prepared.scratch, ignore_errors=True)
-    return end_as(status)
 
 
 def _prepare(options: Options) -> Prepared:
@@ -103,13 +118,14 @@ def _prepare(options: Options) -> Prepared:
     scratch = os.path.realpath(tempfile.mkdtemp(prefix="helm-sentry-"))
     try:
         os.chown(scratch, identity.uid, identity.gid)
-        policy = _load_policy(options, program, scratch)
-        plan = make_plan(policy, host, native().loaders)
+        variables = _variables(options, program, scratch)
+        policy = _load_policy(options, variables)
+        plan = make_plan(policy, host, _EVERY_PROGRAM if options.dry_run else native().loaders)
         _require(plan, options.accept_degraded)
     except BaseException:
         os.rmdir(scratch)
         raise
-    return Prepared(options, host, identity, policy, plan, program, scratch)
+    return Prepared(options, host, identity, policy, plan, program, scratch, variables)
 
 
 def _find_program(name: str, workspace: str) -> str:
@@ -124,14 +140,17 @@ def _find_program(name: str, workspace: str) -> str:
     return os.path.abspath(found)
 
 
-def _load_policy(options: Options, program: str, scratch: str) -> Policy:
-    variables = {
+def _variables(options: Options, program: str, scratch: str) -> dict[str, str]:
+    return {
         "workspace": os.path.realpath(options.workspace),
         "home": os.path.realpath(os.path.expanduser(f"~{options.user}" if options.user else "~")),
         "tmp": scratch,
         "user": options.user or credentials.user_name(os.getuid()),
         "program": os.path.realpath(program),
     }
+
+
+def _load_policy(options: Options, variables: dict[str, str]) -> Policy:
     policy = load_file(options.policy, variables)
     _refuse_wild_hosts(policy)
     protected = (os.path.realpath(state.state_directory()), f"/proc/{os.getpid()}")
@@ -176,6 +195,7 @@ class _Run:
     def __init__(self, prepared: Prepared) -> None:
         self._prepared = prepared
         self._id = state.new_run_id()
+        self.directory = ""  # once there is one
         self._relay = Relay()
         signal.signal(INTERRUPT, lambda number, frame: None)  # interrupts workers; nothing else
         self._failure: Exception | None = None
@@ -219,7 +239,7 @@ class _Run:
     def _open_records(self) -> None:
         prepared = self._prepared
         key = load_or_create(state.key_directory())
-        self._directory = state.new_run(self._id)
+        self.directory = state.new_run(self._id)
         facts = record.start(
             run=self._id,
             version=__version__,
@@ -229,14 +249,16 @@ class _Run:
             features=prepared.host.words(),
             degraded=prepared.plan.missing_layers,
             digests={},
+            enforcing=not prepared.options.dry_run,
+            variables=prepared.variables,
         )
         digests = store.create_run(
-            self._directory, facts, prepared.policy.canonical(), prepared.plan.canonical(), key.public
+            self.directory, facts, prepared.policy.canonical(), prepared.plan.canonical(), key.public
         )
-        self._log = AuditLog(self._directory, self._id, degraded=prepared.plan.missing_layers)
+        self._log = AuditLog(self.directory, self._id, degraded=prepared.plan.missing_layers)
         self._log.append({**facts, **digests})
-        self._signer = Signer(self._directory, key)
-        self._reporter = Reporter(prepared.options.quiet)
+        self._signer = Signer(self.directory, key)
+        self._reporter = Reporter(prepared.options.quiet, enforcing=not prepared.options.dry_run)
         threading.Thread(target=self._keep_synced, name="sync", daemon=True).start()
 
     def _serve(self, started: Started) -> None:
@@ -252,6 +274,7 @@ class _Run:
             log=self._log,
             identity=prepared.identity,
             signal_scope=prepared.host.signal_scope,
+            enforcing=not prepared.options.dry_run,
             on_denial=self._denied,
             on_failure=self._fail,
         )
@@ -325,10 +348,11 @@ class _Run:
         self._log.end(lambda counts: record.end(counts, exit_status=code, signal=signal_name))
         self._log.sync()
         self._signer.seal(self._log.totals)
-        counts = self._log.counts
+        counts, dry_run = self._log.counts, self._prepared.options.dry_run
         total = sum(counts.values())
         decisions = "1 decision" if total == 1 else f"{total:,} decisions"
-        self._reporter.say(f"{decisions}, {counts['DENY']:,} denied; log: {self._directory}")
+        denied = f"{counts['DENY']:,} {'would be denied, nothing was enforced' if dry_run else 'denied'}"
+        self._reporter.say(f"{decisions}, {denied}; log: {self.directory}")
         return status
 
     def _failure_error(self) -> SentryError:

@@ -64,6 +64,9 @@ class Record:
         errno: symbolic name of the error it was answered with.
         object: `dev:ino` in hex of the object that was judged.
         argv: argument vector of an exec.
+        protocol: transport protocol of a network operation.
+        hosts: names whose addresses contain that of the target.
+        own: the target is a port of the run itself.
         detail: anything a person should read with it.
         degraded: layers that were missing when it was made.
     """
@@ -82,6 +85,9 @@ class Record:
     errno: str = ""
     object: str = ""
     argv: tuple[str, ...] = ()
+    protocol: str = ""
+    hosts: tuple[str, ...] = ()
+    own: bool = False
     detail: str = ""
     degraded: tuple[str, ...] = ()
 
@@ -93,7 +99,7 @@ class Record:
             ValueError: a member is missing or unknown.
         """
         members = {name: value for name, value in fields.items() if name not in ("type", "prev", "hash")}
-        members.update({name: tuple(members[name]) for name in ("ops", "argv", "degraded") if name in members})  # type: ignore[arg-type, misc]
+        members.update({name: tuple(members[name]) for name in ("ops", "argv", "hosts", "degraded") if name in members})  # type: ignore[arg-type, misc]
         verdict, reason = Verdict(str(fields.get("verdict"))), Reason(str(fields.get("reason")))
         try:
             return cls(**(members | {"verdict": verdict, "reason": reason}))  # type: ignore[arg-type]
@@ -129,6 +135,8 @@ def decision(
         fields["to"] = escape(second)
     if operations and operations[0].argv:
         fields["argv"] = _texts(operations[0].argv)
+    if operations and operations[0].protocol:
+        fields |= _endpoint(operations[0])
     if errno:
         fields["errno"] = errno
     if object:
@@ -136,6 +144,12 @@ def decision(
     if detail:
         fields["detail"] = escape(detail)
     return fields
+
+
+def _endpoint(operation: Operation) -> Fields:
+    # What a network rule looks at besides the target, so that the decision can be made again from the log.
+    named: Fields = {"hosts": list(operation.hosts)} if operation.hosts else {}
+    return {"protocol": operation.protocol} | named | ({"own": True} if operation.own else {})
 
 
 class Line(NamedTuple):
@@ -225,6 +239,7 @@ def start(
     degraded: Sequence[str],
     digests: Mapping[str, str],
     enforcing: bool = True,
+    variables: Mapping[str, str] | None = None,
 ) -> Fields:
     """Return the first record of a run.
 
@@ -238,6 +253,7 @@ def start(
         degraded: layers that are missing and whose absence was accepted.
         digests: what `store.create_run` returned; each becomes a member.
         enforcing: false for a dry run.
+        variables: what the run's variables stood for, such as the workspace.
     """
     return {
         "type": "start",
@@ -249,6 +265,7 @@ def start(
         "features": _texts(features),
         "degraded": _texts(degraded),
         "enforcing": enforcing,
+        **({"variables": {name: escape(text) for name, text in variables.items()}} if variables else {}),
         **digests,
     }
 

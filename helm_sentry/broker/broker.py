@@ -29,6 +29,7 @@ from helm_sentry.decode import address as addresses
 from helm_sentry.errors import AuditError
 from helm_sentry.intercept.notify import Listener, Notification
 from helm_sentry.operation import Kind, Operation
+from helm_sentry.policy.dry_run import performed
 from helm_sentry.policy.engine import CompiledPolicy, Context, decide
 
 Handler = Callable[[Call], Action | Later]
@@ -62,6 +63,7 @@ class Broker:
         names: what host names in rules mean.
         own_ports: ports the run itself listens on.
         signal_scope: the kernel keeps the agent's signals inside its Landlock domain.
+        enforcing: false in a dry run, which performs what the policy denies.
     """
 
     def __init__(
@@ -76,12 +78,13 @@ class Broker:
         log: AuditLog,
         identity: Identity,
         signal_scope: bool,
+        enforcing: bool = True,
         on_denial: Callable[[Operation, Decision, bool], None],
         on_failure: Callable[[Exception], None],
     ) -> None:
         self.listener, self.resolver, self.names = listener, resolver, names
         self.memory, self.workers, self.own_ports = Memory(), Workers(identity), OwnPorts()
-        self.signal_scope = signal_scope
+        self.signal_scope, self.enforcing = signal_scope, enforcing
         self._arch = arch
         self._turn = threading.Lock()  # held while the receiver handles a notification
         self._native: dict[int, tuple[Row, Handler]] = {
@@ -110,6 +113,13 @@ class Broker:
                 return decision
             first = first or decision
         return first or _FAILED
+
+    def permits(self, *operations: Operation) -> bool:
+        """Return whether all operations may be carried out: the policy allows them, or this is a dry run."""
+        decisions = [(operation, decide(self._policy, operation, self._context)) for operation in operations]
+        if self.enforcing:
+            return all(decision.verdict is _ALLOW for _, decision in decisions)
+        return all(performed(*decided) for decided in decisions)
 
     def duplicate(self, call: Call, number: int) -> int:
         """Return a duplicate of one of the agent's descriptors, closed at the end of the call.
@@ -143,7 +153,7 @@ class Broker:
         decision = call.decision or _FAILED
         error = _name(code) if code else ""
         operations = call.operations
-        if detail or operations[0].argv or self._log.degraded:
+        if detail or operations[0].argv or operations[0].protocol or self._log.degraded:
             call.sequence = self._log.append(
                 records.decision(
                     call.tid,
@@ -260,7 +270,7 @@ class Broker:
         try:
             if call.sequence < 0:
                 self._record_first(call, action)
-            elif action.code and call.decision is not None and call.decision.verdict is _ALLOW:
+            elif action.code and call.decision and (call.decision.verdict is _ALLOW or not self.enforcing):
                 self._log.append(records.outcome(call.sequence, _name(action.code)))
             if action.__class__ is Continue and not _may_continue(call.row):
                 action = Errno(errno.EPERM)

@@ -141,7 +141,7 @@ class Call:
         """
         self.operations = operations
         self.decision = self.broker.decide(operations)
-        if self.decision.verdict is not _ALLOW:
+        if self.decision.verdict is not _ALLOW and (self.broker.enforcing or not self.broker.permits(*operations)):
             raise Refused(refusal)
         if effect:
             # What was read under the thread's id must have been its own before anything is changed for it. An answer

@@ -174,7 +174,7 @@ def _stranger(call: Call, pid: int, image: str) -> str:
         fields = [line.rstrip(b"\n").split(maxsplit=_NAMED - 1) for line in file]
     mapped = {os.fsdecode(each[-1]) for each in fields if len(each) == _NAMED and each[-1].startswith(b"/")}
     for path in mapped - {image.replace("\n", "\\012")} - _loaders():
-        if not call.broker.decide((Operation(Kind.EXEC, path=path),)).allowed:
+        if not call.broker.permits(Operation(Kind.EXEC, path=path)):
             return path
     return ""
 

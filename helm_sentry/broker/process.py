@@ -205,8 +205,7 @@ def _strayed(call: Call, before: os.stat_result, judged: os.stat_result) -> str:
         where = call.descriptor(AT_FDCWD).path
     except (OSError, Gone, Unreadable):
         return "unknown"
-    allowed = call.broker.decide((file_operation(Kind.FILE_STAT, where),)).allowed
-    return "" if allowed else where
+    return "" if call.broker.permits(file_operation(Kind.FILE_STAT, where)) else where
 
 
 HANDLERS = {

@@ -16,9 +16,18 @@ import click
 )
 @click.option("--user", default="", metavar="NAME", help="Run the agent as this user (root only).")
 @click.option("--accept-degraded", is_flag=True, help="Run although a layer is missing; every record says so.")
+@click.option("--dry-run", is_flag=True, help="Perform what the policy denies; only record it.")
 @click.option("--quiet", is_flag=True, help="Say nothing on standard error.")
 @click.argument("command", nargs=-1, required=True)
-def run(policy: str, workspace: str, user: str, accept_degraded: bool, quiet: bool, command: tuple[str, ...]) -> None:
+def run(
+    policy: str,
+    workspace: str,
+    user: str,
+    accept_degraded: bool,
+    dry_run: bool,
+    quiet: bool,
+    command: tuple[str, ...],
+) -> None:
     """Run COMMAND under a policy.
 
     The command's input, output, terminal, signals and exit status are its own. Status 125 means that the supervisor
@@ -34,6 +43,7 @@ def run(policy: str, workspace: str, user: str, accept_degraded: bool, quiet: bo
         workspace=workspace,
         user=user,
         accept_degraded=accept_degraded,
+        dry_run=dry_run,
         quiet=quiet,
     )
     sys.exit(run_session(options))

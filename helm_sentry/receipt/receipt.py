@@ -52,6 +52,8 @@ def decision_statement(start: Fields, record: Fields) -> Fields:
         "kind": "decision",
         "run": start.get("run"),
         "policy_digest": start.get("policy_digest"),
+        # In a dry run a denial was written down and the act performed.
+        "enforcing": start.get("enforcing"),
         "seq": record["seq"],
         "hash": record["hash"],
         "record": record,

@@ -108,9 +108,12 @@ def test_the_script_verifies_the_example_and_nothing_else(example, tmp_path):
 RECORDS = {
     "start": record.start(
         run="", version="", argv=[], user="", host="", features=[], degraded=[],
-        digests={"key": "", "run_digest": "", "policy_digest": "", "plan_digest": ""},
+        digests={"key": "", "run_digest": "", "policy_digest": "", "plan_digest": ""}, variables={"tmp": "/t"},
     ),
     "decision": record.decision(
+        1, "connect", [Operation(Kind.NET_CONNECT, address="::1", port=1, protocol="tcp", hosts=("h",), own=True)],
+        Decision(Verdict.ALLOW, Reason.RULE, "r"), "value",
+    ) | record.decision(
         1, "rename", [Operation(Kind.EXEC, path="/a", argv=("a",)), Operation(Kind.EXEC, path="/b")],
         Decision(Verdict.DENY, Reason.DEFAULT), "errno", errno="EIO", object="1:1", detail="d",
     ),
