@@ -106,5 +106,22 @@ UIO_MAXIOV = 1024
 SCM_RIGHTS = 1
 SCM_CREDENTIALS = 2
 
+# <linux/netlink.h>, <linux/sock_diag.h>, <linux/inet_diag.h>
+NETLINK_SOCK_DIAG = 4
+SOL_NETLINK = 270
+NETLINK_ADD_MEMBERSHIP = 1
+NLM_F_DUMP_REQUEST = 0x301
+NLMSG_ERROR = 2
+NLMSG_DONE = 3
+SOCK_DIAG_BY_FAMILY = 20
+SKNLGRP_TCP_DESTROY = (1, 3)  # for IPv4 and IPv6
+INET_DIAG_INFO = 2
+
+# <asm-generic/socket.h>
+SO_COOKIE = 57
+
+# <net/tcp_states.h>: every state in which a connection can still have something to send
+TCP_OPEN_STATES = 0b1011_0011_1110
+
 # errno values that never reach user space (<linux/errno.h>): the kernel turns it into EINTR or a restart
 ERESTARTSYS = 512

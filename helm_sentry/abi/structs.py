@@ -61,3 +61,15 @@ STAT_SIZES = {"x86_64": 144, "aarch64": 128}
 
 STATX_SIZE = 256
 STATFS_SIZE = 120
+
+NLMSGHDR = Struct("=IHHII")
+"""<linux/netlink.h>: len, type, flags, seq, pid."""
+
+INET_DIAG_REQ_V2 = Struct("=BBBxI48x")
+"""<linux/inet_diag.h>: family, protocol, ext, states; an id of zeros, as a dump takes it."""
+
+INET_DIAG_MSG = Struct("=BBBx2xH16x16s4xQ20x")
+"""<linux/inet_diag.h>: family, state, timer, retrans, then of the id: dport (big-endian), dst, cookie."""
+
+TCP_INFO = Struct("=B119x8xQ8xI52xQQ")
+"""<linux/tcp.h>, up to Linux 4.19: state; bytes_received, notsent_bytes, bytes_sent, bytes_retrans."""

@@ -19,7 +19,7 @@ ActionName: TypeAlias = Literal["fd", "value", "errno", "continue", "kill", "non
 """How a syscall was answered: a descriptor, a number, an error, let through, process killed, not at all."""
 
 FIRST_PREV = "0" * 64
-TYPES = frozenset({"start", "decision", "outcome", "exec", "notice", "end"})
+TYPES = frozenset({"start", "decision", "outcome", "exec", "traffic", "notice", "end"})
 MAX_LINE = 1 << 25
 """Bytes in one line at most, so that a reader of a hostile log needs bounded memory."""
 
@@ -287,6 +287,30 @@ def executed(pid: int, exe: str, object: str, argv: Sequence[str]) -> Fields:
     The arguments of the decision were copied before; these are the kernel's own copy, which nobody can change.
     """
     return {"type": "exec", "pid": pid, "exe": escape(exe), "object": object, "argv": _texts(argv)}
+
+
+def traffic(of: int, operation: Operation, sent: int, received: int, *, exact: bool, unsent: int = 0) -> Fields:
+    """Return the record of what left for one address; `of` is the sequence number of the decision that allowed it.
+
+    Args:
+        of: as above; for datagrams, of the first of them.
+        operation: what was allowed.
+        sent: bytes that left.
+        received: bytes that came back over the same connection; 0 for datagrams.
+        exact: false when more may have left than was counted.
+        unsent: bytes that were still to leave when a connection that outlived the run was counted.
+    """
+    fields: Fields = {
+        "type": "traffic",
+        "of": of,
+        "target": operation.target,
+        "protocol": operation.protocol,
+        "sent": sent,
+        "received": received,
+        "exact": exact,
+        "own": operation.own,
+    }
+    return fields | ({"unsent": unsent} if unsent else {})
 
 
 def notice(code: str, detail: str) -> Fields:

@@ -22,6 +22,7 @@ from helm_sentry.broker.memory import Gone, Memory, Unreadable
 from helm_sentry.broker.names import Names
 from helm_sentry.broker.paths import Resolver
 from helm_sentry.broker.ports import OwnPorts
+from helm_sentry.broker.traffic import Traffic
 from helm_sentry.broker.workers import Workers
 from helm_sentry.confine.credentials import Identity, assume_in_thread
 from helm_sentry.decision import Decision, Reason, Verdict
@@ -46,6 +47,7 @@ HANDLERS: Mapping[str, Handler] = {
 """What is done for each row of the syscall table that says `mediate`."""
 
 _ALLOW = Verdict.ALLOW
+_LAST_WORD = 0.5  # seconds for the kernel to tell that a connection has ended
 _UNREADABLE = Decision(Verdict.DENY, Reason.UNREADABLE)
 _FAILED = Decision(Verdict.DENY, Reason.SUPERVISOR_ERROR)
 _FOREIGN = Decision(Verdict.DENY, Reason.FOREIGN_ABI)
@@ -62,6 +64,7 @@ class Broker:
         workers: threads for what may wait.
         names: what host names in rules mean.
         own_ports: ports the run itself listens on.
+        traffic: how many bytes left for which address.
         signal_scope: the kernel keeps the agent's signals inside its Landlock domain.
         enforcing: false in a dry run, which performs what the policy denies.
     """
@@ -85,6 +88,7 @@ class Broker:
         self.listener, self.resolver, self.names = listener, resolver, names
         self.memory, self.workers, self.own_ports = Memory(), Workers(identity), OwnPorts()
         self.signal_scope, self.enforcing = signal_scope, enforcing
+        self.traffic = Traffic(log.append, on_failure)
         self._arch = arch
         self._turn = threading.Lock()  # held while the receiver handles a notification
         self._native: dict[int, tuple[Row, Handler]] = {
@@ -103,6 +107,7 @@ class Broker:
         self.workers.drain(seconds)
         if self._turn.acquire(timeout=seconds):
             self._turn.release()
+        self.traffic.settle(_LAST_WORD)
 
     def decide(self, operations: tuple[Operation, ...]) -> Decision:
         """Return the first decision that is not ALLOW, or the first one."""

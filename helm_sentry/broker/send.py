@@ -155,7 +155,8 @@ def _destination(call: Call, ours: int, raw: bytes, send_flags: int) -> bytes:
             raise OSError(errno.EOPNOTSUPP, "no address family")
         return judge_destination(call, Kind.NET_CONNECT, raw, ours)
     if (domain == socket.AF_INET6 and family == socket.AF_UNSPEC) or (domain == socket.AF_UNIX and not raw):
-        return raw  # no address at all: it goes to the peer, or fails
+        call.operations = ()  # no address at all: it goes to the peer, or fails
+        return raw
     return judge_destination(call, Kind.NET_SEND, raw, ours)
 
 
@@ -197,15 +198,17 @@ def _send(call: Call, ours: int, message: Message, send_flags: int) -> Action | 
         return Later(lambda: _send_all(call, ours, message, send_flags))
     except BrokenPipeError:
         return _broken_pipe(call, ours, send_flags)
-    _sent(call, ours, message)
+    _sent(call, ours, message, sent)
     if sent == len(data) or not waits:
         return Value(sent)
     return Later(lambda: _send_all(call, ours, Message(b"", message.buffers, b""), send_flags, sent))
 
 
-def _sent(call: Call, ours: int, message: Message) -> None:
+def _sent(call: Call, ours: int, message: Message, size: int) -> None:
     if message.name:
         remember_port(call, ours, protocol_of(ours))
+        if call.operations and call.operations[0].kind is Kind.NET_SEND:
+            call.broker.traffic.sent(call.sequence, call.operations[0], size)
 
 
 def _send_all(call: Call, ours: int, message: Message, send_flags: int, sent: int = 0) -> Action:
@@ -217,14 +220,15 @@ def _send_all(call: Call, ours: int, message: Message, send_flags: int, sent: in
     while True:
         try:
             data = _payload(call, message, sent, min(size - sent, _WAITING_CHUNK) if stream else size)
-            sent += call.broker.workers.wait(call, _attempt(ours, message, data, send_flags))
+            part = call.broker.workers.wait(call, _attempt(ours, message, data, send_flags))
         except BrokenPipeError:
             return Value(sent) if sent else _broken_pipe(call, ours, send_flags)
         except OSError:
             if not sent:
                 raise
             return Value(sent)
-        _sent(call, ours, message)
+        sent += part
+        _sent(call, ours, message, part)
         if sent >= size or not stream or not _may_wait(ours, send_flags):
             return Value(sent)
         message.name = message.control = b""

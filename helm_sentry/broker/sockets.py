@@ -68,6 +68,8 @@ def connect(call: Call) -> Action | Later:
     raw = read_address(call, call.args[1], call.int32(2))
     domain, protocol = domain_of(ours), protocol_of(ours)
     if _family(raw) == AF_UNSPEC and domain in (*_INTERNET, sockets.AF_UNIX):
+        if protocol == "tcp":
+            call.broker.traffic.dissolves(ours)
         libc.connect(ours, raw)  # dissolves the association
         return SUCCESS
     raw = judge_destination(call, Kind.NET_CONNECT, raw, ours)
@@ -150,7 +152,9 @@ def judge_destination(call: Call, kind: Kind, raw: bytes, ours: int) -> bytes:
     _require_fit(ours, raw)
     match _parse(raw, unspecified_is_inet=kind is Kind.NET_SEND):
         case Internet(address, port):
-            call.judge(call.broker.internet_operation(kind, address, port, protocol_of(ours)), effect=True)
+            operation = call.broker.internet_operation(kind, address, port, protocol_of(ours))
+            call.judge(operation, effect=True)
+            call.broker.traffic.begins(ours, call.sequence, operation)
             return addresses.directed(raw)
         case Unix(unnamed=True):
             raise OSError(errno.EINVAL, "no name")

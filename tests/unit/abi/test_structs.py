@@ -21,13 +21,17 @@ INCLUDES = """
 #include <linux/auxvec.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/inet_diag.h>
 #include <linux/landlock.h>
 #include <linux/limits.h>
 #include <linux/memfd.h>
+#include <linux/netlink.h>
 #include <linux/openat2.h>
 #include <linux/ptrace.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
+#include <linux/sock_diag.h>
+#include <linux/tcp.h>
 #include <linux/wait.h>
 #include <signal.h>
 #include <stddef.h>
@@ -95,9 +99,24 @@ LAYOUTS: dict[str, tuple[Struct, str, list[str]]] = {
     ),
     "CMSGHDR": (structs.CMSGHDR, "struct cmsghdr", ["cmsg_len", "cmsg_level", "cmsg_type"]),
     "SIGNALFD_SIGINFO": (structs.SIGNALFD_SIGINFO, "struct signalfd_siginfo", ["ssi_signo", "ssi_errno", "ssi_code"]),
+    "NLMSGHDR": (
+        structs.NLMSGHDR,
+        "struct nlmsghdr",
+        [f"nlmsg_{name}" for name in ("len", "type", "flags", "seq", "pid")],
+    ),
+    "INET_DIAG_REQ_V2": (
+        structs.INET_DIAG_REQ_V2,
+        "struct inet_diag_req_v2",
+        ["sdiag_family", "sdiag_protocol", "idiag_ext", "idiag_states"],
+    ),
+    "INET_DIAG_MSG": (
+        structs.INET_DIAG_MSG,
+        "struct inet_diag_msg",
+        ["idiag_family", "idiag_state", "idiag_timer", "id.idiag_dport", "id.idiag_dst", "id.idiag_cookie"],
+    ),
 }
-# Checked in its own way: old headers have only its first member.
-SPECIAL = {"LANDLOCK_RULESET_ATTR"}
+# Checked in their own way: headers differ in how much of them they have.
+SPECIAL = {"LANDLOCK_RULESET_ATTR", "TCP_INFO"}
 SIZES = {
     "struct mmsghdr": structs.MMSGHDR_SIZE,
     "struct statx": structs.STATX_SIZE,
@@ -118,10 +137,16 @@ SPELLINGS = {
     "LANDLOCK_SCOPES": "LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | LANDLOCK_SCOPE_SIGNAL",
     "WALL": "__WALL",
     "WNOTHREAD": "__WNOTHREAD",
+    "NLM_F_DUMP_REQUEST": "NLM_F_DUMP | NLM_F_REQUEST",
 }
 # Of no header that programs may include, or a bound of ours and not a value of the kernel's.
-ELSEWHERE = {"ERESTARTSYS", "LAST_CAPABILITY", "SOCKADDR_MAX"}
-ENUMERATED = {"LANDLOCK_RULE_PATH_BENEATH", "SCM_RIGHTS", "SCM_CREDENTIALS"}  # no macro to ask for: always compared
+ELSEWHERE = {"ERESTARTSYS", "LAST_CAPABILITY", "SOCKADDR_MAX", "TCP_OPEN_STATES"}
+ENUMERATED = {
+    "LANDLOCK_RULE_PATH_BENEATH",
+    "SCM_RIGHTS",
+    "SCM_CREDENTIALS",
+    "INET_DIAG_INFO",
+}  # no macro to ask for: always compared
 AT_LEAST = 60
 
 
@@ -152,7 +177,8 @@ def fields(layout: Struct) -> list[tuple[int, int]]:
         if code == "x":
             done += f"{count}x"
             continue
-        for _ in range(int(count or 1)):
+        for _ in range(1 if code == "s" else int(count or 1)):
+            code = f"{count}s" if code == "s" else code
             size = calcsize(order + code)
             end = calcsize(order + done + code)
             found.append((end - size, size))
@@ -197,6 +223,34 @@ def test_landlock_rulesets() -> None:
         equal(f"offsetof({kind}, scoped)", 16),
         "#endif",
     )
+
+
+def test_tcp_info() -> None:
+    """The members we read, wherever the installed header ends."""
+    members = ["tcpi_state", "tcpi_bytes_received", "tcpi_notsent_bytes", "tcpi_bytes_sent", "tcpi_bytes_retrans"]
+    lines = [
+        line
+        for member, (offset, size) in zip(members, fields(structs.TCP_INFO), strict=True)
+        for line in (
+            equal(f"offsetof(struct tcp_info, {member})", offset),
+            equal(f"sizeof(((struct tcp_info *)0)->{member})", size),
+        )
+    ]
+    check(*lines)
+
+
+def test_tcp_states() -> None:
+    """<net/tcp_states.h> is not for programs; <netinet/tcp.h> has the same numbers."""
+    names = [*("ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "CLOSE_WAIT", "LAST_ACK", "CLOSING")]
+    numbers = [1, 2, 3, 4, 5, 8, 9, 11]
+    assert sum(1 << number for number in numbers) == flags.TCP_OPEN_STATES
+    source = "#include <netinet/tcp.h>\n" + "\n".join(
+        f'_Static_assert(TCP_{name} == {number}, "{name}");' for name, number in zip(names, numbers, strict=True)
+    )
+    cc = shutil.which("cc")
+    if cc is None:
+        pytest.skip("no C compiler")
+    subprocess.run([cc, "-fsyntax-only", "-xc", "-"], input=source, text=True, check=True)
 
 
 def test_landlock_rights() -> None:

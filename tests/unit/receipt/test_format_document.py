@@ -119,6 +119,9 @@ RECORDS = {
     ),
     "outcome": record.outcome(1, "EIO"),
     "exec": record.executed(1, "/a", "1:1", ["a"]),
+    "traffic": record.traffic(
+        1, Operation(Kind.NET_CONNECT, address="::1", port=1, protocol="tcp"), 1, 1, exact=True, unsent=1
+    ),
     "notice": record.notice("a", "b"),
     "end": record.end({}, exit_status=0) | record.end({}, signal="SIGHUP"),
 }  # fmt: skip
