@@ -38,7 +38,7 @@ from helm_sentry.policy.model import ConnectMatch, Policy
 from helm_sentry.policy.plan import Plan, make_plan
 from helm_sentry.receipt import store
 from helm_sentry.receipt.keys import load_or_create
-from helm_sentry.receipt.store import Signer
+from helm_sentry.receipt.signer import Signer
 from helm_sentry.reporter import Reporter
 
 _LAST_WORK = 2.0  # seconds for what was begun for processes that have ended
@@ -257,7 +257,7 @@ class _Run:
         )
         self._log = AuditLog(self.directory, self._id, degraded=prepared.plan.missing_layers)
         self._log.append({**facts, **digests})
-        self._signer = Signer(self.directory, key)
+        self._signer = Signer(self.directory, key, self._fail)
         self._reporter = Reporter(prepared.options.quiet, enforcing=not prepared.options.dry_run)
         threading.Thread(target=self._keep_synced, name="sync", daemon=True).start()
 
@@ -296,6 +296,7 @@ class _Run:
         while not pause.wait(_SYNC_EVERY):
             try:
                 self._log.sync()
+                self._log.rotate()
             except AuditError as error:
                 self._fail(error)
                 return

@@ -3,6 +3,7 @@
     openat(dir, "audit.jsonl", O_WRONLY|O_APPEND|O_CREAT|O_EXCL|O_NOFOLLOW|O_CLOEXEC, 0600); fsync(dir)
     write(log, line)         once per record, before the agent resumes: a killed supervisor loses nothing
     fdatasync(log)           at `sync`, so that a crashed kernel loses nothing before it
+    openat(dir, temporary); rename(temporary, "audit.000001.jsonl"); fdatasync(old)     at `rotate`
 
 After a write that failed or fell short nobody can know what the file holds, so the log takes nothing more.
 """
@@ -14,10 +15,13 @@ from collections.abc import Callable, Sequence
 
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.audit.record import FIRST_PREV, Line, Totals, link
+from helm_sentry.audit.segments import LOG_NAME, segment_name
 from helm_sentry.decision import Verdict
 from helm_sentry.errors import AuditError
 
-LOG_NAME = "audit.jsonl"
+SEGMENT_SIZE = 64 << 20
+"""Bytes after which a log goes on in another file."""
+
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -40,11 +44,13 @@ class AuditLog:
     ) -> None:
         self._run_id, self._clock, self.degraded = run_id, clock, tuple(degraded)
         self._lock = threading.Lock()
+        self._upkeep = threading.Lock()
         self._failure = ""
         self._count, self._size, self._head = 0, 0, FIRST_PREV
+        self._segment, self._segment_start = 0, 0
         self._counts = {str(verdict): 0 for verdict in Verdict}
         try:
-            self._file = _create(directory)
+            self._directory, self._file = _create(directory)
         except OSError as error:
             raise AuditError(f"the audit log of run `{run_id}` cannot be created: {error}") from error
 
@@ -107,17 +113,44 @@ class AuditLog:
             AuditError: it cannot be known to be there; the log takes nothing more.
         """
         try:
-            os.fdatasync(self._file)
+            with self._upkeep:
+                os.fdatasync(self._file)
         except OSError as error:
             # A second fdatasync may report success for pages the kernel has already dropped.
             raise self._dead(str(error)) from error
 
+    def rotate(self, above: int = SEGMENT_SIZE) -> bool:
+        """Go on in a new segment if this one has more than `above` bytes. Not for the agent's path.
+
+        Raises:
+            AuditError: there can be no new segment; the log takes nothing more.
+        """
+        if self._size - self._segment_start <= above or self._failure:
+            return False
+        name = segment_name(self._segment + 1)
+        try:
+            with self._upkeep:
+                temporary = f".{name}"
+                new = os.open(temporary, _FLAGS, 0o600, dir_fd=self._directory)
+                with self._lock:
+                    # It gets its name when nothing can be written to the old one any more.
+                    os.rename(temporary, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+                    old, self._file = self._file, new
+                    self._segment, self._segment_start = self._segment + 1, self._size
+                os.fdatasync(old)
+                os.close(old)
+                os.fsync(self._directory)
+        except OSError as error:
+            raise self._dead(str(error)) from error
+        return True
+
     def close(self) -> None:
-        """Take no more records and give the descriptor back."""
-        with self._lock:
+        """Take no more records and give the descriptors back."""
+        with self._upkeep, self._lock:
             if self._file >= 0:
                 os.close(self._file)
-            self._file = -1
+                os.close(self._directory)
+            self._file = self._directory = -1
             self._failure = self._failure or f"the audit log of run `{self._run_id}` is closed"
 
     @property
@@ -154,13 +187,16 @@ class AuditLog:
         return AuditError(self._failure)
 
 
-def _create(directory: int | str) -> int:
-    if isinstance(directory, str):
+def _create(directory: int | str) -> tuple[int, int]:
+    """Return descriptors of the directory, which is not looked up by name again, and of the new log in it."""
+    if isinstance(directory, int):
+        opened = os.dup(directory)
+    else:
         opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            return _create(opened)
-        finally:
-            os.close(opened)
-    file = os.open(LOG_NAME, _FLAGS, 0o600, dir_fd=directory)
-    os.fsync(directory)
-    return file
+    try:
+        file = os.open(LOG_NAME, _FLAGS, 0o600, dir_fd=opened)
+        os.fsync(opened)
+    except OSError:
+        os.close(opened)
+        raise
+    return opened, file

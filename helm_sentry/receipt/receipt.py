@@ -17,13 +17,14 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def run_statement(start: Fields, end: Fields, totals: Totals) -> Fields:
+def run_statement(start: Fields, end: Fields, totals: Totals, root: bytes) -> Fields:
     """Return the statement about a whole run.
 
     Args:
         start: the first record of its log.
         end: the last record of its log.
         totals: count, head and size of the log.
+        root: root of the tree over it.
     """
     return {
         "schema": SCHEMA,
@@ -40,6 +41,7 @@ def run_statement(start: Fields, end: Fields, totals: Totals) -> Fields:
         "counts": dict(totals.counts),
         "head": totals.head,
         "size": totals.size,
+        "root": root.hex(),
         # A dry run, whose verdicts were only written down, must not be able to pass for an enforced one.
         "enforcing": start.get("enforcing"),
     }
@@ -58,6 +60,22 @@ def decision_statement(start: Fields, record: Fields) -> Fields:
         "hash": record["hash"],
         "record": record,
     }
+
+
+def segment_statement(run: str, number: int, stored: str) -> Fields:
+    """Return the statement about a segment that was compressed.
+
+    Args:
+        run: the run's id.
+        number: which segment.
+        stored: SHA-256 of the compressed file, in hex. Compression has many spellings; this is the one.
+    """
+    return {"schema": SCHEMA, "kind": "segment", "run": run, "segment": number, "stored": stored}
+
+
+def block_line(offset: int, root: bytes) -> bytes:
+    """Return the line of tree.jsonl about a block: where in the log it begins, and its root."""
+    return b'{"offset":%d,"root":"%b"}\n' % (offset, root.hex().encode())
 
 
 def needs_receipt(record: Fields) -> bool:

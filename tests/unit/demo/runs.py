@@ -13,7 +13,8 @@ from helm_sentry.demo.findings import Aftermath
 from helm_sentry.demo.scenario import Act, Expected, Props
 from helm_sentry.operation import Kind, Operation
 from helm_sentry.receipt.keys import load_or_create
-from helm_sentry.receipt.store import Signer, create_run
+from helm_sentry.receipt.signer import Signer
+from helm_sentry.receipt.store import create_run
 
 RUN = "20261121-071503-ab12cd"
 MARK = "/tmp/helm-sentry-demo-x1"

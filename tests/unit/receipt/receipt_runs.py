@@ -1,5 +1,6 @@
 """Small runs, really written by the log and the signer, as a dictionary from file name to contents."""
 
+import io
 import os
 
 from helm_sentry.audit import record
@@ -7,8 +8,9 @@ from helm_sentry.audit.log import AuditLog
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.operation import Kind, Operation
 from helm_sentry.receipt.keys import SigningKey
-from helm_sentry.receipt.report import DENIALS, DIGESTED, LOG, PUBLIC, SEAL, RunFiles
-from helm_sentry.receipt.store import Signer, create_run
+from helm_sentry.receipt.report import CHECKPOINTS, DENIALS, DIGESTED, LOG, PUBLIC, SEAL, TREE, RunFiles, Segment
+from helm_sentry.receipt.signer import Signer
+from helm_sentry.receipt.store import create_run
 
 KEY = SigningKey(bytes(range(32)))
 OTHER_KEY = SigningKey(bytes(32))
@@ -68,11 +70,19 @@ def contents(directory):
     return found
 
 
+def split(data):
+    """Lines as a file gives them."""
+    return io.BytesIO(data).readlines()
+
+
 def run_files(files):
     return RunFiles(
         documents={name: files[name] for name in DIGESTED.values()},
         public_key=files[PUBLIC],
-        log=files[LOG].splitlines(keepends=True),
-        denials=files[DENIALS].splitlines(keepends=True),
+        segments=(Segment(name=LOG, lines=split(files[LOG])),),
+        tree=split(files[TREE]),
+        checkpoints=split(files[CHECKPOINTS]),
+        denials=split(files[DENIALS]),
+        archive=(),
         seal=files.get(SEAL),
     )

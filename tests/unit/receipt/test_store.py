@@ -8,7 +8,8 @@ from helm_sentry.audit import record
 from helm_sentry.decision import Verdict
 from helm_sentry.errors import AuditError, VerificationError
 from helm_sentry.receipt.report import DENIALS, LOG, SEAL, State
-from helm_sentry.receipt.store import Signer, create_run, read_run
+from helm_sentry.receipt.signer import Signer
+from helm_sentry.receipt.store import create_run, read_run
 from helm_sentry.receipt.verify import verify_run
 
 

@@ -9,12 +9,13 @@ from receipt_runs import KEY, OTHER_KEY, RUN, begin, contents, decision, run_fil
 
 from helm_sentry.audit import record
 from helm_sentry.audit.canonical import dumps
+from helm_sentry.audit.merkle import leaf_hash, root_of
 from helm_sentry.decision import Verdict
 from helm_sentry.errors import VerificationError
 from helm_sentry.receipt.envelope import seal
 from helm_sentry.receipt.keys import PublicKey
-from helm_sentry.receipt.report import DENIALS, LOG, PUBLIC, SEAL, State, UnsealedError
-from helm_sentry.receipt.store import Signer
+from helm_sentry.receipt.report import CHECKPOINTS, DENIALS, LOG, PUBLIC, SEAL, TREE, State, UnsealedError
+from helm_sentry.receipt.signer import Signer
 from helm_sentry.receipt.verify import verify_run
 
 
@@ -53,8 +54,10 @@ class TestSealed:
             "records": 6,
             "counts": {"ALLOW": 2, "DENY": 1, "ESCALATE": 1},
             "head": last["hash"],
+            "root": root_of([leaf_hash(line[:-1]) for line in lines(sealed[LOG])]).hex(),
             "receipts": 2,
             "unreceipted": 0,
+            "checkpoints": 1,
             "signed": 6,
             "torn": 0,
             "enforcing": True,
@@ -84,7 +87,7 @@ class TestChangedByte:
     """No byte of any file can be changed unnoticed, and the error says where it was."""
 
     @pytest.mark.parametrize("mask", [0x01, 0x20, 0x80], ids=hex)
-    @pytest.mark.parametrize("name", ["run.json", "policy.json", "plan.json", PUBLIC, LOG, DENIALS, SEAL])
+    @pytest.mark.parametrize("name", ["run.json", "policy.json", "plan.json", PUBLIC, LOG, CHECKPOINTS, DENIALS, SEAL])
     def test_every_byte(self, sealed, name, mask):
         ends = [place for place, byte in enumerate(sealed[name]) if byte == ord("\n")]
         for place in range(len(sealed[name])):
@@ -94,17 +97,18 @@ class TestChangedByte:
             where = {
                 LOG: rf" line {line + 1} \(byte \d+, record {line}\)",
                 DENIALS: rf" line {line + 1} \(byte \d+\)",
+                CHECKPOINTS: r" line 1 \(byte 0\)",
             }
             fails(sealed | {name: bytes(changed)}, f"^{re.escape(name)}{where.get(name, '')}: ")
 
-    @pytest.mark.parametrize("name", ["run.json", "policy.json", "plan.json", PUBLIC, LOG, DENIALS, SEAL])
+    @pytest.mark.parametrize("name", ["run.json", "policy.json", "plan.json", PUBLIC, LOG, CHECKPOINTS, DENIALS, SEAL])
     def test_a_byte_more_or_less(self, sealed, name):
         data = sealed[name]
         for changed in (data + b"\n", data + b" ", data[:-1], b" " + data, data[1:], b""):
             fails(sealed | {name: changed}, re.escape(name))
 
     def test_the_set_of_files_is_complete(self, sealed):
-        assert set(sealed) == {"run.json", "policy.json", "plan.json", PUBLIC, LOG, DENIALS, SEAL}
+        assert set(sealed) == {"run.json", "policy.json", "plan.json", PUBLIC, LOG, TREE, CHECKPOINTS, DENIALS, SEAL}
 
 
 class TestChangedLog:
@@ -163,7 +167,9 @@ class TestChangedLog:
 
     def test_the_end_record_edited_and_chained_anew(self, sealed):
         edited = sealed[LOG].replace(b'"exit":0', b'"exit":1')
-        fails(sealed | {LOG: rechain(edited)}, "receipts/run.json: `exit` is `0`, but the log gives `1`")
+        changed = sealed | {LOG: rechain(edited)}
+        fails(changed, "checkpoints line 1 .*: the log was changed and chained anew: one of the records 0 to 5")
+        fails(changed | {CHECKPOINTS: b""}, "checkpoints line 1 .*: the checkpoint of the whole log is missing")
 
     def test_the_counts_edited_and_chained_anew(self, sealed):
         edited = sealed[LOG].replace(b'"DENY":1', b'"DENY":0')
@@ -270,7 +276,7 @@ class TestUnsealed:
         files = {name: data for name, data in sealed.items() if name != SEAL}
         records = [json.loads(line) for line in lines(kept) if line.endswith(b"\n")]
         denials = sum(fields.get("verdict") in ("DENY", "ESCALATE") for fields in records)
-        return files | {LOG: kept, DENIALS: b"".join(lines(sealed[DENIALS])[:denials])}
+        return files | {LOG: kept, DENIALS: b"".join(lines(sealed[DENIALS])[:denials]), CHECKPOINTS: b""}
 
     @pytest.mark.parametrize("count", range(1, 7))
     def test_is_refused_unless_asked_for(self, sealed, count):
