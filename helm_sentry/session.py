@@ -25,11 +25,14 @@ from helm_sentry.confine.credentials import Identity
 from helm_sentry.decision import Decision
 from helm_sentry.errors import AuditError, FeatureError, LaunchError, PolicyError, SentryError
 from helm_sentry.features import Features
+from helm_sentry.intercept.notify import Listener
 from helm_sentry.launch import filter as seccomp_filter
 from helm_sentry.launch.child import NOT_STARTED, REPORT, Launch
 from helm_sentry.launch.guardian import CONTINUED, EXITED, LEFT, STOPPED, end_descendants
 from helm_sentry.launch.relay import Relay, end_as, stop_with_agent
 from helm_sentry.launch.start import Started, start
+from helm_sentry.native import library as native_library
+from helm_sentry.native.library import Receiver
 from helm_sentry.operation import Operation
 from helm_sentry.policy.builtin import with_builtin_rules
 from helm_sentry.policy.engine import Context, compile_policy
@@ -255,7 +258,9 @@ class _Run:
         digests = store.create_run(
             self.directory, facts, prepared.policy.canonical(), prepared.plan.canonical(), key.public
         )
-        self._log = AuditLog(self.directory, self._id, degraded=prepared.plan.missing_layers)
+        self._native = native_library.load()
+        self._log_state = self._native.log_state() if self._native else None
+        self._log = AuditLog(self.directory, self._id, degraded=prepared.plan.missing_layers, state=self._log_state)
         self._log.append({**facts, **digests})
         self._signer = Signer(self.directory, key, self._fail)
         self._reporter = Reporter(prepared.options.quiet, enforcing=not prepared.options.dry_run)
@@ -277,10 +282,17 @@ class _Run:
             enforcing=not prepared.options.dry_run,
             on_denial=self._denied,
             on_failure=self._fail,
+            receiver=self._receiver(started.listener),
         )
         self._broker.start()
         with contextlib.suppress(BrokenPipeError):  # interrupted before it began: the guardian says how it ended
             started.proceed()
+
+    def _receiver(self, listener: Listener) -> Receiver | None:
+        """Return the compiled receiver, where there is one and it can hash."""
+        if self._native is None or self._log_state is None:
+            return None
+        return self._native.receiver(listener, self._log_state, native())
 
     def _denied(self, operation: Operation, decision: Decision, exists: bool) -> None:
         self._signer.notify()

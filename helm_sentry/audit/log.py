@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.audit.record import FIRST_PREV, Line, Totals, link
@@ -25,6 +26,45 @@ SEGMENT_SIZE = 64 << 20
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+class LogState(Protocol):
+    """What a log amounts to so far. Whoever appends enters it first.
+
+    Attributes:
+        file: descriptor of the file, -1 when there is none any more.
+        count: number of records written.
+        size: bytes written.
+        allowed: decisions with the verdict ALLOW that the compiled receiver wrote.
+        closed: nothing may be appended any more.
+        head: hash of the last record.
+    """
+
+    file: int
+    count: int
+    size: int
+    allowed: int
+    closed: int
+    head: str
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class OwnState:
+    """The state of a log that only Python appends to."""
+
+    def __init__(self) -> None:
+        self.file, self.count, self.size, self.allowed, self.closed, self.head = -1, 0, 0, 0, 0, FIRST_PREV
+        lock = threading.Lock()
+        self._acquire, self._release = lock.acquire, lock.release
+
+    def __enter__(self) -> None:
+        self._acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._release()
+
+
 class AuditLog:
     """The log of one run, shared by all threads of the supervisor.
 
@@ -33,6 +73,7 @@ class AuditLog:
         run_id: names the run in errors.
         clock: nanoseconds since the epoch.
         degraded: layers that are missing; every record names them.
+        state: where the count and the last hash are kept, if the compiled receiver is to append too.
     """
 
     def __init__(
@@ -41,16 +82,16 @@ class AuditLog:
         run_id: str,
         clock: Callable[[], int] = time.time_ns,
         degraded: Sequence[str] = (),
+        state: LogState | None = None,
     ) -> None:
         self._run_id, self._clock, self.degraded = run_id, clock, tuple(degraded)
-        self._lock = threading.Lock()
+        self._state = OwnState() if state is None else state
         self._upkeep = threading.Lock()
         self._failure = ""
-        self._count, self._size, self._head = 0, 0, FIRST_PREV
         self._segment, self._segment_start = 0, 0
         self._counts = {str(verdict): 0 for verdict in Verdict}
         try:
-            self._directory, self._file = _create(directory)
+            self._directory, self._state.file = _create(directory)
         except OSError as error:
             raise AuditError(f"the audit log of run `{run_id}` cannot be created: {error}") from error
 
@@ -63,15 +104,15 @@ class AuditLog:
             AuditError: the record was not written. If it has no canonical form the log can still take others;
                 after a failed write it takes none.
         """
-        with self._lock:
+        with self._state:
             return self._append(fields)
 
     def _append(self, fields: Fields) -> int:
-        if self._failure:
-            raise AuditError(self._failure)
-        fields["seq"] = sequence = self._count
+        state = self._state
+        self._require_open()
+        fields["seq"] = sequence = state.count
         fields["time"] = self._clock() // 1000
-        fields["prev"] = self._head
+        fields["prev"] = state.head
         if self.degraded:
             fields["degraded"] = list(self.degraded)
         try:
@@ -79,30 +120,30 @@ class AuditLog:
         except ValueError as error:
             raise AuditError(f"a record of run `{self._run_id}` cannot be written: {error}") from error
         self._write(line)
-        self._head = fields["hash"]  # type: ignore[assignment]  # link() put text there
-        self._count = sequence + 1
-        self._size += len(line)
+        state.head = fields["hash"]  # type: ignore[assignment]  # link() put text there
+        state.count = sequence + 1
+        state.size += len(line)
         if (verdict := fields.get("verdict")) is not None:
             self._counts[verdict] += 1  # type: ignore[index]  # decisions are built from a Verdict
         return sequence
 
     def end(self, last: Callable[[dict[str, int]], Fields]) -> int:
         """Write the last record, which `last` makes from the final counts; the log takes nothing after it."""
-        with self._lock:
-            sequence = self._append(last(dict(self._counts)))
-            self._failure = f"run `{self._run_id}` has ended"
+        with self._state:
+            sequence = self._append(last(self.counts))
+            self._close(f"run `{self._run_id}` has ended")
             return sequence
 
     def append_decision(self, line: Line, verdict: str) -> int:
         """Write the record of a decision that is in bytes already; otherwise as `append`. Not for a degraded run."""
-        with self._lock:
-            if self._failure:
-                raise AuditError(self._failure)
-            sequence = self._count
-            text, self._head = line.fill(self._head, sequence, self._clock() // 1000)
+        state = self._state
+        with state:
+            self._require_open()
+            sequence = state.count
+            text, head = line.fill(state.head, sequence, self._clock() // 1000)
             self._write(text)
-            self._count = sequence + 1
-            self._size += len(text)
+            state.head, state.count = head, sequence + 1
+            state.size += len(text)
             self._counts[verdict] += 1
             return sequence
 
@@ -114,7 +155,7 @@ class AuditLog:
         """
         try:
             with self._upkeep:
-                os.fdatasync(self._file)
+                os.fdatasync(self._state.file)
         except OSError as error:
             # A second fdatasync may report success for pages the kernel has already dropped.
             raise self._dead(str(error)) from error
@@ -125,18 +166,18 @@ class AuditLog:
         Raises:
             AuditError: there can be no new segment; the log takes nothing more.
         """
-        if self._size - self._segment_start <= above or self._failure:
+        if self._state.size - self._segment_start <= above or self._state.closed:
             return False
         name = segment_name(self._segment + 1)
         try:
             with self._upkeep:
                 temporary = f".{name}"
                 new = os.open(temporary, _FLAGS, 0o600, dir_fd=self._directory)
-                with self._lock:
+                with self._state:
                     # It gets its name when nothing can be written to the old one any more.
                     os.rename(temporary, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-                    old, self._file = self._file, new
-                    self._segment, self._segment_start = self._segment + 1, self._size
+                    old, self._state.file = self._state.file, new
+                    self._segment, self._segment_start = self._segment + 1, self._state.size
                 os.fdatasync(old)
                 os.close(old)
                 os.fsync(self._directory)
@@ -146,44 +187,55 @@ class AuditLog:
 
     def close(self) -> None:
         """Take no more records and give the descriptors back."""
-        with self._upkeep, self._lock:
-            if self._file >= 0:
-                os.close(self._file)
+        with self._upkeep, self._state:
+            if self._state.file >= 0:
+                os.close(self._state.file)
                 os.close(self._directory)
-            self._file = self._directory = -1
-            self._failure = self._failure or f"the audit log of run `{self._run_id}` is closed"
+            self._state.file = self._directory = -1
+            self._close(f"the audit log of run `{self._run_id}` is closed")
 
     @property
     def count(self) -> int:
         """Number of records written."""
-        return self._count
+        return self._state.count
 
     @property
     def head(self) -> str:
         """Hash of the last record."""
-        return self._head
+        return self._state.head
 
     @property
     def counts(self) -> dict[str, int]:
         """Number of decisions by verdict."""
-        return dict(self._counts)
+        return self._counts | {"ALLOW": self._counts["ALLOW"] + self._state.allowed}
 
     @property
     def totals(self) -> Totals:
         """All of the above and the size, as they were at one moment."""
-        with self._lock:
-            return Totals(records=self._count, counts=dict(self._counts), head=self._head, size=self._size)
+        state = self._state
+        with state:
+            return Totals(records=state.count, counts=self.counts, head=state.head, size=state.size)
+
+    def _require_open(self) -> None:
+        if self._state.closed:
+            raise AuditError(self._failure or self._unwritable("the receiver failed to write; is the disk full?"))
+
+    def _close(self, why: str) -> None:
+        self._failure, self._state.closed = self._failure or why, 1
+
+    def _unwritable(self, why: str) -> str:
+        return f"the audit log of run `{self._run_id}` cannot be written: {why}"
 
     def _write(self, line: bytes) -> None:
         try:
-            written = os.write(self._file, line)
+            written = os.write(self._state.file, line)
         except OSError as error:
             raise self._dead(str(error)) from error
         if written != len(line):
             raise self._dead(f"only {written} of {len(line)} bytes were written; is the disk full?")
 
     def _dead(self, why: str) -> AuditError:
-        self._failure = f"the audit log of run `{self._run_id}` cannot be written: {why}"
+        self._failure, self._state.closed = self._unwritable(why), 1
         return AuditError(self._failure)
 
 

@@ -208,6 +208,24 @@ def decision_line(
     )
 
 
+class Template(NamedTuple):
+    """The record of a decision that may be made again: all but `hash`, `object`, `prev`, `seq`, `tid` and `time`."""
+
+    before_hash: bytes
+    before_prev: bytes
+    before_seq: bytes
+    before_tid: bytes
+    end: bytes
+
+
+def template(syscall: str, operation: Operation, decided: Decision) -> Template:
+    """Return what the records of one decision about one operation have in common, answered by a descriptor."""
+    before_hash, ops, before_seq, before_target, end = _frame(
+        syscall, (operation.kind,), decided.verdict, decided.reason, decided.rule, "fd", ""
+    )
+    return Template(before_hash, ops, before_seq, b'%b%b,"tid":' % (before_target, _text(operation.target)), end)
+
+
 @lru_cache(maxsize=4096)
 def _frame(
     syscall: str, kinds: tuple[str, ...], verdict: str, reason: str, rule: str, action: str, errno: str

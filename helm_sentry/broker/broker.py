@@ -5,6 +5,7 @@ Nothing is answered before its record is written. Whatever goes wrong on the way
 
 import errno
 import os
+import stat as stat_bits
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from helm_sentry.abi import libc, syscalls
 from helm_sentry.abi.arch import Arch
 from helm_sentry.abi.syscalls import Row, Treatment
 from helm_sentry.audit import record as records
+from helm_sentry.audit.canonical import Fields
 from helm_sentry.audit.log import AuditLog
 from helm_sentry.broker import exec as programs
 from helm_sentry.broker import files, metadata, process, send, sockets, stat, tree
@@ -28,7 +30,8 @@ from helm_sentry.confine.credentials import Identity, assume_in_thread
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.decode import address as addresses
 from helm_sentry.errors import AuditError
-from helm_sentry.intercept.notify import Listener, Notification
+from helm_sentry.intercept.notify import Listener, Notification, Unserved
+from helm_sentry.native.library import Receiver
 from helm_sentry.operation import Kind, Operation
 from helm_sentry.policy.dry_run import performed
 from helm_sentry.policy.engine import CompiledPolicy, Context, decide
@@ -84,6 +87,7 @@ class Broker:
         enforcing: bool = True,
         on_denial: Callable[[Operation, Decision, bool], None],
         on_failure: Callable[[Exception], None],
+        receiver: Receiver | None = None,
     ) -> None:
         self.listener, self.resolver, self.names = listener, resolver, names
         self.memory, self.workers, self.own_ports = Memory(), Workers(identity), OwnPorts()
@@ -97,6 +101,7 @@ class Broker:
         }
         self._policy, self._context, self._log, self._identity = policy, context, log, identity
         self._on_denial, self._on_failure = on_denial, on_failure
+        self._receiver = receiver
 
     def start(self) -> None:
         """Begin to serve, on a thread that acts with the agent's identity."""
@@ -107,6 +112,8 @@ class Broker:
         self.workers.drain(seconds)
         if self._turn.acquire(timeout=seconds):
             self._turn.release()
+        if self._receiver:
+            self._receiver.settle()
         self.traffic.settle(_LAST_WORD)
 
     def decide(self, operations: tuple[Operation, ...]) -> Decision:
@@ -177,6 +184,22 @@ class Broker:
         if decision.verdict is not _ALLOW:
             self._tell(call, decision)
 
+    def repeat(self, call: Call, status: os.stat_result) -> None:
+        """Let the compiled receiver, if there is one, take the same decision about the same open by itself.
+
+        Args:
+            call: an open for reading that was allowed, of an object by its canonical path.
+            status: of the object; names in /proc mean something else to each process and are not repeated.
+        """
+        if self._receiver is None or self._log.degraded or status.st_dev in self.resolver.proc_devices:
+            return
+        kind, decision = stat_bits.S_IFMT(status.st_mode), call.decision
+        if decision and decision.allowed and kind in (stat_bits.S_IFREG, stat_bits.S_IFDIR):
+            (operation,) = call.operations
+            self._receiver.learn(
+                call.row.name, kind, operation.path, records.template(call.row.name, operation, decision)
+            )
+
     def executed(self, pid: int, path: str, identity: str, argv: Sequence[str]) -> None:
         """Write the record of a verified exec, before the new program's first instruction."""
         self._log.append(records.executed(pid, path, identity, argv))
@@ -197,13 +220,25 @@ class Broker:
     def _serve(self) -> None:
         try:
             assume_in_thread(self._identity)
+            receive = self._receiver.receive if self._receiver else self._receive
             while True:
-                notification = self.listener.receive()
-                if notification is not None:
+                unserved = receive()
+                if unserved is not None:
                     with self._turn:
-                        self._handle(notification)
+                        self._take(unserved)
         except Exception as error:  # the receiver cannot go on: the run ends, and nothing is answered any more
             self._on_failure(error)
+
+    def _receive(self) -> Unserved | None:
+        notification = self.listener.receive()
+        return None if notification is None else Unserved(notification)
+
+    def _take(self, unserved: Unserved) -> None:
+        notification, sequence, error = unserved
+        if error:
+            self._fail_answer(notification.id, records.outcome(sequence, _name(error)), error)
+        else:
+            self._handle(notification)
 
     def _handle(self, notification: Notification) -> None:
         entry = self._native.get(notification.nr) if notification.arch == self._arch.audit_arch else None
@@ -297,12 +332,18 @@ class Broker:
 
     def _answer_failed(self, call: Call, code: int) -> None:
         """The answer itself failed, as when the agent's descriptor table is full: that is the call's error."""
-        failed = records.outcome(call.sequence, _name(code)) if call.sequence >= 0 else None
+        if call.sequence >= 0:
+            record = records.outcome(call.sequence, _name(code))
+        else:
+            record = records.notice("no-answer", f"{call.row.name}: {_name(code)}")
+        self._fail_answer(call.id, record, code)
+
+    def _fail_answer(self, notification_id: int, record: Fields, code: int) -> None:
         try:
-            self._log.append(failed or records.notice("no-answer", f"{call.row.name}: {_name(code)}"))
+            self._log.append(record)
         except AuditError as error:
             self._on_failure(error)
-        self.listener.send_errno(call.id, code)
+        self.listener.send_errno(notification_id, code)
 
 
 def _may_continue(row: Row) -> bool:

@@ -24,6 +24,8 @@ _PROMPT_MAJORS = frozenset({1, 5, *range(136, 144)})  # memory devices, terminal
 _SPENT = os.O_CREAT | os.O_NOFOLLOW
 _MODE_BITS = 0o7777  # the rest is ignored, but for openat2, which refuses it
 _OURS = os.O_CLOEXEC | os.O_NOCTTY
+# Opens for reading whose decision the compiled receiver may repeat; the same list is in native/receiver.c.
+_REPEATABLE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK | os.O_DIRECTORY
 
 
 def open_(call: Call) -> Action | Later:
@@ -127,6 +129,8 @@ def _open_pinned(call: Call, pinned: Pinned, open_flags: int, mode: int = 0) -> 
     if may_wait(status) and not open_flags & os.O_NONBLOCK:
         return Later(lambda: _open_waiting(call, pinned, open_flags))
     opened = call.broker.resolver.reopen(pinned, (open_flags & ~_SPENT) | _OURS, mode)
+    if not (open_flags & ~_REPEATABLE or pinned.anonymous):
+        call.broker.repeat(call, status)
     return _hand_over(call, call.hold(opened), open_flags)
 
 

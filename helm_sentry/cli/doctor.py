@@ -51,11 +51,17 @@ def doctor(as_json: bool) -> None:
 
 
 def _mechanisms(host: "Features") -> list[str]:
+    from helm_sentry.native.library import load
+
     landlock = f"ABI {host.landlock}" if host.landlock else "missing"
     rows = [
         ("kernel", f"{host.kernel} on {host.machine}, as {'root' if host.root else 'an ordinary user'}"),
         ("seccomp listener", _yes(host.listener, "needed; the kernel is too old or a container owns one")),
         ("wait killable", _yes(host.wait_killable, "other signals may restart a call the supervisor works on")),
+        (
+            "compiled receiver",
+            _yes(load() is not None, "no C compiler at installation, or switched off; opens are slower"),
+        ),
         ("landlock", landlock),
         ("signal scope", _yes(host.signal_scope, "landlock ABI 6; the supervisor checks signals alone")),
         ("ptrace", _yes(host.ptrace, "needed to verify what was executed")),

@@ -33,6 +33,20 @@ class Notification(NamedTuple):
     args: tuple[int, ...]
 
 
+class Unserved(NamedTuple):
+    """What the compiled receiver leaves to the broker.
+
+    Attributes:
+        notification: the syscall.
+        sequence: the record that says it was allowed, -1 when nothing was done about it yet.
+        error: errno it must fail with after that record, as when the caller's descriptor table is full.
+    """
+
+    notification: Notification
+    sequence: int = -1
+    error: int = 0
+
+
 class Listener:
     """A listener descriptor with preallocated buffers. `receive` belongs to one thread, answers to any."""
 

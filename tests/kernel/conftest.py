@@ -11,7 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,8 @@ class Sandbox:
         identity: dict[str, Any] = {}
         if os.getuid() == 0 and self.uid:
             identity = {"user": self.uid, "group": self.uid, "extra_groups": []}
-        return subprocess.Popen(argv, cwd=self.workspace, env=self.environment(), text=True, **(identity | options))
+        options = {"env": self.environment()} | identity | options
+        return subprocess.Popen(argv, cwd=self.workspace, text=True, **options)
 
     def run(
         self,
@@ -83,10 +84,12 @@ class Sandbox:
         options: Sequence[str] = (),
         stdin: str = "",
         timeout: float = 120,
+        environment: Mapping[str, str] | None = None,
     ) -> Result:
         before = set(self.runs())
         process = self.popen(
             self.argv(command, policy, options),
+            env=self.environment() | dict(environment or {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -11,6 +11,20 @@ from helm_sentry.audit import record
 from helm_sentry.audit.log import AuditLog
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.errors import AuditError
+from helm_sentry.native import library
+
+STATES = {"own": lambda: None, "shared with the receiver": lambda: library.load().log_state()}
+state = STATES["own"]
+
+
+@pytest.fixture(params=STATES, autouse=True)
+def each_state(request):
+    global state
+    state = STATES[request.param]
+
+
+def new_log(directory, run_id, **options):
+    return AuditLog(directory, run_id, state=state(), **options)
 
 
 def decision(verdict=Verdict.ALLOW):
@@ -28,14 +42,14 @@ def read_back(directory):
 
 class TestAppend:
     def test_chains_what_it_writes(self, tmp_path):
-        log = AuditLog(str(tmp_path), "run", clock=lambda: 1_700_000_000_123_456_789)
+        log = new_log(str(tmp_path), "run", clock=lambda: 1_700_000_000_123_456_789)
         given = [decision(), decision(Verdict.DENY), record.notice("X", "y")]
         assert [log.append(fields) for fields in given] == [0, 1, 2]
         assert read_back(tmp_path) == given
         assert given[0]["time"] == 1_700_000_000_123_456
 
     def test_totals(self, tmp_path):
-        log = AuditLog(str(tmp_path), "run")
+        log = new_log(str(tmp_path), "run")
         for verdict in (Verdict.ALLOW, Verdict.DENY, Verdict.ALLOW):
             log.append(decision(verdict))
         log.append(record.notice("X", ""))
@@ -49,13 +63,13 @@ class TestAppend:
         assert (log.count, log.head) == (4, log.totals.head)
 
     def test_a_record_is_in_the_file_when_append_returns(self, tmp_path):
-        log = AuditLog(str(tmp_path), "run")
+        log = new_log(str(tmp_path), "run")
         for count in range(1, 4):
             log.append(decision())
             assert len(read_back(tmp_path)) == count
 
     def test_threads_share_one_chain(self, tmp_path):
-        log = AuditLog(str(tmp_path), "run")
+        log = new_log(str(tmp_path), "run")
         threads = [threading.Thread(target=lambda: [log.append(decision()) for _ in range(500)]) for _ in range(8)]
         for thread in threads:
             thread.start()
@@ -64,7 +78,7 @@ class TestAppend:
         assert len(read_back(tmp_path)) == log.count == 4000
 
     def test_a_record_without_a_canonical_form_leaves_the_log_as_it_was(self, tmp_path):
-        log = AuditLog(str(tmp_path), "run")
+        log = new_log(str(tmp_path), "run")
         log.append(decision())
         with pytest.raises(AuditError, match="canonical"):
             log.append({"type": "notice", "detail": "\udcff"})
@@ -74,12 +88,12 @@ class TestAppend:
 
 class TestFile:
     def test_is_the_owners_alone(self, tmp_path):
-        AuditLog(str(tmp_path), "run")
+        new_log(str(tmp_path), "run")
         assert stat.S_IMODE(os.stat(tmp_path / "audit.jsonl").st_mode) == 0o600
 
     def test_can_be_made_in_an_open_directory(self, tmp_path):
         directory = os.open(tmp_path, os.O_RDONLY)
-        AuditLog(directory, "run").append(decision())
+        new_log(directory, "run").append(decision())
         os.close(directory)
         assert len(read_back(tmp_path)) == 1
 
@@ -87,7 +101,7 @@ class TestFile:
     def test_is_always_new(self, tmp_path, make):
         make(tmp_path / "audit.jsonl")
         with pytest.raises(AuditError, match="`run-7` cannot be created"):
-            AuditLog(str(tmp_path), "run-7")
+            new_log(str(tmp_path), "run-7")
 
 
 class TestFailure:
@@ -97,9 +111,10 @@ import resource, sys
 from helm_sentry.audit import record
 from helm_sentry.audit.log import AuditLog
 from helm_sentry.errors import AuditError
+from helm_sentry.native import library
 unlimited = resource.RLIM_INFINITY
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), unlimited))
-log = AuditLog(sys.argv[1], "run")
+log = AuditLog(sys.argv[1], "run", state=library.load().log_state() if sys.argv[3] == "shared" else None)
 failures = []
 for _ in range(4):
     try:
@@ -109,7 +124,7 @@ for _ in range(4):
         resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
 print(log.count, len(set(failures)), failures[0])
 """
-        command = [sys.executable, "-c", program, str(directory), str(limit)]
+        command = [sys.executable, "-c", program, str(directory), str(limit), "own" if state() is None else "shared"]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
 
@@ -125,22 +140,22 @@ print(log.count, len(set(failures)), failures[0])
         assert "File too large" in printed
 
     def test_a_log_that_failed_stays_dead_although_the_disk_recovers(self, tmp_path):
-        log = AuditLog(str(tmp_path), "run")
+        log = new_log(str(tmp_path), "run")
         log.append(decision())
         full = os.open("/dev/full", os.O_WRONLY)
-        working = os.dup(log._file)
-        os.dup2(full, log._file)
+        working = os.dup(log._state.file)
+        os.dup2(full, log._state.file)
         with pytest.raises(AuditError, match="No space left"):
             log.append(decision())
-        os.dup2(working, log._file)
+        os.dup2(working, log._state.file)
         with pytest.raises(AuditError, match="No space left"):
             log.append(decision())
         assert len(read_back(tmp_path)) == log.count == 1
 
     def test_a_failed_sync_ends_the_log(self, tmp_path):
-        log = AuditLog(str(tmp_path), "run")
+        log = new_log(str(tmp_path), "run")
         read_end, write_end = os.pipe()
-        os.dup2(write_end, log._file)  # fdatasync of a pipe is EINVAL
+        os.dup2(write_end, log._state.file)  # fdatasync of a pipe is EINVAL
         with pytest.raises(AuditError):
             log.sync()
         with pytest.raises(AuditError):
@@ -148,7 +163,7 @@ print(log.count, len(set(failures)), failures[0])
         os.close(read_end), os.close(write_end)
 
     def test_a_closed_log_takes_nothing(self, tmp_path):
-        log = AuditLog(str(tmp_path), "run")
+        log = new_log(str(tmp_path), "run")
         log.sync()
         log.close()
         with pytest.raises(AuditError, match="closed"):
@@ -157,7 +172,7 @@ print(log.count, len(set(failures)), failures[0])
 
 def test_nothing_stands_behind_the_end(tmp_path):
     """Workers that are late when a run ends must not append to a log that is about to be sealed."""
-    log = AuditLog(str(tmp_path), "run")
+    log = new_log(str(tmp_path), "run")
     stop, refused = threading.Event(), []
 
     def late() -> None:

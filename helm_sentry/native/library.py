@@ -1,0 +1,186 @@
+"""The compiled receiver as Python sees it. `receiver.h` says what each function does.
+
+The library is part of the package where a C compiler was there when it was built; `HELM_SENTRY_NATIVE=off` in the
+supervisor's environment leaves it aside. Without it the broker does the same work, more slowly.
+"""
+
+import ctypes
+import errno
+import os
+import threading
+from ctypes import Structure, c_char, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
+
+from helm_sentry.abi import structs, syscalls
+from helm_sentry.abi.arch import Arch
+from helm_sentry.audit.record import FIRST_PREV, Template
+from helm_sentry.intercept.notify import Listener, Notification, Unserved
+
+_PATH = os.path.join(os.path.dirname(__file__), "libreceiver.so")
+_MISSED = (-errno.ENOENT, -errno.EINTR)
+_MOST_KNOWN = 4096  # half of PLACES in receiver.c
+
+
+class _Text(Structure):
+    _fields_ = (("bytes", c_char_p), ("size", c_size_t))
+
+
+class _Opening(Structure):
+    _fields_ = (
+        ("nr", c_int32),
+        ("type", c_uint32),
+        *((name, _Text) for name in ("path", "action", "ops", "reason", "target", "end")),
+    )
+
+
+class _Refusal(Structure):
+    _fields_ = (("sequence", c_int64), ("error", c_int64))
+
+
+class SharedLogState(Structure):
+    """The state of an audit log (`audit.log.LogState`) in memory that the receiver shares."""
+
+    # mutex is a pthread_mutex_t: 40 bytes on x86_64, 48 on aarch64.
+    _fields_ = (
+        ("count", c_uint64),
+        ("size", c_uint64),
+        ("allowed", c_uint64),
+        ("file", c_int32),
+        ("closed", c_int32),
+        ("hex", c_char * 64),
+        ("mutex", c_char * 64),
+    )
+
+    def __init__(self, library: ctypes.PyDLL) -> None:
+        super().__init__()
+        # Python's threads first agree among themselves: one that held the interpreter while it waited for the
+        # mutex of another that waits for the interpreter would wait for ever. The receiver needs no interpreter.
+        self._turn, self._library, self._self = threading.Lock(), library, ctypes.byref(self)
+        if code := library.log_init(self._self, -1, FIRST_PREV.encode()):
+            raise OSError(-code, os.strerror(-code))
+
+    @property
+    def head(self) -> str:
+        """Hash of the last record, in hex."""
+        digest: bytes = self.hex
+        return digest.decode()
+
+    @head.setter
+    def head(self, digest: str) -> None:
+        self.hex = digest.encode()
+
+    def __enter__(self) -> None:
+        self._turn.acquire()
+        self._library.log_lock(self._self)
+
+    def __exit__(self, *_: object) -> None:
+        self._library.log_unlock(self._self)
+        self._turn.release()
+
+
+class Receiver:
+    """Takes notifications from a listener and serves those that only repeat what was decided.
+
+    Args:
+        library: what `load` returned.
+        listener: the seccomp listener's descriptor.
+        state: the log's state.
+        arch: the agent's architecture.
+        steer: the kernel wakes callers on our processor (`Listener.sync_wake_up`).
+    """
+
+    def __init__(self, library: ctypes.CDLL, listener: int, state: SharedLogState, arch: Arch, *, steer: bool) -> None:
+        self._library = library
+        self._numbers = {name: number for number, name in _opens(arch)}
+        self._receiver = library.receiver_new(
+            listener,
+            ctypes.byref(state),
+            arch.audit_arch,
+            self._numbers.get("open", -1),
+            self._numbers["openat"],
+            steer,
+        )
+        if not self._receiver:
+            raise MemoryError("no room for the receiver")
+        self._notification = ctypes.create_string_buffer(structs.SECCOMP_NOTIF.size)
+        self._refusal = _Refusal()
+        self._known: set[tuple[str, str]] = set()
+        self._arguments = (self._receiver, self._notification, ctypes.byref(self._refusal))
+
+    def receive(self) -> Unserved | None:
+        """Wait for a syscall that the broker must look at; None when its caller was killed before it could be read.
+
+        Raises:
+            OSError: the listener is gone.
+        """
+        result = self._library.receiver_next(*self._arguments)
+        if result < 0:
+            if result in _MISSED:
+                return None
+            raise OSError(-result, os.strerror(-result))
+        fields = structs.SECCOMP_NOTIF.unpack_from(self._notification)
+        notification = Notification(fields[0], fields[1], fields[3], fields[4], fields[6:])
+        if result:
+            return Unserved(notification, self._refusal.sequence, self._refusal.error)
+        return Unserved(notification)
+
+    def learn(self, syscall: str, kind: int, path: str, record: Template) -> None:
+        """Let the receiver repeat an open for reading.
+
+        Args:
+            syscall: `open` or `openat`; others are not repeated.
+            kind: file type bits of the object, S_IFREG or S_IFDIR.
+            path: canonical path that was judged.
+            record: what every record of this decision has in common.
+        """
+        number = self._numbers.get(syscall)
+        if number is None or (syscall, path) in self._known:
+            return
+        if len(self._known) >= _MOST_KNOWN:  # the receiver starts anew as well
+            self._known.clear()
+        self._known.add((syscall, path))
+        opening = _Opening(number, kind, *(_Text(text, len(text)) for text in (os.fsencode(path), *record)))
+        self._library.receiver_learn(self._receiver, ctypes.byref(opening))
+
+    def settle(self) -> None:
+        """Wait until no open is being served."""
+        self._library.receiver_settle(self._receiver)
+
+
+class Library:
+    """The compiled functions: those that wait give up the interpreter, the log's lock does not."""
+
+    def __init__(self, path: str) -> None:
+        waiting, quick = ctypes.CDLL(path), ctypes.PyDLL(path)
+        waiting.receiver_new.restype = c_void_p
+        waiting.receiver_new.argtypes = (c_int, c_void_p, c_uint32, c_int, c_int, c_int)
+        waiting.receiver_next.argtypes = (c_void_p, c_void_p, c_void_p)
+        waiting.receiver_learn.argtypes = (c_void_p, c_void_p)
+        waiting.receiver_settle.argtypes = (c_void_p,)
+        quick.log_init.argtypes = (c_void_p, c_int, c_char_p)
+        quick.log_lock.argtypes = quick.log_unlock.argtypes = (c_void_p,)
+        self._waiting, self._quick = waiting, quick
+
+    def log_state(self) -> SharedLogState | None:
+        """Return the state of a log that has no record yet; None where libcrypto is missing."""
+        try:
+            return SharedLogState(self._quick)
+        except OSError:
+            return None
+
+    def receiver(self, listener: Listener, state: SharedLogState, arch: Arch) -> Receiver:
+        """Return a receiver that writes to the log with this state."""
+        return Receiver(self._waiting, listener.descriptor, state, arch, steer=listener.sync_wake_up)
+
+
+def load() -> Library | None:
+    """Return the library, None where it was not built, is switched off or lacks what it needs."""
+    if os.environ.get("HELM_SENTRY_NATIVE") == "off":
+        return None
+    try:
+        return Library(_PATH)
+    except OSError:
+        return None
+
+
+def _opens(arch: Arch) -> list[tuple[int, str]]:
+    return [(number, row.name) for number, row in syscalls.table(arch).items() if row.name in ("open", "openat")]

@@ -1,0 +1,148 @@
+/* Appending a decision to the audit log: fill the line, hash it, one write(2). The Python twin is audit/log.py. */
+#include "receiver.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LONGEST_LINE 8192
+
+/* SHA-256 comes from OpenSSL's libcrypto, which Python's hashlib uses too: its three functions and 128 bytes of room
+ * for a SHA256_CTX of 112, so that building needs no OpenSSL headers. */
+struct sha256 {
+	_Alignas(16) unsigned char room[128];
+};
+static int (*sha256_init)(struct sha256 *);
+static int (*sha256_update)(struct sha256 *, const void *, size_t);
+static int (*sha256_final)(unsigned char *, struct sha256 *);
+
+static int load_sha256(void)
+{
+	static const char *const names[] = {"libcrypto.so.3", "libcrypto.so.1.1"};
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		void *library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+		if (!library)
+			continue;
+		*(void **)&sha256_init = dlsym(library, "SHA256_Init");
+		*(void **)&sha256_update = dlsym(library, "SHA256_Update");
+		*(void **)&sha256_final = dlsym(library, "SHA256_Final");
+		if (sha256_init && sha256_update && sha256_final)
+			return 0;
+	}
+	return -ENOSYS;
+}
+
+int log_init(struct log_state *log, int file, const char *first_prev)
+{
+	if (load_sha256() < 0)
+		return -ENOSYS;
+	memset(log, 0, sizeof *log);
+	log->file = file;
+	memcpy(log->head, first_prev, HEX_HASH);
+	return -pthread_mutex_init(&log->lock, NULL);
+}
+
+void log_lock(struct log_state *log)
+{
+	pthread_mutex_lock(&log->lock);
+}
+
+void log_unlock(struct log_state *log)
+{
+	pthread_mutex_unlock(&log->lock);
+}
+
+/* Bytes under construction; a text that does not fit sets `full`. */
+struct buffer {
+	char bytes[LONGEST_LINE];
+	size_t size;
+	int full;
+};
+
+static void put(struct buffer *buffer, const char *bytes, size_t size)
+{
+	if (size > sizeof buffer->bytes - buffer->size) {
+		buffer->full = 1;
+		return;
+	}
+	memcpy(buffer->bytes + buffer->size, bytes, size);
+	buffer->size += size;
+}
+
+static void put_number(struct buffer *buffer, uint64_t number)
+{
+	char digits[20];
+	size_t first = sizeof digits;
+	do
+		digits[--first] = (char)('0' + number % 10);
+	while (number /= 10);
+	put(buffer, digits + first, sizeof digits - first);
+}
+
+static uint64_t microseconds(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+/* The record is hashed with an empty hash, which is then put in its place. */
+static void hash_of(const struct text *start, const struct buffer *rest, char *hex)
+{
+	static const char digits[] = "0123456789abcdef";
+	unsigned char digest[HEX_HASH / 2];
+	struct sha256 state;
+	sha256_init(&state);
+	sha256_update(&state, start->bytes, start->size);
+	sha256_update(&state, rest->bytes, rest->size - 1); /* without the newline */
+	sha256_final(digest, &state);
+	for (size_t i = 0; i < sizeof digest; i++) {
+		hex[2 * i] = digits[digest[i] >> 4];
+		hex[2 * i + 1] = digits[digest[i] & 15];
+	}
+}
+
+static int64_t append(struct log_state *log, const struct line *line, int allowed)
+{
+	struct buffer rest = {.size = 0, .full = 0};
+	put(&rest, line->before_prev.bytes, line->before_prev.size);
+	put(&rest, log->head, HEX_HASH);
+	put(&rest, line->before_seq.bytes, line->before_seq.size);
+	put_number(&rest, log->count);
+	put(&rest, line->before_time.bytes, line->before_time.size);
+	put_number(&rest, microseconds());
+	put(&rest, line->end.bytes, line->end.size);
+	put(&rest, "\n", 1);
+	size_t size = line->before_hash.size + HEX_HASH + rest.size;
+	if (rest.full)
+		return -EMSGSIZE;
+	if (log->closed)
+		return -ESHUTDOWN;
+	char hash[HEX_HASH];
+	hash_of(&line->before_hash, &rest, hash);
+	struct iovec parts[] = {
+		{(void *)line->before_hash.bytes, line->before_hash.size},
+		{hash, HEX_HASH},
+		{rest.bytes, rest.size},
+	};
+	ssize_t written = writev(log->file, parts, 3);
+	if (written != (ssize_t)size) {
+		log->closed = 1; /* nobody can know what the file holds now */
+		return written < 0 ? -errno : -ENOSPC;
+	}
+	memcpy(log->head, hash, HEX_HASH);
+	log->size += size;
+	log->allowed += allowed != 0;
+	return (int64_t)log->count++;
+}
+
+int64_t log_append(struct log_state *log, const struct line *line, int allowed)
+{
+	log_lock(log);
+	int64_t result = append(log, line, allowed);
+	log_unlock(log);
+	return result;
+}

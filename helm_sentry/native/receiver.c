@@ -1,0 +1,362 @@
+/* The compiled receiver: repeats opens for reading that the broker has decided, without the interpreter.
+ *
+ * It knows no policy. Python teaches it one canonical path at a time, with the record's parts; it opens that path
+ * again without following any link, sees that what it got bears that very name, writes the record, and hands the
+ * descriptor over. Whatever is not exactly so goes to the broker, which starts from the beginning.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "receiver.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PLACES 8192 /* of the table of decisions; half of them are used before it starts anew */
+#define PAGE 4096
+#define TRIAL_EVERY 1024
+#define TRIALS 4
+#define REPEATABLE_FLAGS (O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK | O_DIRECTORY)
+
+struct entry {
+	uint64_t hash;
+	struct opening opening; /* its texts lie in `store` */
+	char store[];
+};
+
+/* Which of two ways to hand a descriptor over is quicker at present; see docs/adr/0003 and 0006. */
+struct steering {
+	int possible, on;
+	unsigned int turn;
+	uint64_t cost[2]; /* nanoseconds, a moving average for each way */
+};
+
+struct receiver {
+	int listener, held, proc;
+	uint32_t audit_arch;
+	int nr_open, nr_openat;
+	struct log_state *log;
+	struct steering steering;
+	pthread_mutex_t turn; /* held while an open is served and while the table changes */
+	size_t used;
+	struct entry *table[PLACES];
+};
+
+struct receiver *receiver_new(int listener, struct log_state *log, uint32_t audit_arch, int nr_open, int nr_openat,
+			      int steer)
+{
+	struct receiver *receiver = calloc(1, sizeof *receiver);
+	if (!receiver)
+		return NULL;
+	receiver->listener = listener;
+	receiver->log = log;
+	receiver->audit_arch = audit_arch;
+	receiver->nr_open = nr_open;
+	receiver->nr_openat = nr_openat;
+	receiver->steering.possible = receiver->steering.on = steer;
+	receiver->held = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	receiver->proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (receiver->held < 0 || receiver->proc < 0 || pthread_mutex_init(&receiver->turn, NULL)) {
+		free(receiver);
+		return NULL;
+	}
+	return receiver;
+}
+
+void receiver_settle(struct receiver *receiver)
+{
+	pthread_mutex_lock(&receiver->turn);
+	pthread_mutex_unlock(&receiver->turn);
+}
+
+/* The table of decisions. */
+
+static uint64_t hash_path(int nr, const char *path, size_t size)
+{
+	uint64_t hash = 14695981039346656037ULL ^ (uint64_t)nr; /* FNV-1a */
+	for (size_t i = 0; i < size; i++)
+		hash = (hash ^ (unsigned char)path[i]) * 1099511628211ULL;
+	return hash;
+}
+
+static struct entry **find(struct receiver *receiver, int nr, const char *path, size_t size)
+{
+	uint64_t hash = hash_path(nr, path, size);
+	for (size_t place = hash % PLACES;; place = (place + 1) % PLACES) {
+		struct entry *entry = receiver->table[place];
+		if (!entry || (entry->hash == hash && entry->opening.nr == nr && entry->opening.path.size == size &&
+			       !memcmp(entry->opening.path.bytes, path, size)))
+			return &receiver->table[place];
+	}
+}
+
+static void start_anew(struct receiver *receiver)
+{
+	for (size_t i = 0; i < PLACES; i++) {
+		free(receiver->table[i]);
+		receiver->table[i] = NULL;
+	}
+	receiver->used = 0;
+}
+
+static char *keep(char *place, struct text *text)
+{
+	memcpy(place, text->bytes, text->size);
+	place[text->size] = 0;
+	text->bytes = place;
+	return place + text->size + 1;
+}
+
+static struct entry *entry_of(const struct opening *opening)
+{
+	struct opening copy = *opening;
+	struct text *texts[] = {&copy.path, &copy.action, &copy.ops, &copy.reason, &copy.target, &copy.end};
+	size_t room = 0;
+	for (size_t i = 0; i < 6; i++)
+		room += texts[i]->size + 1;
+	struct entry *entry = malloc(sizeof *entry + room);
+	if (!entry)
+		return NULL;
+	char *place = entry->store;
+	for (size_t i = 0; i < 6; i++)
+		place = keep(place, texts[i]);
+	entry->opening = copy;
+	entry->hash = hash_path(copy.nr, copy.path.bytes, copy.path.size);
+	return entry;
+}
+
+int receiver_learn(struct receiver *receiver, const struct opening *opening)
+{
+	if (opening->path.size >= LONGEST_PATH)
+		return 0;
+	struct entry *entry = entry_of(opening);
+	if (!entry)
+		return -ENOMEM;
+	pthread_mutex_lock(&receiver->turn);
+	if (receiver->used >= PLACES / 2)
+		start_anew(receiver);
+	struct entry **place = find(receiver, opening->nr, opening->path.bytes, opening->path.size);
+	receiver->used += *place == NULL;
+	free(*place);
+	*place = entry;
+	pthread_mutex_unlock(&receiver->turn);
+	return 0;
+}
+
+/* The caller's path, made absolute, in `path` of LONGEST_PATH bytes; its length, or 0 where the broker must look. */
+
+static size_t read_string(pid_t tid, uint64_t address, char *text, size_t room)
+{
+	size_t in_page = PAGE - address % PAGE; /* a string must not seem to end where an unmapped page begins */
+	struct iovec ours = {text, room < in_page ? room : in_page};
+	struct iovec theirs = {(void *)(uintptr_t)address, ours.iov_len};
+	ssize_t got = process_vm_readv(tid, &ours, 1, &theirs, 1, 0);
+	const char *end = got > 0 ? memchr(text, 0, (size_t)got) : NULL;
+	return end ? (size_t)(end - text) : 0;
+}
+
+static size_t directory_of(const struct receiver *receiver, pid_t tid, int number, char *path, size_t room)
+{
+	static const char deleted[] = " (deleted)";
+	char link[48];
+	if (number == AT_FDCWD)
+		snprintf(link, sizeof link, "%d/cwd", tid);
+	else
+		snprintf(link, sizeof link, "%d/fd/%d", tid, number);
+	ssize_t got = readlinkat(receiver->proc, link, path, room);
+	if (got <= 0 || (size_t)got >= room || path[0] != '/')
+		return 0;
+	size_t size = (size_t)got, mark = sizeof deleted - 1;
+	return size >= mark && !memcmp(path + size - mark, deleted, mark) ? 0 : size;
+}
+
+static size_t read_path(const struct receiver *receiver, const struct seccomp_notif *asked, char *path)
+{
+	int at = asked->data.nr == receiver->nr_openat;
+	char written[256];
+	size_t size = read_string((pid_t)asked->pid, asked->data.args[at], written, sizeof written);
+	if (!size)
+		return 0;
+	if (written[0] == '/') {
+		memcpy(path, written, size + 1);
+		return size;
+	}
+	int directory = at ? (int)asked->data.args[0] : AT_FDCWD;
+	size_t base = directory_of(receiver, (pid_t)asked->pid, directory, path, LONGEST_PATH - sizeof written - 1);
+	if (!base)
+		return 0;
+	if (base > 1)
+		path[base++] = '/';
+	memcpy(path + base, written, size + 1);
+	return base + size;
+}
+
+/* Opening. */
+
+/* A name without links, opened so that nothing can make us wait, is the object only if the kernel calls it so. */
+static int open_again(const struct receiver *receiver, const struct opening *opening, int flags, struct stat *status)
+{
+	struct open_how how = {
+		.flags = (uint64_t)(O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | (flags & O_DIRECTORY)),
+		.resolve = RESOLVE_NO_SYMLINKS,
+	};
+	int opened = (int)syscall(SYS_openat2, AT_FDCWD, opening->path.bytes, &how, sizeof how);
+	if (opened < 0)
+		return -1;
+	char number[16], name[LONGEST_PATH];
+	snprintf(number, sizeof number, "%d", opened);
+	ssize_t size = readlinkat(receiver->held, number, name, sizeof name);
+	if (size == (ssize_t)opening->path.size && !memcmp(name, opening->path.bytes, (size_t)size) &&
+	    !fstat(opened, status) && (status->st_mode & S_IFMT) == opening->type &&
+	    (flags & O_NONBLOCK || !fcntl(opened, F_SETFL, 0)))
+		return opened;
+	close(opened);
+	return -1;
+}
+
+/* Handing the descriptor over. Both return its number, or a negative errno. */
+
+static int add(int listener, uint64_t id, int descriptor, int flags, uint32_t how)
+{
+	struct seccomp_notif_addfd request = {
+		.id = id,
+		.flags = how,
+		.srcfd = (uint32_t)descriptor,
+		.newfd_flags = (uint32_t)(flags & O_CLOEXEC),
+	};
+	int number = ioctl(listener, SECCOMP_IOCTL_NOTIF_ADDFD, &request);
+	return number < 0 ? -errno : number;
+}
+
+static void respond(int listener, uint64_t id, int64_t value, int error)
+{
+	struct seccomp_notif_resp response = {.id = id, .val = value, .error = error};
+	ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &response); /* fails only if the caller is gone */
+}
+
+static int add_here(int listener, const struct seccomp_notif *asked, int descriptor, int flags)
+{
+	cpu_set_t elsewhere, here;
+	pid_t caller = (pid_t)asked->pid;
+	int processor = sched_getcpu();
+	CPU_ZERO(&here);
+	if (processor >= 0 && processor < CPU_SETSIZE)
+		CPU_SET(processor, &here);
+	if (sched_getaffinity(caller, sizeof elsewhere, &elsewhere) || CPU_COUNT(&elsewhere) < 2 || processor < 0 ||
+	    processor >= CPU_SETSIZE || !CPU_ISSET(processor, &elsewhere) ||
+	    sched_setaffinity(caller, sizeof here, &here))
+		return add(listener, asked->id, descriptor, flags, SECCOMP_ADDFD_FLAG_SEND);
+	int number = add(listener, asked->id, descriptor, flags, 0);
+	sched_setaffinity(caller, sizeof elsewhere, &elsewhere);
+	if (number >= 0)
+		respond(listener, asked->id, number, 0);
+	return number;
+}
+
+static uint64_t nanoseconds(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static int hand_over(struct receiver *receiver, const struct seccomp_notif *asked, int descriptor, int flags)
+{
+	struct steering *steering = &receiver->steering;
+	if (!steering->possible)
+		return add(receiver->listener, asked->id, descriptor, flags, SECCOMP_ADDFD_FLAG_SEND);
+	/* Which way is quicker depends on what else the processors do, so the other one is tried now and then. */
+	int trial = steering->turn++ % TRIAL_EVERY < TRIALS;
+	int steer = trial ? !steering->on : steering->on;
+	uint64_t begin = nanoseconds();
+	int number = steer ? add_here(receiver->listener, asked, descriptor, flags)
+			   : add(receiver->listener, asked->id, descriptor, flags, SECCOMP_ADDFD_FLAG_SEND);
+	uint64_t taken = nanoseconds() - begin;
+	steering->cost[steer] += ((int64_t)taken - (int64_t)steering->cost[steer]) / 4;
+	if (steering->turn % TRIAL_EVERY == TRIALS)
+		steering->on = steering->cost[1] <= steering->cost[0];
+	return number;
+}
+
+/* Records. */
+
+static int64_t write_record(struct receiver *receiver, const struct seccomp_notif *asked, const struct opening *opening,
+			    const struct stat *status)
+{
+	char ops[512], tid[512 + 6 * LONGEST_PATH];
+	int ops_size = snprintf(ops, sizeof ops, "\",\"object\":\"%llx:%llx\"%s", (unsigned long long)status->st_dev,
+				(unsigned long long)status->st_ino, opening->ops.bytes);
+	int tid_size = snprintf(tid, sizeof tid, "%s%u,\"time\":", opening->target.bytes, asked->pid);
+	if (ops_size >= (int)sizeof ops || tid_size >= (int)sizeof tid)
+		return -EMSGSIZE;
+	struct line line = {
+		.before_hash = opening->action,
+		.before_prev = {ops, (size_t)ops_size},
+		.before_seq = opening->reason,
+		.before_time = {tid, (size_t)tid_size},
+		.end = opening->end,
+	};
+	return log_append(receiver->log, &line, 1);
+}
+
+enum outcome { FOR_BROKER, SERVED, REFUSED };
+
+static enum outcome answer(struct receiver *receiver, const struct seccomp_notif *asked, const struct opening *opening,
+			   int flags, struct refusal *refusal)
+{
+	struct stat status;
+	int opened = open_again(receiver, opening, flags, &status);
+	if (opened < 0)
+		return FOR_BROKER;
+	int number = 0;
+	refusal->sequence = write_record(receiver, asked, opening, &status);
+	if (refusal->sequence >= 0)
+		number = hand_over(receiver, asked, opened, flags);
+	close(opened);
+	if (refusal->sequence < 0)
+		return FOR_BROKER;
+	refusal->error = -number;
+	/* -ENOENT and -EINPROGRESS say that the caller is gone. */
+	return number < 0 && number != -ENOENT && number != -EINPROGRESS ? REFUSED : SERVED;
+}
+
+static enum outcome serve(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal)
+{
+	int at = asked->data.nr == receiver->nr_openat;
+	if (asked->data.arch != receiver->audit_arch || (!at && asked->data.nr != receiver->nr_open))
+		return FOR_BROKER;
+	int flags = (int)asked->data.args[at + 1];
+	if (flags & ~REPEATABLE_FLAGS)
+		return FOR_BROKER;
+	char path[LONGEST_PATH];
+	size_t size = read_path(receiver, asked, path);
+	const struct entry *entry = size ? *find(receiver, asked->data.nr, path, size) : NULL;
+	if (!entry || (flags & O_DIRECTORY && entry->opening.type != S_IFDIR))
+		return FOR_BROKER;
+	return answer(receiver, asked, &entry->opening, flags, refusal);
+}
+
+int receiver_next(struct receiver *receiver, struct seccomp_notif *notification, struct refusal *refusal)
+{
+	for (;;) {
+		memset(notification, 0, sizeof *notification);
+		if (ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_RECV, notification))
+			return -errno;
+		pthread_mutex_lock(&receiver->turn);
+		enum outcome outcome = serve(receiver, notification, refusal);
+		pthread_mutex_unlock(&receiver->turn);
+		if (outcome != SERVED)
+			return outcome == REFUSED;
+	}
+}

@@ -1,0 +1,68 @@
+/* The compiled receiver: what libreceiver.so offers to library.py. Errors are negative errno values. */
+#ifndef HELM_SENTRY_RECEIVER_H
+#define HELM_SENTRY_RECEIVER_H
+
+#include <linux/seccomp.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define HEX_HASH 64
+#define LONGEST_PATH 1024 /* a longer path is served by the broker */
+
+/* A piece of a record in canonical bytes. */
+struct text {
+	const char *bytes;
+	size_t size;
+};
+
+/* The state of an audit log, shared with Python (audit/log.py); held under `lock` by whoever appends. */
+struct log_state {
+	uint64_t count;      /* records written */
+	uint64_t size;       /* bytes written */
+	uint64_t allowed;    /* decisions with the verdict ALLOW among the records */
+	int32_t file;        /* descriptor, O_APPEND */
+	int32_t closed;      /* nothing may be appended any more, or not by the receiver */
+	char head[HEX_HASH]; /* hash of the last record, in hex */
+	pthread_mutex_t lock;
+};
+
+/* A record cut where the log or the receiver fills something in; see audit/record.py, Line. */
+struct line {
+	struct text before_hash, before_prev, before_seq, before_time, end;
+};
+
+int log_init(struct log_state *log, int file, const char *first_prev);
+void log_lock(struct log_state *log);
+void log_unlock(struct log_state *log);
+/* Append one decision and return its sequence number; -ESHUTDOWN when the log takes none, or write(2)'s error. */
+int64_t log_append(struct log_state *log, const struct line *line, int allowed);
+
+/* An open that was decided: what may be opened again, and the record's parts that stay the same. */
+struct opening {
+	int32_t nr;         /* syscall number it was asked through */
+	uint32_t type;      /* S_IFREG or S_IFDIR */
+	struct text path;   /* canonical, absolute */
+	struct text action; /* record from its start to the opening quote of the hash */
+	struct text ops;    /* from after the object to the opening quote of `prev` */
+	struct text reason; /* from the end of `prev` to the value of `seq` */
+	struct text target; /* from after `seq` to the value of `tid` */
+	struct text end;    /* from after `time` to the end */
+};
+
+struct receiver;
+struct receiver *receiver_new(int listener, struct log_state *log, uint32_t audit_arch, int nr_open, int nr_openat,
+			      int steer);
+/* Serve decided opens until one needs the broker: return 0 when it must serve `notification`, 1 when the record
+ * `refusal` names was written and then no descriptor could be handed over, or a negative errno. */
+struct refusal {
+	int64_t sequence;
+	int64_t error; /* errno that the caller is to get */
+};
+int receiver_next(struct receiver *receiver, struct seccomp_notif *notification, struct refusal *refusal);
+/* Let the receiver repeat a decision. Returns 0, or -ENOMEM, and then the broker goes on serving this open. */
+int receiver_learn(struct receiver *receiver, const struct opening *opening);
+/* Return when no open is being served. */
+void receiver_settle(struct receiver *receiver);
+
+#endif

@@ -1,0 +1,409 @@
+"""The compiled receiver repeats a decision about the very same object, and leaves everything else to the broker."""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import json
+import mmap
+import os
+import resource
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from helm_sentry.abi import flags, libc, syscalls
+from helm_sentry.abi.arch import native
+from helm_sentry.abi.structs import SOCK_FILTER
+from helm_sentry.audit import record
+from helm_sentry.audit.log import AuditLog
+from helm_sentry.decision import Decision, Reason, Verdict
+from helm_sentry.decode.operations import file_operation
+from helm_sentry.intercept.notify import Listener, Unserved
+from helm_sentry.native import library
+from helm_sentry.operation import Kind
+from tests.kernel.conftest import SYSTEM_PYTHON, Sandbox
+
+pytestmark = pytest.mark.kernel
+
+OPENAT, GETPPID = (syscalls.number(name, native()) for name in ("openat", "getppid"))
+PROGRAM = b"".join(
+    SOCK_FILTER.pack(*instruction)
+    for instruction in (
+        (0x20, 0, 0, 0),  # load the syscall number
+        (0x15, 1, 0, OPENAT),
+        (0x15, 0, 1, GETPPID),
+        (0x06, 0, 0, flags.SECCOMP_RET_USER_NOTIF),
+        (0x06, 0, 0, flags.SECCOMP_RET_ALLOW),
+    )
+)
+RACE = 2.0  # seconds
+
+
+class Agent:
+    """A child whose opens come to a receiver of the test's own; its getppid(2) marks the end of each question."""
+
+    def __init__(self, directory: Path, body: Callable[[], bytes]) -> None:
+        loaded = library.load()
+        assert loaded is not None, "the receiver was not built: is there a C compiler?"
+        state = loaded.log_state()
+        assert state is not None
+        self.log = AuditLog(str(directory), "test", state=state)
+        ours, theirs = socket.socketpair()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._live(theirs, body)
+        theirs.close()
+        _, (descriptor,), _, _ = socket.recv_fds(ours, 16, 1)
+        self.listener = Listener(descriptor)
+        self.receiver = loaded.receiver(self.listener, state, native())
+        self._channel = ours
+        ours.settimeout(30)
+
+    def _live(self, channel: socket.socket, body: Callable[[], bytes]) -> None:
+        answer = b"the child failed"
+        try:
+            libc.prctl(flags.PR_SET_NO_NEW_PRIVS, 1)
+            listener = libc.seccomp_listener(PROGRAM, flags.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
+            socket.send_fds(channel, [b"listener"], [listener])
+            os.close(listener)
+            channel.recv(1)
+            answer = body()
+        finally:
+            channel.sendall(answer)
+            os.getppid()
+            os._exit(0)
+
+    def learn(self, path: Path, kind: Kind = Kind.FILE_READ) -> None:
+        operation = file_operation(kind, str(path))
+        allowed = Decision(Verdict.ALLOW, Reason.RULE, "test")
+        bits = os.stat(path).st_mode & 0o170000
+        self.receiver.learn("openat", bits, str(path), record.template("openat", operation, allowed))
+
+    def serve(self) -> tuple[bytes, list[Unserved]]:
+        """Let the child go on to its end; return what it answered and what the receiver left to the broker."""
+        self._channel.sendall(b"!")
+        left = []
+        while True:
+            unserved = self.receiver.receive()
+            if unserved is None:
+                continue
+            notification = unserved.notification
+            if notification.nr == GETPPID:
+                break
+            left.append(unserved)
+            self.listener.send_errno(notification.id, unserved.error or errno.EACCES)
+        answer = self._channel.recv(65536)
+        self.listener.send_errno(notification.id, errno.EPERM)
+        os.waitpid(self.pid, 0)
+        return answer, left
+
+    def records(self, directory: Path) -> list[dict[str, object]]:
+        return [json.loads(line) for line in (directory / "audit.jsonl").read_bytes().splitlines()]
+
+
+def read(path: str | Path, open_flags: int = 0, directory: int | None = None) -> bytes:
+    """What an open gives: the contents, or the name of the error."""
+    try:
+        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | open_flags, dir_fd=directory)
+    except OSError as error:
+        return errno.errorcode[error.errno or 0].encode()
+    try:
+        return os.read(opened, 100)
+    except IsADirectoryError:
+        return b"directory"
+    finally:
+        os.close(opened)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    real = Path(os.path.realpath(tmp_path)) / "place"
+    real.mkdir()
+    (real / "file").write_bytes(b"good")
+    (real / "other").write_bytes(b"other")
+    return real
+
+
+def test_a_known_open_never_reaches_the_interpreter(tmp_path: Path, place: Path) -> None:
+    agent = Agent(tmp_path, lambda: b" ".join(read(place / "file") for _ in range(20)))
+    agent.learn(place / "file")
+    answer, left = agent.serve()
+    assert (answer, left) == (b" ".join([b"good"] * 20), [])
+    assert agent.log.count == agent.log.counts["ALLOW"] == 20
+
+
+def test_its_records_are_the_brokers(tmp_path: Path, place: Path) -> None:
+    agent = Agent(tmp_path, lambda: read(place / "file"))
+    agent.learn(place / "file")
+    agent.log.append(record.notice("X", "before"))
+    assert agent.serve() == (b"good", [])
+    agent.log.append(record.notice("X", "after"))
+    prev = record.FIRST_PREV
+    for seq, line in enumerate((tmp_path / "audit.jsonl").read_bytes().splitlines()):
+        prev = str(record.read(line, seq, prev)["hash"])  # raises unless canonical, hashed and chained
+    status = os.stat(place / "file")
+    allowed = Decision(Verdict.ALLOW, Reason.RULE, "test")
+    operation = file_operation(Kind.FILE_READ, str(place / "file"))
+    wanted = record.decision(
+        agent.pid, "openat", [operation], allowed, "fd", object=f"{status.st_dev:x}:{status.st_ino:x}"
+    )
+    _, written, _ = agent.records(tmp_path)
+    assert abs(time.time() - int(str(written.pop("time"))) / 1e6) < 60
+    assert {name: value for name, value in written.items() if name not in ("seq", "prev", "hash")} == wanted
+
+
+def test_relative_paths(tmp_path: Path, place: Path) -> None:
+    def body() -> bytes:
+        os.chdir(place)
+        return read("file") + b" " + read("file", directory=3)
+
+    os.set_inheritable(directory := os.open(place, os.O_RDONLY), True)
+    try:
+        agent = Agent(tmp_path, lambda: (os.dup2(directory, 3), body())[1])
+    finally:
+        os.close(directory)
+    agent.learn(place / "file")
+    assert agent.serve() == (b"good good", [])
+
+
+@pytest.mark.parametrize(
+    ("name", "open_flags"),
+    [
+        ("other", 0),
+        ("file", os.O_WRONLY),
+        ("file", os.O_RDONLY | os.O_TRUNC),
+        ("file", os.O_PATH),
+        ("file", os.O_DIRECTORY),
+        ("./file", 0),
+        ("../place/file", 0),
+        ("file/", 0),
+        ("link", 0),
+        ("linked/file", 0),
+        ("missing", 0),
+    ],
+)
+def test_everything_else_is_the_brokers(tmp_path: Path, place: Path, name: str, open_flags: int) -> None:
+    (place / "link").symlink_to("file")
+    (place / "linked").symlink_to(place)
+    agent = Agent(tmp_path, lambda: read(f"{place}/{name}", open_flags))
+    agent.learn(place / "file")
+    answer, left = agent.serve()
+    assert (answer, len(left), agent.log.count) == (b"EACCES", 1, 0)
+    assert left[0].sequence == -1
+
+
+def test_what_was_a_file_and_is_something_else(tmp_path: Path, place: Path) -> None:
+    """A link, a pipe that nobody writes to, a directory, nothing: none is opened, none keeps the receiver waiting."""
+    file = place / "file"
+
+    def as_link() -> None:
+        file.symlink_to(place / "other")
+
+    def body() -> bytes:
+        answers = []
+        for make in (as_link, lambda: os.mkfifo(file), file.mkdir, lambda: None):
+            make()
+            answers.append(read(file))
+            with contextlib.suppress(FileNotFoundError):
+                file.rmdir() if file.is_dir() and not file.is_symlink() else file.unlink()
+        return b" ".join(answers)
+
+    agent = Agent(tmp_path, body)
+    agent.learn(file)
+    file.unlink()
+    answer, left = agent.serve()
+    assert answer == b"EACCES EACCES EACCES EACCES"
+    assert (len(left), agent.log.count) == (4, 0)
+
+
+def test_a_deleted_directory_is_not_its_namesake(tmp_path: Path, place: Path) -> None:
+    gone, namesake = place / "d", place / "d (deleted)"
+    gone.mkdir()
+    namesake.mkdir()
+    (namesake / "file").write_bytes(b"namesake")
+
+    def body() -> bytes:
+        os.chdir(gone)
+        gone.rmdir()
+        return read("file")
+
+    agent = Agent(tmp_path, body)
+    agent.learn(namesake / "file")
+    answer, left = agent.serve()
+    assert (answer, len(left)) == (b"EACCES", 1)
+
+
+def test_directories(tmp_path: Path, place: Path) -> None:
+    agent = Agent(tmp_path, lambda: read(place, os.O_DIRECTORY) + b" " + read(place))
+    agent.learn(place, Kind.FILE_LIST)
+    assert agent.serve() == (b"directory directory", [])
+
+
+def test_bad_pointers(tmp_path: Path, place: Path) -> None:
+    openat = ctypes.CDLL(None, use_errno=True).openat
+    page = 4096
+
+    def body() -> bytes:
+        memory = mmap.mmap(-1, 2 * page)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        ctypes.CDLL(None).munmap(ctypes.c_void_p(start + page), ctypes.c_size_t(page))
+        memory[page - 4 : page] = b"/tmp"  # no end before the page that is not there
+        return b" ".join(
+            b"%d" % openat(flags.AT_FDCWD, ctypes.c_void_p(pointer), 0) for pointer in (0, 1, start + page - 4, start)
+        )
+
+    agent = Agent(tmp_path, body)
+    agent.learn(place / "file")
+    answer, left = agent.serve()
+    assert (answer, len(left)) == (b"-1 -1 -1 -1", 4)
+
+
+def test_a_full_descriptor_table_is_the_callers_error(tmp_path: Path, place: Path) -> None:
+    def body() -> bytes:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+        return read(place / "file")
+
+    agent = Agent(tmp_path, body)
+    agent.learn(place / "file")
+    answer, (left,) = agent.serve()
+    assert (answer, left.error, left.sequence) == (b"EMFILE", errno.EMFILE, 0)
+
+
+def test_flags_arrive_as_they_were_given(tmp_path: Path, place: Path) -> None:
+    def body() -> bytes:
+        answers = []
+        for wanted in (0, os.O_NONBLOCK, os.O_CLOEXEC):
+            opened = os.open(place / "file", wanted | os.O_CLOEXEC)
+            answers.append(fcntl.fcntl(opened, fcntl.F_GETFL) & (os.O_NONBLOCK | os.O_ACCMODE))
+            os.close(opened)
+        return repr(answers).encode()
+
+    agent = Agent(tmp_path, body)
+    agent.learn(place / "file")
+    assert agent.serve() == (repr([0, os.O_NONBLOCK, 0]).encode(), [])
+
+
+def test_no_descriptor_is_kept(tmp_path: Path, place: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    agent = Agent(tmp_path, lambda: b"".join(read(place / "file") for _ in range(500))[:4])
+    agent.learn(place / "file")
+    begun = len(os.listdir("/proc/self/fd"))
+    assert agent.serve() == (b"good", [])
+    assert len(os.listdir("/proc/self/fd")) == begun > before
+
+
+@contextlib.contextmanager
+def swapping(file: Path, secret: Path) -> Iterator[list[int]]:
+    """Exchange the file and a link to the secret, and the directory and a link to the secret's, as fast as can be."""
+    link, beside = file.parent / "link", file.parent.parent / "beside"
+    link.symlink_to(secret)
+    beside.symlink_to(secret.parent)
+    stop, turns = threading.Event(), [0]
+
+    def swap() -> None:
+        while not stop.is_set():
+            for _ in range(2):
+                libc.renameat2(flags.AT_FDCWD, bytes(file), flags.AT_FDCWD, bytes(link), 2)
+            for _ in range(2):
+                libc.renameat2(flags.AT_FDCWD, bytes(file.parent), flags.AT_FDCWD, bytes(beside), 2)
+            turns[0] += 1
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        yield turns
+    finally:
+        stop.set()
+        thread.join()
+
+
+def race(file: Path) -> bytes:
+    seen: dict[bytes, int] = {}
+    end = time.monotonic() + RACE
+    while time.monotonic() < end:
+        answer = read(file)
+        seen[answer] = seen.get(answer, 0) + 1
+    return json.dumps({name.decode(): count for name, count in seen.items()}).encode()
+
+
+def test_a_race_for_the_object_is_lost(tmp_path: Path, place: Path) -> None:
+    secret = tmp_path / "secrets" / "file"
+    secret.parent.mkdir()
+    secret.write_bytes(b"secret")
+    agent = Agent(tmp_path, lambda: race(place / "file"))
+    agent.learn(place / "file")
+    with swapping(place / "file", secret) as turns:
+        answer, left = agent.serve()
+    seen = json.loads(answer)
+    assert "secret" not in seen
+    assert seen["good"] == agent.log.count > 10
+    assert seen["EACCES"] == len(left) > 10 and turns[0] > 10
+
+
+def test_the_same_race_is_won_without_it(tmp_path: Path, place: Path) -> None:
+    """Positive control: a plain open gets the secret."""
+    secret = tmp_path / "secrets" / "file"
+    secret.parent.mkdir()
+    secret.write_bytes(b"secret")
+    with swapping(place / "file", secret):
+        seen = json.loads(race(place / "file"))
+    assert seen["secret"] > 0 and seen["good"] > 0
+
+
+def test_a_closed_log_serves_nothing(tmp_path: Path, place: Path) -> None:
+    agent = Agent(tmp_path, lambda: read(place / "file"))
+    agent.learn(place / "file")
+    agent.log.close()
+    answer, left = agent.serve()
+    assert (answer, len(left)) == (b"EACCES", 1)
+
+
+def test_a_full_disk_serves_nothing(tmp_path: Path, place: Path) -> None:
+    agent = Agent(tmp_path, lambda: read(place / "file") + b" " + read(place / "file"))
+    agent.learn(place / "file")
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, agent.log._state.file)
+    os.close(full)
+    answer, left = agent.serve()
+    assert (answer, len(left), agent.log.count) == (b"EACCES EACCES", 2, 0)
+
+
+READS = """
+import os, sys
+os.chdir("data")
+for _ in range(3):
+    for name in ("a", "./a", "../data/b", os.path.abspath("b"), "missing", "link"):
+        try:
+            with open(name) as file:
+                print(name, file.read())
+        except OSError as error:
+            print(name, error.errno)
+    print(sorted(os.listdir(".")))
+"""
+
+
+def test_with_and_without_it_a_run_is_the_same(sandbox: Sandbox) -> None:
+    data = sandbox.workspace / "data"
+    data.mkdir()
+    (data / "a").write_text("1")
+    (data / "b").write_text("2")
+    (data / "link").symlink_to("a")
+    if sandbox.uid:
+        os.chown(data, sandbox.uid, sandbox.uid)
+    script = sandbox.workspace / "reads.py"
+    script.write_text(READS)
+    with_it = sandbox.run([SYSTEM_PYTHON, "reads.py"])
+    without = sandbox.run([SYSTEM_PYTHON, "reads.py"], environment={"HELM_SENTRY_NATIVE": "off"})
+    assert with_it.stdout == without.stdout and "1" in with_it.stdout
+
+    def judged(result: object) -> list[tuple[object, ...]]:
+        members = ("syscall", "ops", "target", "verdict", "rule", "action", "object", "errno")
+        records = [r for r in result.records if r["type"] == "decision"]  # type: ignore[attr-defined]
+        return [tuple(map(str, (r.get(m) for m in members))) for r in records if "data" in str(r.get("target"))]
+
+    assert judged(with_it) == judged(without)

@@ -1,0 +1,93 @@
+/* Drive what the receiver does with texts and tables, under sanitizers: arguments SEED ROUNDS. */
+#define _GNU_SOURCE
+#include "log.c"
+#include "receiver.c"
+
+static uint64_t seed;
+
+static size_t below(size_t limit)
+{
+	seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
+	return (size_t)(seed >> 33) % limit;
+}
+
+static char *noise(size_t size)
+{
+	char *bytes = malloc(size + 1);
+	for (size_t i = 0; i < size; i++)
+		bytes[i] = (char)(1 + below(255));
+	bytes[size] = 0;
+	return bytes;
+}
+
+static struct text text(size_t limit)
+{
+	size_t size = below(limit);
+	return (struct text){noise(size), size};
+}
+
+static void drop(struct text *texts[], size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		free((char *)texts[i]->bytes);
+}
+
+static void expect(int holds, const char *what)
+{
+	if (!holds) {
+		fprintf(stderr, "%s\n", what);
+		abort();
+	}
+}
+
+static void learn_and_find(struct receiver *receiver)
+{
+	struct opening opening = {.nr = (int32_t)below(3), .type = S_IFREG};
+	struct text *texts[] = {&opening.path, &opening.action, &opening.ops, &opening.reason, &opening.target, &opening.end};
+	size_t limits[] = {below(8) ? 64 : LONGEST_PATH + 64, 64, 600, 64, 9000, 64};
+	for (size_t i = 0; i < 6; i++)
+		*texts[i] = text(limits[i]);
+	expect(receiver_learn(receiver, &opening) == 0, "learn");
+	struct entry *found = *find(receiver, opening.nr, opening.path.bytes, opening.path.size);
+	expect(!!found == (opening.path.size < LONGEST_PATH), "find");
+	struct stat status = {.st_dev = below(1 << 30), .st_ino = below(1 << 30)};
+	struct seccomp_notif asked = {.pid = (uint32_t)below(1 << 22)};
+	uint64_t before = receiver->log->count;
+	int64_t written = found ? write_record(receiver, &asked, &found->opening, &status) : -1;
+	expect(receiver->log->count == before + (written >= 0), "count");
+	drop(texts, 6);
+}
+
+static void read_paths(struct receiver *receiver)
+{
+	char *page = noise(PAGE * 2 - 1), path[LONGEST_PATH];
+	struct seccomp_notif asked = {.pid = (uint32_t)getpid(), .data = {.nr = receiver->nr_openat}};
+	asked.data.args[0] = (uint64_t)(below(2) ? AT_FDCWD : (int)below(8));
+	size_t start = below(PAGE * 2 - 1);
+	page[start] = below(2) ? '/' : 'x';
+	if (below(2))
+		page[start + below(PAGE * 2 - start)] = 0;
+	asked.data.args[1] = below(16) ? (uint64_t)(uintptr_t)(page + start) : below(1 << 20);
+	size_t size = read_path(receiver, &asked, path);
+	expect(size < LONGEST_PATH, "path too long");
+	expect(!size || (path[0] == '/' && strlen(path) == size), "path is not absolute text");
+	free(page);
+}
+
+int main(int argc, char **argv)
+{
+	static const char zeros[HEX_HASH + 1] = "0000000000000000000000000000000000000000000000000000000000000000";
+	struct log_state log;
+	seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
+	long rounds = argc > 2 ? strtol(argv[2], NULL, 10) : 1000;
+	expect(log_init(&log, open("/dev/null", O_WRONLY), zeros) == 0, "log_init");
+	struct receiver *receiver = receiver_new(-1, &log, 0, 2, 257, 0);
+	expect(receiver != NULL, "receiver_new");
+	for (long i = 0; i < rounds; i++) {
+		learn_and_find(receiver);
+		read_paths(receiver);
+	}
+	start_anew(receiver);
+	free(receiver);
+	return 0;
+}
