@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test lint bench-quick clean
+.PHONY: help setup demo test cpython-tests lint bench-quick clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test-programs:
 	  dpkg -s $$p >/dev/null 2>&1 || command -v $${p%js} >/dev/null || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then $(SUDO) apt-get update -q && \
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; fi
+
+cpython-tests: setup ## CPython's own tests, natively and supervised: the same verdicts (20 minutes)
+	$(BIN)/python tests/cpython/compare.py
 
 lint: setup ## ruff and mypy --strict
 	$(BIN)/ruff check .

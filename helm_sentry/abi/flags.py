@@ -24,6 +24,7 @@ RESOLVE_CACHED = 0x20
 # <linux/fs.h>
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
+RENAME_WHITEOUT = 4
 
 # <linux/limits.h>
 PATH_MAX = 4096

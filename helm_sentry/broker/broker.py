@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from helm_sentry.abi import libc, syscalls
 from helm_sentry.abi.arch import Arch
+from helm_sentry.abi.flags import ERESTARTSYS
 from helm_sentry.abi.syscalls import Row, Treatment
 from helm_sentry.audit import record as records
 from helm_sentry.audit.canonical import Fields
@@ -352,7 +353,7 @@ def _may_continue(row: Row) -> bool:
 
 
 def _name(code: int) -> str:
-    return errno.errorcode.get(code, str(code))
+    return "ERESTARTSYS" if code == ERESTARTSYS else errno.errorcode.get(code, str(code))
 
 
 def _exists(operation: Operation) -> bool:

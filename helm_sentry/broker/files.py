@@ -22,7 +22,7 @@ _TTY = os.makedev(5, 0)
 _PROMPT_MAJORS = frozenset({1, 5, *range(136, 144)})  # memory devices, terminals: opening them does not wait
 # Not part of the object's path any more once it is pinned; O_NOCTTY keeps the terminal from becoming ours.
 _SPENT = os.O_CREAT | os.O_NOFOLLOW
-_MODE_BITS = 0o7777  # the rest is ignored, but for openat2, which refuses it
+_MODE_BITS, _FLAG_BITS = 0o7777, 0x7FFFFFFF  # the rest is ignored, but for openat2, which refuses it
 _OURS = os.O_CLOEXEC | os.O_NOCTTY
 # Opens for reading whose decision the compiled receiver may repeat; the same list is in native/receiver.c.
 _REPEATABLE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK | os.O_DIRECTORY
@@ -59,7 +59,10 @@ def openat2(call: Call) -> Action | Later:
         # Such a descriptor cannot be handed over (ADDFD takes none), and to continue the call would be to let the
         # struct be read again: callers fall back to openat, as on a kernel that is older.
         raise OSError(errno.ENOSYS, "not offered with O_PATH")
-    return _resolve_and_open(call, call.int32(0), call.string(1), open_flags, mode, resolve)
+    path = call.string(1)
+    if path.startswith(b"/") and resolve & flags.RESOLVE_BENEATH:  # refused before the directory is looked at
+        raise OSError(errno.EXDEV, "nothing beneath a directory is absolute")
+    return _resolve_and_open(call, call.int32(0), path, open_flags, mode, resolve)
 
 
 def _open(call: Call, directory: int, index: int, open_flags: int, mode: int) -> Action | Later:
@@ -68,7 +71,7 @@ def _open(call: Call, directory: int, index: int, open_flags: int, mode: int) ->
     if open_flags & flags.O_PATH:
         open_flags &= flags.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         return open_path(call, directory, call.string(index), open_flags)
-    return _resolve_and_open(call, directory, call.string(index), open_flags, mode & _MODE_BITS)
+    return _resolve_and_open(call, directory, call.string(index), open_flags & _FLAG_BITS, mode & _MODE_BITS)
 
 
 def _resolve_and_open(
@@ -119,7 +122,7 @@ def _open_pinned(call: Call, pinned: Pinned, open_flags: int, mode: int = 0) -> 
         call.judge(*operations, effect=changes and not pinned.error)
     call.require(pinned)
     if stat.S_ISLNK(status.st_mode):
-        raise OSError(errno.ELOOP, "a link, and O_NOFOLLOW")
+        raise OSError(errno.ENOTDIR if open_flags & os.O_DIRECTORY else errno.ELOOP, "a link, and O_NOFOLLOW")
     if pinned.path == "/etc/hosts" and open_flags & os.O_ACCMODE == os.O_RDONLY and call.broker.names.hosts_file:
         return _hand_over(call, call.hold(call.broker.names.open_hosts_file()), open_flags)
     if stat.S_ISCHR(status.st_mode) and status.st_rdev == _TTY:
@@ -189,9 +192,12 @@ def _refuse_slash(call: Call, place: Pinned, open_flags: int) -> Action:
 def _open_existing(call: Call, pinned: Pinned, open_flags: int) -> Action | Later:
     """Go on with O_CREAT when the object is already there."""
     is_directory = stat.S_ISDIR(pinned.status().st_mode)
-    if open_flags & os.O_EXCL or is_directory:
-        call.judge(*opening(open_flags, pinned.path, exists=True, directory=is_directory))
-        raise OSError(errno.EEXIST if open_flags & os.O_EXCL else errno.EISDIR, "already there")
+    if open_flags & os.O_EXCL:  # to say so is to let the agent look, no more
+        call.judge(file_operation(Kind.FILE_STAT, pinned.path))
+        raise OSError(errno.EEXIST, "already there")
+    if is_directory:
+        call.judge(*opening(open_flags, pinned.path, exists=True, directory=True))
+        raise OSError(errno.EISDIR, "already there")
     return _open_pinned(call, pinned, open_flags & ~os.O_CREAT)
 
 

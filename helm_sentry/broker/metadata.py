@@ -7,6 +7,7 @@ are judged like the others.
 import errno
 import os
 import stat
+from collections.abc import Callable
 
 from helm_sentry.abi import flags, libc
 from helm_sentry.abi.flags import AT_FDCWD
@@ -110,27 +111,27 @@ def utimensat(call: Call) -> Action:
 
 def setxattr(call: Call) -> Action:
     """setxattr(2)."""
-    return _setxattr(call, call.pin(AT_FDCWD, call.string(0)))
+    return _setxattr(call, lambda: call.pin(AT_FDCWD, call.string(0)))
 
 
 def lsetxattr(call: Call) -> Action:
     """lsetxattr(2)."""
-    return _setxattr(call, call.pin(AT_FDCWD, call.string(0), follow=False))
+    return _setxattr(call, lambda: call.pin(AT_FDCWD, call.string(0), follow=False))
 
 
 def fsetxattr(call: Call) -> Action:
     """fsetxattr(2)."""
-    return _setxattr(call, call.opened(call.int32(0)))
+    return _setxattr(call, lambda: call.opened(call.int32(0)))
 
 
 def getxattr(call: Call) -> Action:
     """getxattr(2)."""
-    return _getxattr(call, call.pin(AT_FDCWD, call.string(0)))
+    return _getxattr(call, lambda: call.pin(AT_FDCWD, call.string(0)))
 
 
 def lgetxattr(call: Call) -> Action:
     """lgetxattr(2)."""
-    return _getxattr(call, call.pin(AT_FDCWD, call.string(0), follow=False))
+    return _getxattr(call, lambda: call.pin(AT_FDCWD, call.string(0), follow=False))
 
 
 def listxattr(call: Call) -> Action:
@@ -145,17 +146,17 @@ def llistxattr(call: Call) -> Action:
 
 def removexattr(call: Call) -> Action:
     """removexattr(2)."""
-    return _removexattr(call, call.pin(AT_FDCWD, call.string(0)))
+    return _removexattr(call, lambda: call.pin(AT_FDCWD, call.string(0)))
 
 
 def lremovexattr(call: Call) -> Action:
     """lremovexattr(2)."""
-    return _removexattr(call, call.pin(AT_FDCWD, call.string(0), follow=False))
+    return _removexattr(call, lambda: call.pin(AT_FDCWD, call.string(0), follow=False))
 
 
 def fremovexattr(call: Call) -> Action:
     """fremovexattr(2)."""
-    return _removexattr(call, call.opened(call.int32(0)))
+    return _removexattr(call, lambda: call.opened(call.int32(0)))
 
 
 def unsupported(call: Call) -> Action:
@@ -224,14 +225,18 @@ def _attribute_name(call: Call) -> bytes:
     return name
 
 
-def _setxattr(call: Call, pinned: Pinned) -> Action:
-    name, size, how = _attribute_name(call), call.args[3], call.uint32(4)
+def _setxattr(call: Call, pin: Callable[[], Pinned]) -> Action:
+    """Set an attribute; the kernel looks at everything else before it looks for the file."""
+    size, how = call.args[3], call.uint32(4)
+    if how & ~(os.XATTR_CREATE | os.XATTR_REPLACE):
+        raise OSError(errno.EINVAL, "unknown flags")
+    name = _attribute_name(call)
     if size > flags.XATTR_SIZE_MAX:
         raise OSError(errno.E2BIG, "value is too long")
     value = bytes(call.broker.memory.read_large(call.tid, call.args[2], size))
     if len(value) < size:
         raise OSError(errno.EFAULT, "short read")
-    _changing(call, Kind.FILE_XATTR, pinned)
+    pinned = _changing(call, Kind.FILE_XATTR, pin())
     os.setxattr(pinned.link, name, value, how)
     return SUCCESS
 
@@ -243,9 +248,9 @@ def _seen(call: Call, pinned: Pinned) -> Pinned:
     return pinned
 
 
-def _getxattr(call: Call, pinned: Pinned) -> Action:
+def _getxattr(call: Call, pin: Callable[[], Pinned]) -> Action:
     name = _attribute_name(call)
-    return _give_back(call, os.getxattr(_seen(call, pinned).link, name))
+    return _give_back(call, os.getxattr(_seen(call, pin()).link, name))
 
 
 def _listxattr(call: Call, pinned: Pinned) -> Action:
@@ -264,9 +269,9 @@ def _give_back(call: Call, data: bytes, address_index: int = 2) -> Action:
     return Value(len(data))
 
 
-def _removexattr(call: Call, pinned: Pinned) -> Action:
+def _removexattr(call: Call, pin: Callable[[], Pinned]) -> Action:
     name = _attribute_name(call)
-    _changing(call, Kind.FILE_XATTR, pinned)
+    pinned = _changing(call, Kind.FILE_XATTR, pin())
     os.removexattr(pinned.link, name)
     return SUCCESS
 

@@ -173,6 +173,12 @@ class Resolver:
         """Open a pinned object itself, whatever its name leads to by now."""
         return os.open(b"%d" % pinned.descriptor, open_flags, mode, dir_fd=self._held)
 
+    def process_of(self, descriptor: int) -> int:
+        """Return the process id whose directory in /proc one of our own descriptors is, 0 when it is none."""
+        name = self.name_of(descriptor)
+        here = os.fstat(descriptor).st_dev in self.proc_devices
+        return self._process_in(name) or 0 if here and posixpath.basename(name).isdigit() else 0
+
     def owns_process(self, pid: int) -> bool:
         """Whether a process or thread id belongs to the agent."""
         return is_descendant(pid, self.guardian)
@@ -242,7 +248,9 @@ class Resolver:
                 found = libc.openat(current, name, _PIN | os.O_NOFOLLOW)
             except OSError as error:
                 absent = self._failed(tid, current, [name, *todo], error.errno or errno.EACCES)
-                if last:
+                if absent.error == errno.ENOENT and not any(
+                    todo
+                ):  # but for slashes the last: `name/.` is missing before anything can be made there
                     absent.parent, absent.leaf = current, name + b"/" * len(todo)
                 return absent
             keep.append(found)
@@ -326,6 +334,8 @@ class Resolver:
         if error == errno.ENOENT:  # tells about the first name that is missing; where the rest would lead is no matter
             parts = parts[:1]
         base = self._named(tid, directory, jumped=False).path
+        if not base.startswith("/"):
+            raise OSError(error, "there is nothing in a pipe or socket, whatever the policy says of it")
         return Pinned(posixpath.normpath(posixpath.join(base, *parts)), error=error)
 
     def _named(self, tid: int, descriptor: int, jumped: bool) -> Pinned:

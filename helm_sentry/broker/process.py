@@ -66,6 +66,8 @@ def pidfd_send_signal(call: Call) -> Action:
     ours = call.broker.duplicate(call, call.int32(0))
     with open(f"/proc/self/fdinfo/{ours}", encoding="ascii") as file:
         pid = next((int(line.split()[1]) for line in file if line.startswith("Pid:")), 0)
+    if pid == 0:  # a process's directory in /proc names it as well
+        pid = call.broker.resolver.process_of(ours)
     if pid == 0:
         raise OSError(errno.EBADF, "not a process descriptor")
     if pid < 0:
@@ -96,7 +98,8 @@ def own_target(call: Call) -> Action:
 def chdir(call: Call) -> Action | Later:
     """chdir(2): decided on the pinned directory, continued, and looked at again when it has happened."""
     pinned = call.pin(AT_FDCWD, call.string(0))
-    call.judge(file_operation(Kind.FILE_STAT, pinned.path))
+    if not pinned.anonymous:
+        call.judge(file_operation(Kind.FILE_STAT, pinned.path))
     call.require(pinned)
     judged = pinned.status()
     if not stat.S_ISDIR(judged.st_mode):

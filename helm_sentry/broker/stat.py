@@ -58,27 +58,27 @@ def statx(call: Call) -> Action:
 
 def access(call: Call) -> Action:
     """access(2)."""
-    return _access(call, AT_FDCWD, call.string(0), call.uint32(1), 0)
+    return _access(call, AT_FDCWD, 0, call.uint32(1), 0)
 
 
 def faccessat(call: Call) -> Action:
     """faccessat, which has no flags."""
-    return _access(call, call.int32(0), call.string(1), call.uint32(2), 0)
+    return _access(call, call.int32(0), 1, call.uint32(2), 0)
 
 
 def faccessat2(call: Call) -> Action:
     """faccessat2(2)."""
-    return _access(call, call.int32(0), call.string(1), call.uint32(2), call.uint32(3))
+    return _access(call, call.int32(0), 1, call.uint32(2), call.uint32(3))
 
 
 def readlink(call: Call) -> Action:
     """readlink(2)."""
-    return _readlink(call, AT_FDCWD, call.string(0), call.args[1], call.int32(2))
+    return _readlink(call, AT_FDCWD, 0, call.args[1], call.int32(2))
 
 
 def readlinkat(call: Call) -> Action:
     """readlinkat(2)."""
-    return _readlink(call, call.int32(0), call.string(1), call.args[2], call.int32(3))
+    return _readlink(call, call.int32(0), 1, call.args[2], call.int32(3))
 
 
 def statfs(call: Call) -> Action:
@@ -125,10 +125,11 @@ def _stat(call: Call, pinned: Pinned, address: int) -> Action:
     return SUCCESS
 
 
-def _access(call: Call, directory: int, path: bytes, mode: int, at_flags: int) -> Action:
+def _access(call: Call, directory: int, index: int, mode: int, at_flags: int) -> Action:
     """Answer what both the file's permissions and the policy would: a yes must not turn into a refusal later."""
     if at_flags & ~_ACCESS_FLAGS or mode & ~0o7:
         raise OSError(errno.EINVAL, "unknown flags")
+    path = call.string(index)
     if not path and at_flags & flags.AT_EMPTY_PATH:
         pinned = call.descriptor(directory)
     else:
@@ -146,9 +147,11 @@ def _access(call: Call, directory: int, path: bytes, mode: int, at_flags: int) -
     return SUCCESS
 
 
-def _readlink(call: Call, directory: int, path: bytes, address: int, size: int) -> Action:
+def _readlink(call: Call, directory: int, index: int, address: int, size: int) -> Action:
+    """Do what both calls have in common; the path is the argument `index`."""
     if size <= 0:
         raise OSError(errno.EINVAL, "no room")
+    path = call.string(index)
     # An empty path with a descriptor of a link, opened with O_PATH, reads that link.
     pinned = call.descriptor(directory) if not path else _look(call, directory, path, follow=False)
     try:

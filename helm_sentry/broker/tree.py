@@ -11,7 +11,7 @@ from helm_sentry.broker.call import Call
 from helm_sentry.broker.paths import Pinned
 from helm_sentry.decode.operations import file_operation, tree_operation
 from helm_sentry.intercept.process_tree import umask_of
-from helm_sentry.operation import Kind
+from helm_sentry.operation import Kind, Operation
 
 
 def mkdir(call: Call) -> Action:
@@ -26,12 +26,12 @@ def mkdirat(call: Call) -> Action:
 
 def mknod(call: Call) -> Action:
     """mknod(2)."""
-    return _mknod(call, AT_FDCWD, call.string(0), call.uint32(1), call.uint32(2))
+    return _mknod(call, (AT_FDCWD, 0), call.uint32(1), call.uint32(2))
 
 
 def mknodat(call: Call) -> Action:
     """mknodat(2)."""
-    return _mknod(call, call.int32(0), call.string(1), call.uint32(2), call.uint32(3))
+    return _mknod(call, (call.int32(0), 1), call.uint32(2), call.uint32(3))
 
 
 def unlink(call: Call) -> Action:
@@ -54,57 +54,83 @@ def unlinkat(call: Call) -> Action:
 
 def rename(call: Call) -> Action:
     """rename(2)."""
-    return _rename(call, AT_FDCWD, call.string(0), AT_FDCWD, call.string(1), 0)
+    return _rename(call, (AT_FDCWD, 0), (AT_FDCWD, 1), 0)
 
 
 def renameat(call: Call) -> Action:
     """renameat(2)."""
-    return _rename(call, call.int32(0), call.string(1), call.int32(2), call.string(3), 0)
+    return _rename(call, (call.int32(0), 1), (call.int32(2), 3), 0)
 
 
 def renameat2(call: Call) -> Action:
     """renameat2(2)."""
-    return _rename(call, call.int32(0), call.string(1), call.int32(2), call.string(3), call.uint32(4))
+    return _rename(call, (call.int32(0), 1), (call.int32(2), 3), call.uint32(4))
 
 
 def link(call: Call) -> Action:
     """link(2)."""
-    return _link(call, AT_FDCWD, call.string(0), AT_FDCWD, call.string(1), 0)
+    return _link(call, (AT_FDCWD, 0), (AT_FDCWD, 1), 0)
 
 
 def linkat(call: Call) -> Action:
     """linkat(2)."""
-    return _link(call, call.int32(0), call.string(1), call.int32(2), call.string(3), call.uint32(4))
+    return _link(call, (call.int32(0), 1), (call.int32(2), 3), call.uint32(4))
 
 
 def symlink(call: Call) -> Action:
     """symlink(2)."""
-    return _symlink(call, call.string(0), AT_FDCWD, call.string(1))
+    return _symlink(call, (AT_FDCWD, 1))
 
 
 def symlinkat(call: Call) -> Action:
     """symlinkat(2)."""
-    return _symlink(call, call.string(0), call.int32(1), call.string(2))
+    return _symlink(call, (call.int32(1), 2))
+
+
+_NODES = (0, stat.S_IFREG, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
+_RENAME_FLAGS = flags.RENAME_NOREPLACE | flags.RENAME_WHITEOUT
+_Name = tuple[int, int]  # a directory's descriptor, and which argument is the path
 
 
 def _mkdir(call: Call, directory: int, path: bytes, mode: int) -> Action:
     place = call.place(directory, path)
-    call.judge(file_operation(Kind.FILE_CREATE, place.path), effect=not place.error)
+    _judge_new_name(call, place, file_operation(Kind.FILE_CREATE, place.path))
     call.require(place)
     os.umask(umask_of(call.tid))
     os.mkdir(place.leaf, mode & 0o7777, dir_fd=place.parent)
     return SUCCESS
 
 
-def _mknod(call: Call, directory: int, path: bytes, mode: int, device: int) -> Action:
-    place = call.place(directory, path)
+def _mknod(call: Call, name: _Name, mode: int, device: int) -> Action:
+    if stat.S_IFMT(mode) not in _NODES:  # the kernel looks at that first
+        raise OSError(errno.EPERM if stat.S_ISDIR(mode) else errno.EINVAL, "not made by mknod")
+    place = call.place(name[0], call.string(name[1]))
     is_device = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
     kind = Kind.FILE_MKNOD if is_device else Kind.FILE_CREATE
-    call.judge(file_operation(kind, place.path), effect=not place.error)
+    _judge_new_name(call, place, file_operation(kind, place.path))
     call.require(place)
     os.umask(umask_of(call.tid))
     os.mknod(place.leaf, mode, device, dir_fd=place.parent)
     return SUCCESS
+
+
+def _judge_new_name(call: Call, place: Pinned, *operations: Operation) -> None:
+    """Judge making something under a name. That it is taken, the agent may hear if it may look."""
+    look = file_operation(Kind.FILE_STAT, place.path)
+    if not call.broker.decide(operations).allowed and _taken(place) and call.broker.decide((look,)).allowed:
+        call.judge(look)
+        raise OSError(errno.EEXIST, "already there")
+    call.judge(*operations, effect=not place.error)
+
+
+def _taken(place: Pinned) -> bool:
+    if place.error or place.descriptor >= 0:
+        return not place.error
+    try:
+        os.stat(place.leaf.rstrip(b"/"), dir_fd=place.parent, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
 
 
 def _unlink(call: Call, directory: int, path: bytes, at_flags: int) -> Action:
@@ -119,10 +145,12 @@ def _unlink(call: Call, directory: int, path: bytes, at_flags: int) -> Action:
     return SUCCESS
 
 
-def _rename(
-    call: Call, old_directory: int, old_path: bytes, new_directory: int, new_path: bytes, rename_flags: int
-) -> Action:
-    old, new = call.place(old_directory, old_path), call.place(new_directory, new_path)
+def _rename(call: Call, old_name: _Name, new_name: _Name, rename_flags: int) -> Action:
+    others = rename_flags & ~flags.RENAME_EXCHANGE
+    if others & ~_RENAME_FLAGS or (others and others != rename_flags):
+        raise OSError(errno.EINVAL, "unknown flags, or some that exclude each other")
+    old = call.place(old_name[0], call.string(old_name[1]))
+    new = _second_place(call, new_name, old)
     # An overwritten file is deleted; whether there is one can change until the call, unless the kernel must refuse.
     operations = [tree_operation(Kind.FILE_RENAME, old.path), tree_operation(Kind.FILE_CREATE, new.path)]
     if rename_flags & flags.RENAME_EXCHANGE:
@@ -136,22 +164,30 @@ def _rename(
     return SUCCESS
 
 
-def _link(
-    call: Call, old_directory: int, old_path: bytes, new_directory: int, new_path: bytes, at_flags: int
-) -> Action:
+def _link(call: Call, old_name: _Name, new_name: _Name, at_flags: int) -> Action:
     if at_flags & ~(flags.AT_SYMLINK_FOLLOW | flags.AT_EMPTY_PATH):
         raise OSError(errno.EINVAL, "unknown flags")
-    source = _link_source(call, old_directory, old_path, at_flags)
-    place = call.place(new_directory, new_path)
-    call.judge(
-        file_operation(Kind.FILE_LINK, source.path),
-        file_operation(Kind.FILE_CREATE, place.path),
-        effect=not source.error and not place.error,
-    )
-    call.require(source)
+    source = _link_source(call, old_name[0], call.string(old_name[1]), at_flags)
+    place = _second_place(call, new_name, source)
+    operations = file_operation(Kind.FILE_LINK, source.path), file_operation(Kind.FILE_CREATE, place.path)
+    if source.error:
+        call.judge(*operations)
+        call.require(source)
+    _judge_new_name(call, place, *operations)
     call.require(place)
     libc.linkat(AT_FDCWD, source.link, place.parent, place.leaf, flags.AT_SYMLINK_FOLLOW)
     return SUCCESS
+
+
+def _second_place(call: Call, name: _Name, first: Pinned) -> Pinned:
+    """Pin the other name of a call; the kernel reports what is wrong with the first one before."""
+    try:
+        return call.place(name[0], call.string(name[1]))
+    except OSError:
+        if first.error:
+            call.judge(file_operation(Kind.FILE_STAT, first.path))
+            call.require(first)
+        raise
 
 
 def _link_source(call: Call, directory: int, path: bytes, at_flags: int) -> Pinned:
@@ -160,11 +196,12 @@ def _link_source(call: Call, directory: int, path: bytes, at_flags: int) -> Pinn
     return call.pin(directory, path, follow=bool(at_flags & flags.AT_SYMLINK_FOLLOW))
 
 
-def _symlink(call: Call, target: bytes, directory: int, path: bytes) -> Action:
+def _symlink(call: Call, name: _Name) -> Action:
+    target = call.string(0)
     if not target:
         raise OSError(errno.ENOENT, "empty target")
-    place = call.place(directory, path)
-    call.judge(file_operation(Kind.FILE_CREATE, place.path), effect=not place.error)
+    place = call.place(name[0], call.string(name[1]))
+    _judge_new_name(call, place, file_operation(Kind.FILE_CREATE, place.path))
     call.require(place)
     os.symlink(target, place.leaf, dir_fd=place.parent)
     return SUCCESS

@@ -162,6 +162,16 @@ class Script:
         ]
 
 
+def value_of(answer: tuple[int, int, list[bytes]], outs: Sequence[Out], room: str) -> Value:
+    """Return what one call gave: a value or the name of an errno, and the decoded buffers, without the agent's place."""
+    value, code, buffers = answer
+    shown = [out.show(data) for out, data in zip(outs, buffers, strict=True)]
+    return (
+        errno.errorcode.get(code, code) if code else value,
+        *(each.replace(room, "ROOM") if isinstance(each, str) else each for each in shown),
+    )
+
+
 def _parse(line: str) -> tuple[int, int, list[bytes]]:
     value, code, buffers = json.loads(line)
     return value, code, [bytes.fromhex(buffer) for buffer in buffers]
@@ -202,6 +212,8 @@ def _shown(argument: Argument) -> str:
             return f"<{line}>"
         case Out(size):
             return f"[{size}]"
+        case Raw(word) if ":" in word:
+            return f"<{word.partition(':')[0][1:]}> in {os.fsdecode(bytes.fromhex(word.partition(':')[2]))!r}"
         case Raw(word):
             return word[:60]
         case _:

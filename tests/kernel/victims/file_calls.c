@@ -7,6 +7,8 @@
  *   interrupt N        SIGUSR1 to the thread of line N until its call has returned, then join
  *   fork               a child that waits to be killed; the value is its process id
  *   self               the value is this process's id
+ *   begin PATH         go on in a forked copy, in the directory PATH (hex); lines count from 0 again
+ *   end                leave that copy, and everything it opened and changed about itself
  *
  *   iNUMBER  integer   xHEX  bytes and a NUL   oSIZE  zeroed out buffer   rLINE  return value of an earlier line
  *   u  unmapped address   m  read-only page   eHEX  bytes at the end of a page that nothing follows
@@ -29,7 +31,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_ARGS = 6, MAX_LINES = 4096, MAX_SCRIPT = 1 << 20, PATIENCE_MS = 20000 };
+enum { MAX_ARGS = 6, MAX_LINES = 4096, PATIENCE_MS = 20000 };
 
 struct call {
 	long number, arguments[MAX_ARGS], value;
@@ -219,22 +221,44 @@ static void ignore(int number)
 	(void)number;
 }
 
+/* Returns in the copy at once, in this process when the copy has ended. */
+static void copy(const char *place)
+{
+	size_t size;
+	int status;
+	pid_t pid = fork();
+	if (pid == 0) {
+		if (chdir((char *)unhex(place, &size)))
+			stop("no such directory");
+		return;
+	}
+	if (waitpid(pid, &status, 0) != pid || status)
+		stop("the copy failed");
+	printf("[0, 0, []]\n");
+}
+
 int main(int count, char **arguments)
 {
-	static char script[MAX_SCRIPT], *rest = script, *text;
-	int source = count > 1 ? open(arguments[1], O_RDONLY) : 0, index = 0;
-	ssize_t got, size = 0;
-	while (size < MAX_SCRIPT - 1 && (got = read(source, script + size, MAX_SCRIPT - 1 - size)) > 0)
-		size += got;
-	if (source > 0)
-		close(source);
+	FILE *source = count > 1 ? fopen(arguments[1], "re") : stdin;
+	char *text = NULL;
+	size_t room = 0;
+	ssize_t size;
+	int index = 0;
 	struct sigaction action = {.sa_handler = ignore};
 	sigaction(SIGUSR1, &action, NULL);
-	while ((text = strsep(&rest, "\n")) && index < MAX_LINES)
-		if (*text) {
+	setvbuf(source, NULL, _IONBF, 0); /* a copy reads on where this process stopped */
+	while (index < MAX_LINES && (size = getline(&text, &room, source)) > 0) {
+		text[size - (text[size - 1] == '\n')] = 0;
+		if (!strncmp(text, "begin ", 6))
+			copy(text + 6);
+		else if (!strcmp(text, "end"))
+			break;
+		else if (*text)
 			line(index++, text);
-			fflush(stdout);
-		}
+		else
+			continue;
+		fflush(stdout);
+	}
 	for (int i = 0; i < child_count; i++) {
 		kill(children[i], SIGKILL);
 		waitpid(children[i], NULL, 0);

@@ -1,0 +1,149 @@
+"""Calls that are wrong in more than one way fail with the error the kernel finds first.
+
+Each case was a difference once, found by `test_differential_files.py`.
+"""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.conftest import PYTHON, Sandbox
+from tests.kernel.file_twins import (
+    AT_FDCWD,
+    UNMAPPED,
+    Out,
+    Script,
+    Twins,
+    text,
+    unterminated,
+)
+
+pytestmark = pytest.mark.kernel
+
+O_TMPFILE = 0o20200000
+BENEATH = (os.O_RDONLY).to_bytes(8, "little") + bytes(8) + (8).to_bytes(8, "little")
+
+
+@pytest.fixture
+def twins(sandbox: Sandbox, victims: Path) -> Twins:
+    return Twins(sandbox, victims / "file_calls")
+
+
+def test_arguments_before_paths(twins: Twins) -> None:
+    script = Script()
+    script.call("readlinkat", 9999, unterminated(b"a"), Out(300, text), -1)
+    script.call("readlink", UNMAPPED, Out(300, text), 0)
+    script.call("access", UNMAPPED, -1)
+    script.call("faccessat", AT_FDCWD, UNMAPPED, 8)
+    script.call("mknod", UNMAPPED, 0o170644, 0)
+    script.call("mknod", UNMAPPED, stat.S_IFDIR | 0o755, 0)
+    script.call("mknod", "missing/x", 0o170644, 0)
+    for number in (9999, -1):
+        script.call("fsetxattr", number, UNMAPPED, "v", 1, 4)
+        script.call("fsetxattr", number, UNMAPPED, "v", 1, 0)
+        script.call("fsetxattr", number, "user.a", "v", 1 << 17, 0)
+        script.call("fremovexattr", number, UNMAPPED)
+    script.call("setxattr", UNMAPPED, "user.a", "v", 1, 4)
+    script.call("getxattr", UNMAPPED, "", Out(8), 8)
+    script.call("renameat2", 9999, UNMAPPED, 9999, UNMAPPED, 8)
+    script.call("renameat2", 9999, UNMAPPED, 9999, UNMAPPED, 3)
+    script.call("openat2", -1, "/absolute", BENEATH, len(BENEATH))
+    twins.equal(script)
+
+
+def test_the_first_path_before_the_second(twins: Twins) -> None:
+    script = Script()
+    for second in (UNMAPPED, "./" * 2048, ""):
+        script.call("link", "missing", second)
+        script.call("rename", "missing/x", second)
+        script.call("rename", "file", second)
+        script.call("symlink", "", second)
+    for directory in (9999, script.call("open", "file", os.O_RDONLY)):
+        script.call("linkat", AT_FDCWD, "missing", directory, "x", 0)
+        script.call("renameat", AT_FDCWD, "missing/x", directory, "x")
+        script.call("renameat", AT_FDCWD, "file", directory, "x")
+    twins.equal(script)
+
+
+def test_flags_the_kernel_does_not_know(twins: Twins) -> None:
+    script = Script()
+    for access in (os.O_RDONLY, os.O_RDWR, os.O_RDWR | os.O_CREAT, os.O_RDWR | O_TMPFILE, os.O_RDONLY | os.O_PATH):
+        for extra in (1 << 31, 1 << 30, 0x80101800):
+            for path in ("file", "dir", "missing", "."):
+                script.call("close", script.call("open", path, access | extra, 0o644))
+    twins.equal(script)
+
+
+def test_creating_what_cannot_be(twins: Twins) -> None:
+    script = Script()
+    for path in (
+        "missing/.",
+        "missing/..",
+        "file/.",
+        "file/..",
+        "file/../",
+        "file/x/",
+        "file/x/.",
+        "fifo/x/.",
+        "missing/x/.",
+    ):
+        for flags in (os.O_CREAT | os.O_WRONLY, os.O_CREAT | os.O_EXCL | os.O_RDWR):
+            script.call("open", path, flags, 0o644)
+    for path in ("link", "dangling", "loop", "dir-link"):
+        for flags in (O_TMPFILE | os.O_RDWR | os.O_NOFOLLOW, os.O_DIRECTORY | os.O_NOFOLLOW):
+            script.call("open", path, flags, 0o644)
+    twins.equal(script)
+
+
+def test_nothing_is_beneath_a_pipe(twins: Twins) -> None:
+    script = Script()
+    for path in ("/proc/self/fd/0/..", "/proc/self/fd/0/x", "/dev/fd/0/."):
+        script.call("stat", path, Out(144))
+        script.call("mkdir", path, 0o755)
+        script.call("unlink", path)
+        script.call("open", path, os.O_RDONLY)
+    script.call("chdir", "/proc/self/fd/0")
+    twins.equal(script)
+
+
+def test_a_taken_name_outside_the_policy_is_eexist(twins: Twins) -> None:
+    script = Script()
+    for path in ("/", "/usr", "/etc/passwd", "/usr/lib/."):
+        script.call("mkdir", path, 0o755)
+        script.call("mknod", path, stat.S_IFIFO | 0o644, 0)
+        script.call("symlink", "target", path)
+        script.call("link", "file", path)
+        script.call("open", path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    result = twins.equal(script)
+    assert not result.denials(), result.denials()
+
+
+def test_a_taken_name_that_may_not_be_seen_stays_hidden(sandbox: Sandbox) -> None:
+    hidden = sandbox.root / "hidden"
+    hidden.mkdir()
+    command = [PYTHON, "-c", f"import os; os.mkdir({str(hidden)!r})"]
+    assert "FileExistsError" in sandbox.native(command).stderr
+    result = sandbox.run(command)
+    assert "PermissionError" in result.stderr
+    assert result.denials("file.create")
+
+
+def test_a_directory_of_proc_names_a_process(sandbox: Sandbox) -> None:
+    program = """
+import os, signal
+signal.signal(signal.SIGUSR1, lambda *a: print("heard", flush=True))
+own = os.open(f"/proc/{os.getpid()}", os.O_DIRECTORY)
+signal.pidfd_send_signal(own, signal.SIGUSR1)
+for path in ("/proc/self/fd", "/", "/usr"):
+    try:
+        signal.pidfd_send_signal(os.open(path, os.O_DIRECTORY), signal.SIGUSR1)
+    except OSError as error:
+        print(error.errno)
+"""
+    native = sandbox.native([PYTHON, "-c", program])
+    assert native.stdout.split() == ["heard"] + [str(errno.EBADF)] * 3
+    result = sandbox.run([PYTHON, "-c", program])
+    assert result.stdout == native.stdout, result.stderr
