@@ -30,6 +30,7 @@ _OPTIONS = (
 )
 _SCALARS = frozenset({str, int, bool, type(None)})
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
+_ESCAPE = re.compile(b"%([0-9A-F]{2})")
 
 
 def encode(value: Json) -> bytes:
@@ -90,6 +91,18 @@ def escape(text: str | bytes) -> str:
         text = text.encode("utf-8", "surrogateescape")
     unicode = text.replace(b"%", b"%25").decode("utf-8", "surrogateescape")
     return _ESCAPED_BYTE.sub(lambda match: f"%{ord(match[0]) - 0xDC00:02X}", unicode)
+
+
+def unescape(text: str) -> str:
+    """Return the path or argument that `escape` was given, as `os.fsdecode` gives it.
+
+    Raises:
+        ValueError: not something that `escape` returns.
+    """
+    raw = _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), text.encode()).decode("utf-8", "surrogateescape")
+    if escape(raw) != text:
+        raise ValueError(f"`{text}` is not an escaped path")
+    return raw
 
 
 def _check(value: object, depth: int) -> None:

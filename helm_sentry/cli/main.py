@@ -1,6 +1,7 @@
 """The `helm-sentry` command: one group, one place where errors become exit statuses."""
 
 import sys
+from importlib import import_module
 from typing import Any
 
 import click
@@ -12,9 +13,23 @@ from helm_sentry.cli.run import run
 from helm_sentry.cli.verify import verify
 from helm_sentry.errors import SentryError
 
+# Loaded when they are asked for: their machinery is nothing that `run` should wait for.
+_LAZY = {"learn": "helm_sentry.cli.learn"}
+
 
 class Group(click.Group):
     """A command group that reports the project's own errors in one sentence."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted([*super().list_commands(ctx), *_LAZY])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, loading it first if need be."""
+        if cmd_name in _LAZY:
+            command: click.Command = getattr(import_module(_LAZY[cmd_name]), cmd_name)
+            return command
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a `SentryError` becomes a line on standard error and its exit status."""

@@ -103,19 +103,19 @@ def _network(operation: Operation) -> str:
         return f"bind: {{addresses: [{_address(operation)}], {ports}}}"
     for name in operation.hosts:
         if _is_host(name):
-            return f"connect: {{hosts: [{_text(values.host(name))}], {ports}}}"
+            return f"connect: {{hosts: [{quoted(values.host(name))}], {ports}}}"
     return f"connect: {{addresses: [{_address(operation)}], {ports}}}"
 
 
 def _path(operation: Operation) -> str:
-    quoted = pattern.quote(operation.path)
-    if pattern.parse(quoted).prefix != operation.path:
+    path = pattern.quote(operation.path)
+    if pattern.parse(path).prefix != operation.path:
         raise ValueError("not a canonical path")
-    return _text(quoted.replace("${", "$${"))
+    return quoted(path.replace("${", "$${"))
 
 
 def _address(operation: Operation) -> str:
-    return _text(str(values.networks(operation.address)[0].network_address))
+    return quoted(str(values.networks(operation.address)[0].network_address))
 
 
 def _is_host(name: str) -> bool:
@@ -125,7 +125,8 @@ def _is_host(name: str) -> bool:
         return False
 
 
-def _text(text: str) -> str:
+def quoted(text: str) -> str:
+    """Return a text as a YAML scalar."""
     # In single quotes YAML knows no escapes, so a backslash reaches the pattern as it is.
     return text if _PLAIN.fullmatch(text) else "'" + text.replace("'", "''") + "'"
 
