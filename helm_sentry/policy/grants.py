@@ -102,15 +102,18 @@ class NameTree:
         node.verbs.add(kind)
         node.evidence.add(evidence)
 
-    def grants(self, made: Callable[[str, tuple[str, ...]], bool], *, fold: bool = True) -> Iterator[Grant]:
+    def grants(
+        self, made: Callable[[str, tuple[str, ...]], bool], *, fold: bool = True, many: int = MANY
+    ) -> Iterator[Grant]:
         """Yield the patterns for everything that was added.
 
         Args:
             made: whether the runs themselves made what is at a place.
             fold: let one pattern stand for a directory in which many names were seen.
+            many: how many those are.
         """
         self._merge(self._root, (), made)
-        yield from self._below(self._root, (), (), fold)
+        yield from self._below(self._root, (), (), many if fold else 0)
 
     def _merge(self, node: _Node, names: tuple[str, ...], made: Callable[[str, tuple[str, ...]], bool]) -> None:
         """Put one child for the form of their names in the place of several children."""
@@ -130,9 +133,9 @@ class NameTree:
         for name, child in node.children.items():
             self._merge(child, (*names, name), made)
 
-    def _below(self, node: _Node, names: tuple[str, ...], remarks: tuple[str, ...], fold: bool) -> Iterator[Grant]:
+    def _below(self, node: _Node, names: tuple[str, ...], remarks: tuple[str, ...], many: int) -> Iterator[Grant]:
         ends = list(node.ends())
-        if fold and self._is_one(node, names, len(ends)):
+        if many and self._is_one(node, names, len(ends), many):
             yield self._folded(node, names, ends, remarks)
             return
         if node.verbs:
@@ -140,12 +143,12 @@ class NameTree:
         for name, child in node.children.items():
             known = node.forms.get(name)
             remark = (f"`{known.glob}` for a {known.what}, confidence {known.confidence}",) if known else ()
-            yield from self._below(child, (*names, name), (*remarks, *remark), fold)
+            yield from self._below(child, (*names, name), (*remarks, *remark), many)
 
-    def _is_one(self, node: _Node, names: tuple[str, ...], count: int) -> bool:
+    def _is_one(self, node: _Node, names: tuple[str, ...], count: int, many: int) -> bool:
         if self._head == "${tmp}":  # the run's own, removed at its end
             return True
-        if not foldable(self._head, names) or count < MANY:
+        if not foldable(self._head, names) or count < many:
             return False
         return len(node.children) >= _SEVERAL
 

@@ -11,7 +11,7 @@ from helm_sentry.operation import Kind, Operation
 from helm_sentry.policy import draft
 from helm_sentry.policy.draft import Draft, Withheld
 from helm_sentry.policy.engine import CompiledPolicy, compile_policy, decide
-from helm_sentry.policy.grants import Evidence, Grant, NameTree, Place
+from helm_sentry.policy.grants import MANY, Evidence, Grant, NameTree, Place
 from helm_sentry.policy.loader import load
 from helm_sentry.policy.observation import Observation, ObservedRun
 from helm_sentry.policy.sensitive import CHANGES, danger
@@ -19,6 +19,7 @@ from helm_sentry.policy.sensitive import CHANGES, danger
 _HEADS = ("tmp", "workspace", "home")
 _LOOKS = frozenset({Kind.FILE_READ, Kind.FILE_LIST})
 _NETWORK = frozenset({Kind.NET_CONNECT, Kind.NET_SEND, Kind.NET_BIND})
+_MANY_LOOKS = 3  # to see that a name is there gives little: fewer of them stand for a directory
 _UNIX = frozenset({Kind.UNIX_CONNECT, Kind.UNIX_BIND})
 
 
@@ -106,7 +107,8 @@ def _sort_one(
         return
     root = next((path for path in ancestors if path not in made), None) if own else None
     place = _place(operation.path, heads)
-    seen = Seen(operation, place, evidence, own, _place(root, heads) if root else None)
+    made_now = own or (operation.kind is Kind.FILE_CREATE and observation.done)
+    seen = Seen(operation, place, evidence, made_now, _place(root, heads) if root else None)
     (found.looked if operation.kind is Kind.FILE_STAT else found.granted).append(seen)
 
 
@@ -161,14 +163,14 @@ def _draft(
 
 
 def _patterns(
-    some: Iterable[Seen], made: Callable[[str, tuple[str, ...]], bool], *, fold: bool = True
+    some: Iterable[Seen], made: Callable[[str, tuple[str, ...]], bool], *, fold: bool = True, many: int = MANY
 ) -> Iterator[Grant]:
     trees: dict[str, NameTree] = {}
     for seen in some:
         tree = trees.setdefault(seen.place.head, NameTree(seen.place.head))
         tree.add(seen.place.names, seen.operation.kind, seen.evidence)
     for head in sorted(trees):
-        yield from trees[head].grants(made, fold=fold)
+        yield from trees[head].grants(made, fold=fold, many=many)
 
 
 def _built(some: Iterable[Seen]) -> Iterator[Grant]:
@@ -219,7 +221,7 @@ def _complete(result: Draft, runs: Sequence[ObservedRun], found: _Sorted) -> Dra
         if seen.operation.kind.startswith("file.") and seen.operation.kind is not Kind.FILE_STAT
     ]
     looked = [seen for seen in left if seen.operation.kind is Kind.FILE_STAT]
-    names = [*_patterns(looked, lambda head, names: False)]
+    names = [*_patterns(looked, lambda head, names: False, many=_MANY_LOOKS)]
     return draft.completed(result, tuple(_joined([*result.files, *exact])), tuple(names))
 
 
