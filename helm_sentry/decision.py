@@ -23,6 +23,10 @@ class Reason(StrEnum):
     """No rule matched."""
     CONDITION = "CONDITION"
     """A contextual rule matched and its condition did not hold."""
+    CONDITION_ERROR = "CONDITION_ERROR"
+    """A contextual rule matched and its condition could not be evaluated."""
+    BUDGET = "BUDGET"
+    """A rule matched that has been used as often as its limit says."""
     BUILTIN = "BUILTIN"
     """The supervisor's own rule: its files, memory, key and log are out of reach; a run may signal itself."""
     UNREADABLE = "UNREADABLE"
@@ -51,11 +55,15 @@ class Decision:
         verdict: allow, deny or escalate.
         reason: why, as a stable code.
         rule: id of the rule that decided, or `default`.
+        detail: what went wrong in a condition that could not be evaluated.
+        charges: ids of the rules with a limit that an allowed operation uses up.
     """
 
     verdict: Verdict
     reason: Reason
     rule: str = DEFAULT_RULE
+    detail: str = ""
+    charges: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> bool:

@@ -77,7 +77,9 @@ class Operation:
         own: the address is a loopback port on which this very run listens.
         directory: the object is a directory, so the operation reaches what is beneath it.
         argv: argument vector of an exec, surrogate-escaped.
+        environment: environment of an exec as `NAME=value`, surrogate-escaped; empty unless the policy asks for it.
         pid: target process of a signal or trace, or one that outlived the run.
+        size: bytes of a message, or the new length of a file that is truncated; 0 where it is not known.
         name: syscall name for `kernel.*`, signal name for `process.signal`, family name for `net.socket`.
     """
 
@@ -90,7 +92,9 @@ class Operation:
     own: bool = False
     directory: bool = False
     argv: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
     pid: int = 0
+    size: int = 0
     name: str = ""
 
     @property

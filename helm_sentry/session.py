@@ -23,7 +23,7 @@ from helm_sentry.broker.workers import INTERRUPT
 from helm_sentry.confine import credentials, landlock, limits
 from helm_sentry.confine.credentials import Identity
 from helm_sentry.decision import Decision
-from helm_sentry.errors import AuditError, FeatureError, LaunchError, PolicyError, SentryError
+from helm_sentry.errors import AuditError, FeatureError, LaunchError, SentryError
 from helm_sentry.features import Features
 from helm_sentry.intercept.notify import Listener
 from helm_sentry.launch import filter as seccomp_filter
@@ -35,7 +35,8 @@ from helm_sentry.native import library as native_library
 from helm_sentry.native.library import Receiver
 from helm_sentry.operation import Operation
 from helm_sentry.policy.builtin import with_builtin_rules
-from helm_sentry.policy.engine import Context, compile_policy
+from helm_sentry.policy.context import Context
+from helm_sentry.policy.engine import compile_policy
 from helm_sentry.policy.loader import load_file, shipped_packs
 from helm_sentry.policy.model import ConnectMatch, Policy
 from helm_sentry.policy.plan import Plan, make_plan
@@ -155,7 +156,6 @@ def _variables(options: Options, program: str, scratch: str) -> dict[str, str]:
 
 def _load_policy(options: Options, variables: dict[str, str]) -> Policy:
     policy = load_file(options.policy, variables)
-    _refuse_wild_hosts(policy)
     protected = (os.path.realpath(state.state_directory()), f"/proc/{os.getpid()}")
     return with_builtin_rules(policy, protected, _what_decides(policy))
 
@@ -166,14 +166,6 @@ def _what_decides(policy: Policy) -> tuple[str, ...]:
     libraries = [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
     paths = [*policy.files, shipped_packs().directory, package, sys.argv[0], sys.prefix, *libraries]
     return tuple(sorted({os.path.realpath(path) for path in paths if os.path.exists(path)}))
-
-
-def _refuse_wild_hosts(policy: Policy) -> None:
-    """Refuse names with `*`: no address could be found for them, so such a rule would hold nothing."""
-    for rule in policy.rules:
-        for host in rule.match.hosts if isinstance(rule.match, ConnectMatch) else ():
-            if "*" in host:
-                raise PolicyError(f"rule `{rule.id}`: names with `*` cannot be resolved yet; write `{host}` out")
 
 
 def _require(plan: Plan, accept_degraded: bool) -> None:

@@ -34,8 +34,9 @@ from helm_sentry.errors import AuditError
 from helm_sentry.intercept.notify import Listener, Notification, Unserved
 from helm_sentry.native.library import Receiver
 from helm_sentry.operation import Kind, Operation
+from helm_sentry.policy.context import Context
 from helm_sentry.policy.dry_run import performed
-from helm_sentry.policy.engine import CompiledPolicy, Context, decide
+from helm_sentry.policy.engine import CompiledPolicy, decide
 
 Handler = Callable[[Call], Action | Later]
 HANDLERS: Mapping[str, Handler] = {

@@ -20,7 +20,7 @@ class Names:
     """What the names in a policy's connect rules resolve to, kept fresh by a thread of its own."""
 
     def __init__(self, hosts: Iterable[str]) -> None:
-        self._hosts = tuple(sorted({host for host in hosts if "*" not in host}))
+        self._hosts = tuple(sorted(set(hosts)))
         self._addresses: dict[str, frozenset[str]] = {}
         if self._hosts:
             ready = threading.Event()

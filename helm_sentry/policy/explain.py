@@ -28,6 +28,8 @@ _REASONS: Mapping[Reason, str] = {
     Reason.BLOCK: "refused by block rule `{rule}`",
     Reason.DEFAULT: "no rule allows it",
     Reason.CONDITION: "refused, the condition of rule `{rule}` does not hold",
+    Reason.CONDITION_ERROR: "refused, the condition of rule `{rule}` cannot be evaluated",
+    Reason.BUDGET: "refused, the limit of rule `{rule}` is used up",
     Reason.BUILTIN: "refused by the supervisor itself, no rule can allow it",
     Reason.UNREADABLE: "refused, the arguments could not be read",
     Reason.UNKNOWN_SYSCALL: "refused, this version does not know the syscall",
@@ -70,10 +72,11 @@ def _asked(operation: Operation) -> str:
 
 def _answered(decision: Decision) -> str:
     if decision.verdict is Verdict.ESCALATE:
-        return f"rule `{decision.rule}` asks for approval"
+        return f"refused, rule `{decision.rule}` asks for approval and nobody can give it"
     if decision.verdict is Verdict.ALLOW and decision.reason is Reason.BUILTIN:
         return "allowed by the supervisor itself"
-    return _REASONS[decision.reason].format(rule=decision.rule)
+    answer = _REASONS[decision.reason].format(rule=decision.rule)
+    return f"{answer}: {pattern.printable(decision.detail)}" if decision.detail else answer
 
 
 def _matcher(operation: Operation) -> str:
@@ -120,9 +123,10 @@ def _address(operation: Operation) -> str:
 
 def _is_host(name: str) -> bool:
     try:
-        return values.host(name).count("*") == 0
+        values.host(name)
     except ValueError:
         return False
+    return True
 
 
 def quoted(text: str) -> str:

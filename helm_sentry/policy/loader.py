@@ -19,8 +19,7 @@ from helm_sentry.policy.fields import Fields, items_of, pairs, scalar
 from helm_sentry.policy.model import EFFECTIVE_SCHEMA, SCHEMA, Effect, Environment, Limits, Policy, Rule
 from helm_sentry.policy.variables import NO_VARIABLES, Variables
 
-_KEYS = ("schema", "name", "extends", "agent", "variables", "allow", "block", "limits", "environment")
-_LATER = ("contextual",)
+_KEYS = ("schema", "name", "extends", "agent", "variables", "allow", "block", "contextual", "limits", "environment")
 _NOT_EFFECTIVE = ("extends", "variables")
 _EXAMPLE = "`schema: helm-sentry/policy/v1`"
 
@@ -159,9 +158,6 @@ def _unknown_pack(name: str, packs: Iterable[str]) -> str:
 
 def _fields(root: Node) -> tuple[Fields, bool]:
     # The keys of a policy file, and whether it is an effective policy.
-    for key, _ in pairs(root, "a policy"):
-        if key.text in _LATER:
-            raise key.place.error(f"{key.text} rules come in a later version")
     fields = Fields(root, "a policy", _KEYS)
     schema = scalar(fields.require("schema", _EXAMPLE), "`schema`")
     if schema.text not in (SCHEMA, EFFECTIVE_SCHEMA):
@@ -185,6 +181,7 @@ def _layer(fields: Fields, source: str, variables: Variables) -> Policy:
         agent=_agent(fields),
         allow=tuple(_rules(fields, Effect.ALLOW, reader, seen)),
         block=tuple(_rules(fields, Effect.BLOCK, reader, seen)),
+        contextual=tuple(_rules(fields, Effect.CONTEXTUAL, reader, seen)),
         limits=rules.limits(fields.get("limits")),
         environment=rules.environment(fields.get("environment"), variables),
     )
@@ -214,6 +211,7 @@ def _merge(layers: list[Policy]) -> Policy:
         agent={key: value for policy in layers for key, value in policy.agent.items()},
         allow=tuple(rule for policy in named for rule in policy.allow),
         block=tuple(rule for policy in named for rule in policy.block),
+        contextual=tuple(rule for policy in named for rule in policy.contextual),
         limits=_merged_limits(policy.limits for policy in layers),
         environment=Environment(
             tuple(dict.fromkeys(name for policy in layers for name in policy.environment.pass_)),
@@ -226,7 +224,7 @@ def _prefixed(policy: Policy) -> Policy:
     def named(some: tuple[Rule, ...]) -> tuple[Rule, ...]:
         return tuple(replace(rule, id=f"{policy.name}/{rule.id}") for rule in some)
 
-    return replace(policy, allow=named(policy.allow), block=named(policy.block))
+    return replace(policy, allow=named(policy.allow), block=named(policy.block), contextual=named(policy.contextual))
 
 
 def _merged_limits(all_limits: Iterable[Limits]) -> Limits:

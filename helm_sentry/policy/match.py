@@ -145,11 +145,10 @@ class _Endpoint(NamedTuple):
 class EndpointIndex:
     """Network rules by destination: host name, network, or the run's own ports."""
 
-    __slots__ = ("_blocks", "_hosts", "_networks", "_own", "_suffixes")
+    __slots__ = ("_blocks", "_hosts", "_networks", "_own")
 
     def __init__(self) -> None:
         self._hosts: dict[str, list[_Endpoint]] = {}
-        self._suffixes: dict[str, list[_Endpoint]] = {}
         # By version and prefix length: a look-up for each length in use, however many networks there are.
         self._networks: dict[int, dict[int, dict[int, list[_Endpoint]]]] = {4: {}, 6: {}}
         self._own: list[_Endpoint] = []
@@ -164,8 +163,7 @@ class EndpointIndex:
             self._blocks.append(endpoint)
         if isinstance(wanted, ConnectMatch):
             for host in wanted.hosts:
-                names = self._suffixes if host.startswith("*.") else self._hosts
-                names.setdefault(host.removeprefix("*."), []).append(endpoint)
+                self._hosts.setdefault(host, []).append(endpoint)
             if wanted.own:
                 self._own.append(endpoint)
 
@@ -180,7 +178,7 @@ class EndpointIndex:
     def _candidates(self, operation: Operation) -> list[_Endpoint]:
         candidates = list(self._own) if operation.own else []
         for host in operation.hosts:
-            candidates += self._named(host.lower().removesuffix("."))
+            candidates += self._hosts.get(host.lower().removesuffix("."), ())
         version, address = _numeric(operation.address)
         # The kernel replaces the unspecified address by one of its own choice: any block may be meant.
         if not address:
@@ -189,13 +187,6 @@ class EndpointIndex:
         for length, networks in self._networks[version].items():
             candidates += networks.get(address >> (width - length), ())
         return candidates
-
-    def _named(self, host: str) -> list[_Endpoint]:
-        found = list(self._hosts.get(host, ()))
-        while suffix := host.partition(".")[2]:
-            found += self._suffixes.get(suffix, ())
-            host = suffix
-        return found
 
     def _add_network(self, network: Network, endpoint: _Endpoint) -> None:
         bits = int(network.network_address) >> (network.max_prefixlen - network.prefixlen)

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, TypeAlias
 
+from helm_sentry.decision import Verdict
 from helm_sentry.operation import Kind
 
 SCHEMA = "helm-sentry/policy/v1"
@@ -51,6 +52,7 @@ class Effect(StrEnum):
 
     ALLOW = "allow"
     BLOCK = "block"
+    CONTEXTUAL = "contextual"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +69,24 @@ class FileMatch:
 
 @dataclass(frozen=True, slots=True)
 class ExecMatch:
-    """Matches the start of programs by path pattern."""
+    """Matches the start of programs by path pattern, argument vector and environment.
+
+    Attributes:
+        paths: path patterns.
+        argv: text pattern of each argument, the program's own name first; a last `...` stands for any number of
+            further ones. None: any arguments.
+        environment: text pattern of a variable's name to that of its value; each must be there.
+    """
 
     paths: tuple[str, ...]
+    argv: tuple[str, ...] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def canonical(self) -> dict[str, Any]:
         """Return the rule's `exec:` part."""
-        return {"exec": {"paths": list(self.paths)}}
+        argv = {"argv": list(self.argv)} if self.argv is not None else {}
+        environment = {"environment": dict(self.environment)} if self.environment else {}
+        return {"exec": {"paths": list(self.paths)} | argv | environment}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +94,7 @@ class ConnectMatch:
     """Matches outgoing connections and datagrams by destination, port and protocol.
 
     Attributes:
-        hosts: names, exact or `*.suffix`.
+        hosts: exact names.
         addresses: networks.
         ports: inclusive ranges.
         protocols: of `tcp` and `udp`.
@@ -153,17 +166,60 @@ Matcher: TypeAlias = FileMatch | ExecMatch | ConnectMatch | BindMatch | UnixMatc
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """How often a rule may be used.
+
+    Attributes:
+        count: operations.
+        per: seconds in which they are counted, 0 for the whole run.
+    """
+
+    count: int
+    per: int = 0
+
+    def canonical(self) -> dict[str, str]:
+        """Return the rule's `limit:` part."""
+        return {"count": str(self.count)} | ({"per": f"{self.per}s"} if self.per else {})
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule: an id that appears in decisions, an effect, and what it matches."""
+    """One rule: an id that appears in decisions, an effect, what it matches and when it holds.
+
+    Attributes:
+        id: its name in decisions.
+        effect: what it does.
+        match: what it matches.
+        note: a word to the reader.
+        programs: path patterns; the rule holds for these programs and what they start. Empty: for all.
+        limit: how often it may be used, None for ever.
+        when: the condition of a contextual rule, in CEL.
+        otherwise: what a contextual rule says when its condition is false, DENY or ESCALATE.
+    """
 
     id: str
     effect: Effect
     match: Matcher
     note: str = ""
+    programs: tuple[str, ...] = ()
+    limit: Budget | None = None
+    when: str = ""
+    otherwise: Verdict = Verdict.DENY
+
+    @property
+    def guarded(self) -> bool:
+        """Whether more than the operation's object decides if the rule holds."""
+        selective = isinstance(self.match, ExecMatch) and bool(self.match.argv is not None or self.match.environment)
+        return selective or bool(self.programs or self.limit or self.when)
 
     def canonical(self) -> dict[str, Any]:
         """Return the rule as plain data."""
-        return {"id": self.id} | ({"note": self.note} if self.note else {}) | self.match.canonical()
+        given: dict[str, Any] = {"id": self.id}
+        given |= {"note": self.note} if self.note else {}
+        given |= {"programs": list(self.programs)} if self.programs else {}
+        given |= self.match.canonical()
+        given |= {"limit": self.limit.canonical()} if self.limit else {}
+        return given | ({"when": self.when, "otherwise": self.otherwise.lower()} if self.when else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +283,7 @@ class Policy:
         agent: what the policy states about the agent, such as its role.
         allow: rules that allow.
         block: rules that deny whatever another rule allows.
+        contextual: rules that allow while their condition is true, and deny or escalate while it is false.
         limits: resource limits.
         environment: environment variables.
         files: all files it was read from, packs left out; takes no part in comparisons either.
@@ -239,12 +296,18 @@ class Policy:
     block: tuple[Rule, ...] = ()
     limits: Limits = Limits()
     environment: Environment = Environment()
+    contextual: tuple[Rule, ...] = ()
     files: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def rules(self) -> tuple[Rule, ...]:
         """All rules."""
-        return self.allow + self.block
+        return self.allow + self.block + self.contextual
+
+    @property
+    def grants(self) -> tuple[Rule, ...]:
+        """The rules that may allow something."""
+        return self.allow + self.contextual
 
     def canonical(self) -> dict[str, Any]:
         """Return the effective policy as plain JSON data, which the loader reads back to an equal policy."""
@@ -254,6 +317,7 @@ class Policy:
             "agent": dict(self.agent),
             "allow": [rule.canonical() for rule in self.allow],
             "block": [rule.canonical() for rule in self.block],
+            "contextual": [rule.canonical() for rule in self.contextual],
             "limits": self.limits.canonical(),
             "environment": self.environment.canonical(),
         }

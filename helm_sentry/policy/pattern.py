@@ -8,7 +8,8 @@ r"""Path patterns: what a policy author writes after `paths:`.
     \xHH     the byte HH, for names that are not UTF-8 or hold control characters
 
 A pattern matches a whole canonical path. Bytes that are not UTF-8 are surrogate-escaped
-(as `os.fsdecode` does).
+(as `os.fsdecode` does). Texts that are no paths, such as arguments, have patterns without `**`; there `*` and `?`
+match a slash as well.
 """
 
 import re
@@ -86,6 +87,32 @@ def parse(text: str) -> Pattern:
     _check_names(text, names)
     components = [None if name == DEEP else _component(name) for name in names]
     return _split(text, [one for at, one in enumerate(components) if one or not at or components[at - 1]])
+
+
+@lru_cache(maxsize=1024)
+def compile_text(text: str) -> re.Pattern[str]:
+    """Return the regular expression for a pattern of texts that are no paths; it is to match the whole text.
+
+    Raises:
+        ValueError: not a pattern; the text says what to write instead.
+    """
+    if len(text) > MAX_LENGTH:
+        raise ValueError(f"pattern is longer than {MAX_LENGTH} characters")
+    runs, word = [""], ""
+    for token in _TOKEN.finditer(text):
+        if (char := _literal(token, text)) is not None:
+            word += char
+            continue
+        runs[-1] += re.escape(_joined(word))
+        word = ""
+        if token["stars"]:
+            runs.append("")
+        else:
+            runs[-1] += "." if token["one"] else _set(token, text)
+    runs[-1] += re.escape(_joined(word))
+    first, *others = runs
+    middle = "".join(f"(?>.*?{run})" for run in others[:-1])
+    return re.compile(f"(?s:{first}{middle}{'.*' + others[-1] if others else ''})")
 
 
 def quote(path: str) -> str:
@@ -170,7 +197,7 @@ def _component(name: str) -> Component:
         if token["stars"]:
             runs.append("")
         else:
-            runs[-1] += "[^/]" if token["one"] else _set(token, name)
+            runs[-1] += "[^/]" if token["one"] else "(?!/)" + _set(token, name)
     runs[-1] += re.escape(_joined(word))
     return Component(_joined(word) if literal else None, _component_regex(runs))
 
@@ -226,7 +253,7 @@ def _set(token: re.Match[str], name: str) -> str:
         if first > last:
             raise ValueError(f"`{name}` has the empty range `{member[0]}`; write it the other way round")
         source += f"{re.escape(first)}-{re.escape(last)}"
-    return f"(?!/)[{'^' if token['not'] else ''}{source}]"
+    return f"[{'^' if token['not'] else ''}{source}]"
 
 
 def _member(text: str) -> str:

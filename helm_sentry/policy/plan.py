@@ -77,7 +77,7 @@ def make_plan(policy: Policy, host: Host, loaders: tuple[str, ...]) -> Plan:
         host: what the host offers.
         loaders: dynamic loaders, which the kernel executes on a program's behalf.
     """
-    programs = {path for rule in policy.allow if isinstance(rule.match, ExecMatch) for path in rule.match.paths}
+    programs = {path for rule in policy.grants if isinstance(rule.match, ExecMatch) for path in rule.match.paths}
     return Plan(
         tier="seccomp",
         layers={str(kind): _layers(kind, host) for kind in Kind},

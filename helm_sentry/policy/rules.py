@@ -3,8 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+from helm_sentry.decision import Verdict
 from helm_sentry.operation import Kind
 from helm_sentry.policy import values
+from helm_sentry.policy.condition import compile_condition
 from helm_sentry.policy.document import Node, Place, Scalar
 from helm_sentry.policy.fields import Fields, items_of, pairs, scalar, scalars
 from helm_sentry.policy.model import (
@@ -16,6 +18,7 @@ from helm_sentry.policy.model import (
     UNDECIDABLE_KINDS,
     UNIX_KINDS,
     BindMatch,
+    Budget,
     ConnectMatch,
     Effect,
     Environment,
@@ -44,7 +47,7 @@ class RuleReader:
 
     def rule(self, node: Node, effect: Effect) -> tuple[Rule, Place]:
         """Return a rule and the place of its id."""
-        fields = Fields(node, "a rule", ("id", "note", *MATCHERS))
+        fields = Fields(node, "a rule", ("id", "note", "programs", *MATCHERS, "limit", *CONDITIONAL))
         name = scalar(fields.require("id", "an id for this rule, such as `id: sources`"), "`id`")
         given = [key for key in MATCHERS if fields.get(key) is not None]
         if not given:
@@ -53,9 +56,28 @@ class RuleReader:
             second = fields.key(given[1]) or name
             raise second.place.error(f"rule `{name.text}` has both `{given[0]}` and `{given[1]}`; write two rules")
         note = fields.get("note")
-        match = MATCHERS[given[0]](self, fields.require(given[0], ""), effect)
-        text = scalar(note, "`note`").text if note is not None else ""
-        return Rule(name.read(self._read_id), effect, match, text), name.place
+        when, otherwise = self._condition(fields, effect, name)
+        return Rule(
+            id=name.read(self._read_id),
+            effect=effect,
+            match=MATCHERS[given[0]](self, fields.require(given[0], ""), effect),
+            note=scalar(note, "`note`").text if note is not None else "",
+            programs=fields.values("programs", self._variables.path) or (),
+            limit=_budget(fields.get("limit")),
+            when=when,
+            otherwise=otherwise,
+        ), name.place
+
+    def _condition(self, fields: Fields, effect: Effect, name: Scalar) -> tuple[str, Verdict]:
+        for key in CONDITIONAL if effect is not Effect.CONTEXTUAL else ():
+            if written := fields.key(key):
+                raise written.place.error(f"`{key}` in a rule of `{effect}`; move rule `{name.text}` to `contextual`")
+        if effect is not Effect.CONTEXTUAL:
+            return "", Verdict.DENY
+        when = scalar(fields.require("when", 'a condition, such as `when: agent.role == "tester"`'), "`when`")
+        otherwise = fields.get("otherwise")
+        verdict = scalar(otherwise, "`otherwise`").read(_OTHERWISE) if otherwise is not None else Verdict.DENY
+        return when.read(lambda text: compile_condition(text.strip()).text), verdict
 
     def file(self, node: Node, effect: Effect) -> FileMatch:
         """Read `file:`."""
@@ -66,7 +88,19 @@ class RuleReader:
 
     def exec(self, node: Node, effect: Effect) -> ExecMatch:
         """Read `exec:`."""
-        return ExecMatch(self._paths(Fields(node, "`exec`", ("paths",))))
+        fields = Fields(node, "`exec`", ("paths", "argv", "environment"))
+        return ExecMatch(
+            self._paths(fields),
+            fields.values("argv", lambda text: self._variables.plain(text, values.text_pattern)),
+            self._wanted(fields.get("environment")),
+        )
+
+    def _wanted(self, node: Node | None) -> dict[str, str]:
+        entries = pairs(node, "`environment`") if node is not None else ()
+        return {
+            name.read(values.variable_glob): _setting(name, value, self._variables, values.text_pattern)
+            for name, value in entries
+        }
 
     def connect(self, node: Node, effect: Effect) -> ConnectMatch:
         """Read `connect:`."""
@@ -130,6 +164,11 @@ MATCHERS: Mapping[str, Callable[[RuleReader, Node, Effect], Matcher]] = {
     "kernel": RuleReader.kernel,
 }
 
+CONDITIONAL = ("when", "otherwise")
+"""The keys that only a contextual rule has."""
+
+_OTHERWISE = values.choice("outcome", {"deny": Verdict.DENY, "escalate": Verdict.ESCALATE})
+
 _LIMITS: Mapping[str, Reader[int]] = {
     "wall_time": values.duration,
     "memory": values.size,
@@ -158,15 +197,24 @@ def environment(node: Node | None, variables: Variables) -> Environment:
     settings = pairs(setting, "`set`") if (setting := fields.get("set")) is not None else ()
     return Environment(
         tuple(scalar(name, "each value of `pass`").read(values.variable_glob) for name in names),
-        {name.read(values.variable_name): _setting(name, value, variables) for name, value in settings},
+        {name.read(values.variable_name): _setting(name, value, variables, str) for name, value in settings},
     )
 
 
-def _setting(name: Scalar, value: Node, variables: Variables) -> str:
+def _setting(name: Scalar, value: Node, variables: Variables, reader: Reader[str]) -> str:
     # An empty value is a value here: `set: {PAGER: ""}`.
     if not isinstance(value, Scalar):
         raise value.place.error(f"`{name.text}` must be text")
-    return variables.plain(value, str)
+    return variables.plain(value, reader)
+
+
+def _budget(node: Node | None) -> Budget | None:
+    if node is None:
+        return None
+    fields = Fields(node, "`limit`", ("count", "per"))
+    count = scalar(fields.require("count", "how many operations, such as `count: 100`"), "`count`")
+    per = fields.get("per")
+    return Budget(count.read(values.uses), scalar(per, "`per`").read(values.duration) if per is not None else 0)
 
 
 def _verbs(fields: Fields, verbs: Mapping[str, frozenset[Kind]], example: str) -> frozenset[Kind]:

@@ -13,12 +13,15 @@ Value = TypeVar("Value")
 LARGEST = 2**53 - 1
 """The largest integer that every JSON reader keeps exact."""
 
+MOST_USES = 100_000
+"""The most that the limit of a rule counts: the time of each is kept."""
+
 _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9-]*")
 _PREFIXED_IDENTIFIER = re.compile(r"([a-z0-9][a-z0-9-]*/)?[a-z0-9][a-z0-9-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _VARIABLE_GLOB = re.compile(r"[A-Za-z_*][A-Za-z0-9_*]*")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-_HOST = re.compile(r"(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*")
+_HOST = re.compile(r"([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*")
 _AMOUNT = re.compile(r"([0-9]{1,16})([A-Za-z]*)")
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
@@ -121,6 +124,19 @@ def count(text: str) -> int:
     return int(text)
 
 
+def uses(text: str) -> int:
+    """Read how often a rule may be used."""
+    if (number := count(text)) > MOST_USES:
+        raise ValueError(f"`{text}` is more than is counted; write at most {MOST_USES}")
+    return number
+
+
+def text_pattern(text: str) -> str:
+    """Read a pattern of an argument or a variable's value."""
+    pattern.compile_text(text)
+    return text
+
+
 def size(text: str) -> int:
     """Read a number of bytes."""
     return _amount(text, _SIZE_UNITS, "a size; write a whole number with B, KiB, MiB, GiB or TiB, such as `2GiB`")
@@ -164,16 +180,18 @@ def networks(text: str) -> tuple[Network, ...]:
 
 
 def host(text: str) -> str:
-    """Read a host name, exact or `*.suffix`, in lower case."""
+    """Read a host name, in lower case."""
     name = text.lower().removesuffix(".")
     if text == "*":
         raise ValueError("`*` is not a host name; write `addresses: [any]` for every destination")
+    if "*" in text:
+        raise ValueError(f"`{text}` has no address to go by; write out each name, such as `api.example.com`")
     if _is_address(name):
         raise ValueError(f"`{text}` is an address; write it under `addresses`")
     if not name.isascii():
         raise ValueError(f"`{text}` is not ascii; write the name in its `xn--` form")
     if len(name) > 253 or not _HOST.fullmatch(name):
-        raise ValueError(f"`{text}` is not a host name; write one such as `api.example.com` or `*.example.com`")
+        raise ValueError(f"`{text}` is not a host name; write one such as `api.example.com`")
     return name
 
 
