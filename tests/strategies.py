@@ -2,17 +2,21 @@
 
 import ipaddress
 import os
+from dataclasses import replace
 
 from hypothesis import strategies as st
 
+from helm_sentry.decision import Verdict
 from helm_sentry.operation import Kind, Operation
 from helm_sentry.policy import pattern
+from helm_sentry.policy.context import Context, Process, Run
 from helm_sentry.policy.model import (
     ANY_PORT,
     FILE_KINDS,
     KERNEL_KINDS,
     UNIX_KINDS,
     BindMatch,
+    Budget,
     ConnectMatch,
     Effect,
     Environment,
@@ -102,7 +106,7 @@ def addresses() -> st.SearchStrategy[str]:
 
 def hosts() -> st.SearchStrategy[str]:
     """Names as rules give them."""
-    return st.sampled_from(["api.example.com", "example.com", "*.example.com", "*.com", "localhost"])
+    return st.sampled_from(["api.example.com", "example.com", "localhost"])
 
 
 def port_ranges() -> st.SearchStrategy[tuple[tuple[int, int], ...]]:
@@ -132,7 +136,7 @@ def matchers() -> st.SearchStrategy:
     ).filter(lambda match: match.hosts or match.addresses or match.own)
     return st.one_of(
         st.builds(FileMatch, _some(FILE_KINDS.values()), pattern_lists()),
-        st.builds(ExecMatch, pattern_lists()),
+        st.builds(ExecMatch, pattern_lists(), argv_patterns(), environment_patterns()),
         own_or_not,
         st.builds(BindMatch, st.lists(networks(), min_size=1, max_size=2).map(tuple), port_ranges(), protocol_sets()),
         st.builds(UnixMatch, _some(UNIX_KINDS.values()), pattern_lists()),
@@ -141,9 +145,65 @@ def matchers() -> st.SearchStrategy:
     )
 
 
+def argv_patterns() -> st.SearchStrategy[tuple[str, ...] | None]:
+    """An exec rule's `argv`."""
+    one = st.sampled_from(["git", "g*", "push", "p?sh", "[a-c]*", "*", "--force", "\\*"])
+    some = st.tuples(st.lists(one, min_size=1, max_size=3), st.booleans())
+    return st.none() | some.map(lambda pair: (*pair[0], *(["..."] if pair[1] else [])))
+
+
+def environment_patterns() -> st.SearchStrategy[dict[str, str]]:
+    """An exec rule's `environment`."""
+    one = st.sampled_from(["", "*", "/lib/*", "a"])
+    return st.dictionaries(st.sampled_from(["LD_PRELOAD", "LD_*", "A"]), one, max_size=2)
+
+
+CONDITIONS = {
+    'agent.role == "tester"': lambda o, c: c.agent.get("role") == "tester",
+    "op.port > 1024 || op.own": lambda o, c: o.port > 1024 or o.own,
+    'op.path.startsWith("/a")': lambda o, c: o.path.startswith("/a"),
+    'op.kind == "exec" && size(op.argv) > 1 && op.argv[1] == "push"': lambda o, c: (
+        o.kind == "exec" and len(o.argv) > 1 and o.argv[1] == "push"
+    ),
+    "op.argv[0] != 'x'": lambda o, c: o.argv[0] != "x",  # an error without arguments
+    '"/a/b" in process.ancestry': lambda o, c: "/a/b" in c.process.ancestry,
+    'run.counts.file.read < 2 && run.elapsed < duration("1m")': lambda o, c: (
+        c.run.counts.get(Kind.FILE_READ, 0) < 2 and c.run.elapsed < 60_000_000
+    ),
+    "time.getHours() < 12": lambda o, c: c.time // 3_600_000_000 % 24 < 12,
+    "true": lambda o, c: True,
+    "1 / 0 == 1": lambda o, c: 1 // 0 == 1,
+}
+"""Conditions, each with the same in Python; what raises there is an error here."""
+
+
+def contexts() -> st.SearchStrategy[Context]:
+    """What decisions may depend on besides the operation."""
+    ancestry = st.lists(close_paths(2), max_size=3, unique=True).map(tuple)
+    return st.builds(
+        Context,
+        agent=st.sampled_from([{}, {"role": "tester"}, {"role": "other"}]),
+        process=st.builds(lambda found: Process(found[-1] if found else "", found, 1000), ancestry),
+        run=st.builds(Run, st.sampled_from([0, 90_000_000]), st.sampled_from([{}, {Kind.FILE_READ: 3}])),
+        time=st.integers(0, 86_399_999_999),
+        spent=st.frozensets(st.sampled_from(["a/0", "a/a", "b/a", "c/a", "c/0"])),
+    )
+
+
 def rules(effect: Effect) -> st.SearchStrategy[tuple[Rule, ...]]:
     """Rules of one effect with distinct ids."""
-    rule = st.builds(Rule, IDS, st.just(effect), matchers(), st.sampled_from(["", "because: it is", "a\nb"]))
+    conditional = effect is Effect.CONTEXTUAL
+    rule = st.builds(
+        Rule,
+        st.sampled_from(["0", "a"]) | IDS,
+        st.just(effect),
+        matchers(),
+        st.sampled_from(["", "because: it is", "a\nb"]),
+        st.just(()) | st.lists(patterns(), min_size=1, max_size=2).map(tuple),
+        st.none() | st.builds(Budget, st.integers(1, 100), st.sampled_from([0, 60])),
+        st.sampled_from(sorted(CONDITIONS)) if conditional else st.just(""),
+        st.sampled_from([Verdict.DENY, Verdict.ESCALATE]) if conditional else st.just(Verdict.DENY),
+    )
     return st.lists(rule, max_size=4, unique_by=lambda rule: rule.id).map(tuple)
 
 
@@ -153,16 +213,17 @@ def policies() -> st.SearchStrategy[Policy]:
     text = st.text(st.characters(categories=("L", "N", "P", "S")), max_size=8)
 
     def named(prefix: str, some: tuple[Rule, ...]) -> tuple[Rule, ...]:
-        return tuple(Rule(f"{prefix}/{rule.id}", rule.effect, rule.match, rule.note) for rule in some)
+        return tuple(replace(rule, id=f"{prefix}/{rule.id}") for rule in some)
 
     return st.builds(
-        lambda name, agent, allow, block, limits, environment: Policy(
-            name, "", agent, named("a", allow), named("b", block), limits, environment
+        lambda name, agent, allow, block, contextual, limits, environment: Policy(
+            name, "", agent, named("a", allow), named("b", block), limits, environment, named("c", contextual)
         ),
         IDS,
         st.dictionaries(st.sampled_from(["role", "name", "team.name"]), text.filter(bool), max_size=2),
         rules(Effect.ALLOW),
         rules(Effect.BLOCK),
+        rules(Effect.CONTEXTUAL),
         st.builds(Limits, *[amount] * 6),
         st.builds(
             Environment,
@@ -186,5 +247,9 @@ def operations() -> st.SearchStrategy[Operation]:
         ),
         own=st.booleans(),
         directory=st.booleans(),
+        argv=st.lists(st.sampled_from(["git", "push", "--force", "a", "*"]), max_size=3).map(tuple),
+        environment=st.lists(
+            st.sampled_from(["LD_PRELOAD=/lib/x", "LD_PRELOAD=", "LD_A=a", "A=a", "A"]), max_size=2
+        ).map(tuple),
         name=st.sampled_from(["", "netlink", "packet", "mount"]),
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.operation import Kind, Operation
 from helm_sentry.policy import pattern
-from helm_sentry.policy.compiler import Finders, finders, kinds
+from helm_sentry.policy.compiler import Finders, finders
 from helm_sentry.policy.condition import Condition, ConditionError, compile_condition
 from helm_sentry.policy.context import Context
 from helm_sentry.policy.match import NOTHING, PathIndex
@@ -67,13 +67,14 @@ class Guard:
         permitting = [] if rule.effect is Effect.BLOCK else [as_allow]
         barring = [] if rule.effect is Effect.ALLOW else [as_block]
         condition = compile_condition(rule.when) if rule.when else None
+        permits, bars = finders(permitting), finders(barring)
         exec_match = rule.match if isinstance(rule.match, ExecMatch) else ExecMatch(())
         return cls(
             rule=rule,
-            kinds=frozenset().union(*map(kinds, [*permitting, *barring])),
+            kinds=frozenset(permits) | frozenset(bars),
             asks_for=_asked_for(rule, exec_match, condition),
-            permits=finders(permitting),
-            bars=finders(barring),
+            permits=permits,
+            bars=bars,
             uses=finders([as_allow] if rule.limit else [], implied=False),
             programs=_programs(rule.programs) if rule.programs else None,
             condition=condition,

@@ -6,8 +6,11 @@ Written from the text of the policy reference, with none of the code under test,
 import ipaddress
 import os
 import re
+from dataclasses import replace
 
+from helm_sentry.decision import Verdict
 from helm_sentry.operation import Kind, Operation
+from helm_sentry.policy.context import Context
 from helm_sentry.policy.model import (
     BindMatch,
     ConnectMatch,
@@ -20,6 +23,7 @@ from helm_sentry.policy.model import (
     SocketMatch,
     UnixMatch,
 )
+from tests.strategies import CONDITIONS
 
 
 def matches(pattern: str, path: str) -> bool:
@@ -100,13 +104,92 @@ def prefix_of(pattern: str) -> str:
     return "/" + "/".join(names)
 
 
-def decide(policy: Policy, operation: Operation) -> tuple[str, str]:
-    """Return `block`, `allow` or `default`, and the id of the smallest rule that says so."""
-    for effect, rules in (("block", policy.block), ("allow", policy.allow)):
-        found = sorted(rule.id for rule in rules if applies(rule, operation))
-        if found:
-            return effect, found[0]
-    return "default", "default"
+def decide(policy: Policy, operation: Operation, context: Context) -> tuple[str, str, str]:
+    """Return verdict, reason and the id of the smallest rule that says so."""
+    said: list[tuple[int, str, str, str]] = []
+    for rule in policy.rules:
+        if not concerns(rule, operation, context):
+            continue
+        spent = rule.limit is not None and rule.id in context.spent and stated(rule, operation)
+        if rule.effect is Effect.BLOCK:
+            if rule.limit is None and applies(rule, operation):
+                said.append((0, rule.id, "DENY", "BLOCK"))
+            elif spent:
+                said.append((1, rule.id, "DENY", "BUDGET"))
+        elif rule.effect is Effect.ALLOW:
+            if spent:
+                said.append((1, rule.id, "DENY", "BUDGET"))
+            elif applies(rule, operation):
+                said.append((3, rule.id, "ALLOW", "RULE"))
+        else:
+            said += contextual(rule, operation, context, spent)
+    _, name, verdict, reason = min(said, default=(9, "default", "DENY", "DEFAULT"))
+    return verdict, reason, name
+
+
+def contextual(rule: Rule, operation: Operation, context: Context, spent: bool) -> list[tuple[int, str, str, str]]:
+    """A contextual rule allows while its condition is true and blocks while it is not."""
+    blocks = applies(replace(rule, effect=Effect.BLOCK), operation)
+    try:
+        holds = CONDITIONS[rule.when](operation, context)
+    except (IndexError, ZeroDivisionError):
+        return [(1, rule.id, "DENY", "CONDITION_ERROR")] if blocks else []
+    if not holds:
+        rank = 1 if rule.otherwise is Verdict.DENY else 2
+        return [(rank, rule.id, str(rule.otherwise), "CONDITION")] if blocks else []
+    if spent:
+        return [(1, rule.id, "DENY", "BUDGET")]
+    return [(3, rule.id, "ALLOW", "RULE")] if applies(replace(rule, effect=Effect.ALLOW), operation) else []
+
+
+def charges(policy: Policy, operation: Operation, context: Context) -> set[str]:
+    """Return the ids of the rules whose limit an allowed operation uses up."""
+    return {
+        rule.id
+        for rule in policy.rules
+        if rule.limit and concerns(rule, operation, context) and stated(rule, operation)
+    }
+
+
+def concerns(rule: Rule, operation: Operation, context: Context) -> bool:
+    """Whether a rule holds for the process that asks, and for the arguments and environment of an exec."""
+    if rule.programs and not any(matches(p, path) for p in rule.programs for path in context.process.ancestry):
+        return False
+    if not isinstance(rule.match, ExecMatch) or operation.kind is not Kind.EXEC:
+        return True
+    wanted, given = rule.match.argv, operation.argv
+    if wanted is not None:
+        if wanted[-1] == "...":
+            wanted, given = wanted[:-1], given[: len(wanted) - 1]
+        if len(wanted) != len(given) or not all(map(_matches_text, wanted, given)):
+            return False
+    quantify = any if rule.effect is Effect.BLOCK else all
+    for name, value in rule.match.environment.items():
+        found = [
+            each.partition("=")[2] for each in operation.environment if _matches_text(name, each.partition("=")[0])
+        ]
+        if not found or not quantify(_matches_text(value, one) for one in found):
+            return False
+    return True
+
+
+def _matches_text(pattern: str, text: str) -> bool:
+    return _match_name(_bytes_of(pattern), text)
+
+
+def stated(rule: Rule, operation: Operation) -> bool:
+    """Whether a rule names this very operation, whatever it implies besides."""
+    match rule.match:
+        case FileMatch(do, paths):
+            kinds = do | ({Kind.FILE_TRUNCATE} if Kind.FILE_WRITE in do else set())
+        case UnixMatch(do, paths):
+            kinds = set(do)
+        case ExecMatch(paths):
+            kinds = {Kind.EXEC}
+        case _:
+            return applies(replace(rule, effect=Effect.ALLOW), operation)
+    path = operation.path
+    return operation.kind in kinds and path.startswith("/") and any(matches(pattern, path) for pattern in paths)
 
 
 def applies(rule: Rule, operation: Operation) -> bool:
@@ -142,7 +225,11 @@ def _on_paths(effect: Effect, kinds: set[Kind], paths: tuple[str, ...], operatio
     moved = operation.directory and kind in (Kind.FILE_RENAME, Kind.FILE_DELETE, Kind.FILE_CREATE)
     if moved and any(path in ancestors(prefix_of(pattern)) for pattern in paths):
         return True
-    if operation.directory and kind is Kind.FILE_RENAME and any(_may_hold(_parts(p), _names(path)) for p in paths):
+    if (
+        operation.directory
+        and kind in (Kind.FILE_RENAME, Kind.FILE_CREATE)
+        and any(_may_hold(_parts(p), _names(path)) for p in paths)
+    ):
         return True
     return hit and kind in {*kinds, Kind.FILE_RENAME, Kind.FILE_LINK}
 
@@ -168,8 +255,4 @@ def _on_network(rule: Rule, operation: Operation) -> bool:
         return True
     if isinstance(match, BindMatch):
         return False
-    return match.own and operation.own or any(_is_named(name, host) for name in match.hosts for host in operation.hosts)
-
-
-def _is_named(name: str, host: str) -> bool:
-    return host.endswith(name[1:]) if name.startswith("*.") else host == name
+    return match.own and operation.own or bool(set(match.hosts) & set(operation.hosts))

@@ -1,17 +1,21 @@
 """The decision: precedence, what rules imply, and that it never fails open."""
 
+import os
 import random
 import time
+from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.operation import Kind, Operation
-from helm_sentry.policy.engine import CompiledPolicy, Context, compile_policy, decide
+from helm_sentry.policy.context import Context
+from helm_sentry.policy.engine import CompiledPolicy, compile_policy, decide
 from helm_sentry.policy.loader import load
-from helm_sentry.policy.model import Effect, FileMatch, Policy, Rule
+from helm_sentry.policy.model import Effect, FileMatch, Policy, Rule, UnixMatch
 from tests import strategies
 from tests.unit.policy import naive
 
@@ -147,20 +151,66 @@ def test_no_rename_takes_a_blocked_file_along(pattern, directory, tail):
         assert decide(policy, on("file.rename", directory, directory=True)).reason is Reason.BLOCK
 
 
-@given(strategies.policies(), strategies.operations())
-def test_decision_agrees_with_the_naive_one(policy, operation):
-    decision = decide(compile_policy(policy), operation)
-    words = {Reason.BLOCK: "block", Reason.RULE: "allow", Reason.DEFAULT: "default"}
-    assert (words[decision.reason], decision.rule) == naive.decide(policy, operation)
+def agrees(policy: Policy, some: Iterable[tuple[Operation, Context]]) -> None:
+    compiled = compile_policy(policy)
+    for operation, context in some:
+        decision = decide(compiled, operation, context)
+        expected = naive.decide(policy, operation, context)
+        assert (str(decision.verdict), str(decision.reason), decision.rule) == expected, (operation, context)
+        allowed = decision.verdict is Verdict.ALLOW
+        assert set(decision.charges) == (naive.charges(policy, operation, context) if allowed else set())
 
 
-@given(strategies.policies(), strategies.operations(), st.randoms())
-def test_order_of_rules_does_not_matter(policy, operation, order: random.Random):
-    allow, block = list(policy.allow), list(policy.block)
-    order.shuffle(allow)
-    order.shuffle(block)
-    shuffled = Policy(policy.name, "", policy.agent, tuple(allow), tuple(block))
-    assert decide(compile_policy(shuffled), operation) == decide(compile_policy(policy), operation)
+# Many pairs by hand: HELM_SENTRY_PAIRS=1000000
+PAIRS = int(os.environ.get("HELM_SENTRY_PAIRS", "5000"))
+EACH = 50
+_NO_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)  # it would take minutes, and the pair says enough
+
+
+@settings(max_examples=PAIRS // EACH, deadline=None, suppress_health_check=list(HealthCheck), phases=_NO_SHRINKING)
+@given(
+    strategies.policies(),
+    st.lists(st.tuples(strategies.operations(), strategies.contexts()), min_size=1, max_size=2),
+    st.randoms(use_true_random=False),
+)
+def test_decision_agrees_with_the_naive_one(policy, some, chance: random.Random):
+    agrees(policy, some)
+    operations = [near(policy, chance) for _ in range(EACH - len(some))]
+    agrees(policy, [(operation, context) for operation in operations for _, context in some[:1]])
+
+
+def near(policy: Policy, chance: random.Random) -> Operation:
+    """An operation that a rule of the policy may well match; many for the price of one example."""
+    names = ["a", "b", "ab", "aab", ".a", "a.b", "*", "git", "a b", "ä"]
+    matched = [match for rule in policy.rules if isinstance(match := rule.match, FileMatch | UnixMatch)]
+    kinds = [kind for match in matched for kind in match.do] + [Kind.EXEC, Kind.FILE_STAT, Kind.FILE_RENAME]
+    networks = [n for rule in policy.rules for n in getattr(rule.match, "addresses", ())]
+    address = str(chance.choice(networks).network_address) if networks else "127.0.0.1"
+    return Operation(
+        chance.choice(kinds if chance.random() < 0.7 else list(Kind)),
+        path="/" + "/".join(chance.choices(names, k=chance.randrange(4))),
+        address=address,
+        port=chance.choice([0, 80, 443, 8080, 65535]),
+        protocol=chance.choice(["tcp", "udp"]),
+        hosts=tuple(chance.choices(["api.example.com", "localhost"], k=chance.randrange(2))),
+        own=chance.random() < 0.5,
+        directory=chance.random() < 0.5,
+        argv=tuple(chance.choices(["git", "push", "--force", "a"], k=chance.randrange(4))),
+        environment=tuple(chance.choices(["LD_PRELOAD=/lib/x", "LD_PRELOAD=", "A=a"], k=chance.randrange(3))),
+        name=chance.choice(["", "netlink", "mount"]),
+    )
+
+
+@given(strategies.policies(), strategies.operations(), strategies.contexts(), st.randoms())
+def test_order_of_rules_does_not_matter(policy, operation, context, order: random.Random):
+    lists = [list(rules) for rules in (policy.allow, policy.block, policy.contextual)]
+    for rules in lists:
+        order.shuffle(rules)
+    allow, block, contextual = map(tuple, lists)
+    shuffled = replace(policy, allow=allow, block=block, contextual=contextual)
+    one, other = (decide(compile_policy(each), operation, context) for each in (shuffled, policy))
+    assert replace(one, charges=()) == replace(other, charges=())
+    assert set(one.charges) == set(other.charges)
 
 
 @given(strategies.policies(), strategies.operations())

@@ -142,10 +142,9 @@ MARK = "▶"
         (HEAD + "▶alow: []", "unknown key `alow`; did you mean `allow`?"),
         (
             HEAD + "▶zzz: []",
-            "unknown key `zzz`; write one of schema, name, extends, agent, variables, allow, block, limits, "
-            "environment",
+            "unknown key `zzz`; write one of schema, name, extends, agent, variables, allow, block, contextual, "
+            "limits, environment",
         ),
-        (HEAD + "▶contextual: []", "contextual rules come in a later version"),
         (
             "schema: helm-sentry/policy/v1\nname: ▶My Agent",
             "`My Agent` is not an id; write lower-case letters, digits and `-`, a letter or digit first",
@@ -229,7 +228,7 @@ MARK = "▶"
         (rule("connect: {hosts: [▶10.0.0.1]}"), "`10.0.0.1` is an address; write it under `addresses`"),
         (
             rule("connect: {hosts: [▶'https://x']}"),
-            "`https://x` is not a host name; write one such as `api.example.com` or `*.example.com`",
+            "`https://x` is not a host name; write one such as `api.example.com`",
         ),
         (
             rule("connect: {hosts: [▶bücher.example]}"),
