@@ -317,9 +317,9 @@ class Policy:
             "agent": dict(self.agent),
             "allow": [rule.canonical() for rule in self.allow],
             "block": [rule.canonical() for rule in self.block],
-            "contextual": [rule.canonical() for rule in self.contextual],
             "limits": self.limits.canonical(),
             "environment": self.environment.canonical(),
+            **({"contextual": [rule.canonical() for rule in self.contextual]} if self.contextual else {}),
         }
 
     @property
