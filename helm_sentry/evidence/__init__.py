@@ -1,0 +1,1 @@
+"""Evidence in the formats of HELM AI Kernel, made from verified runs and checked before use."""
