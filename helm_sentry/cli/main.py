@@ -9,6 +9,7 @@ import click
 from helm_sentry import __version__
 from helm_sentry.cli.demo import demo
 from helm_sentry.cli.doctor import doctor
+from helm_sentry.cli.evidence import evidence
 from helm_sentry.cli.run import run
 from helm_sentry.cli.verify import verify
 from helm_sentry.errors import SentryError
@@ -58,5 +59,6 @@ def main() -> None:
 
 main.add_command(demo)
 main.add_command(doctor)
+main.add_command(evidence)
 main.add_command(run)
 main.add_command(verify)

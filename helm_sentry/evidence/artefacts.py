@@ -96,8 +96,7 @@ def network_chain(account: Account, key: SigningKey) -> Fields | None:
     if not left:
         return None
     events = [_network_receipt(account, flow) for flow in left]
-    metadata = _map(events[-1]["metadata"])
-    metadata["receipts"] = str(len(events))
+    _map(events[-1]["metadata"])[host_chain.END] = str(len(events))
     return host_chain.build(f"{account.run}-network", instant(_time(account.end)), events, key)
 
 
@@ -106,6 +105,7 @@ def action_chain(account: Account, key: SigningKey) -> Fields | None:
     if not account.acts:
         return None
     events = [_action_receipt(account, act) for act in account.acts]
+    _map(events[-1]["metadata"])[host_chain.END] = str(len(events))
     return host_chain.build(f"{account.run}-actions", instant(_time(account.end)), events, key)
 
 

@@ -20,6 +20,9 @@ VENDOR, PROFILE = "helm-sentry", "external-evidence-receipt-profile-v0.1"
 MAX_LINE = 64 * 1024
 """HELM reads JSONL lines shorter than this."""
 
+END = "receipts"
+"""Member of the last receipt's `metadata` that says how many receipts there are, so that a cut tail is seen."""
+
 _TEXTS, _MAP = "texts", "map"
 _EVENT: dict[str, type | str] = {
     **dict.fromkeys(("event_id", "attempt_id", "action_id", "direction", "source_ip"), str),
@@ -50,10 +53,12 @@ class HostChain:
     Attributes:
         receipts: in order.
         chain_hash: hash over all of their hashes.
+        open_ended: nothing in it says how many receipts it has, so its tail may have been cut.
     """
 
     receipts: tuple[Fields, ...]
     chain_hash: str
+    open_ended: bool
 
 
 def build(chain_id: str, created_at: str, receipts: Sequence[Fields], key: SigningKey) -> Fields:
@@ -138,7 +143,7 @@ def verify(data: bytes, key: PublicKey) -> HostChain:
     whole = chain_hash([str(receipt["receipt_hash"]) for receipt in checked])
     if chain and chain.get("receipt_chain_hash") != whole:
         raise VerificationError("the host chain: `receipt_chain_hash` is not that of its receipts")
-    return HostChain(tuple(checked), whole)
+    return HostChain(tuple(checked), whole, _counted(checked[-1]) != str(len(checked)))
 
 
 def _sign(receipt: Fields, previous: str, key: SigningKey) -> Fields:
@@ -172,6 +177,11 @@ def _check(receipt: Fields, hashed: Fields, key: PublicKey) -> Fields:
     if not key.verify_signature(dumps(hashed), signature):
         raise ValueError(f"its signature is not by key `{key.id}` over its contents")
     return hashed
+
+
+def _counted(last: Fields) -> Json:
+    metadata = last.get("metadata")
+    return metadata.get(END) if isinstance(metadata, dict) else None
 
 
 def _check_schema(fields: Fields) -> None:

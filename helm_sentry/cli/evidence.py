@@ -1,0 +1,212 @@
+"""`helm-sentry evidence`: packs for an auditor, and host evidence against HELM's receipts."""
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from helm_sentry import state
+from helm_sentry.audit.canonical import Fields, loads
+from helm_sentry.errors import SentryError, UsageError, VerificationError
+from helm_sentry.receipt.keys import PublicKey, load_or_create, load_public_key
+from helm_sentry.receipt.report import PUBLIC, RunFiles
+from helm_sentry.receipt.store import read_run
+from helm_sentry.receipt.verify import verify_run
+
+if TYPE_CHECKING:
+    from helm_sentry.evidence.acts import Account
+    from helm_sentry.evidence.correlate import Finding
+
+_MOST = 1 << 28  # bytes of a chain or of a file of receipts
+_WORDS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "evidence", "README.pack.md")
+
+
+@click.group()
+def evidence() -> None:
+    """Make, check and compare evidence of runs."""
+
+
+@evidence.command()
+@click.argument("run", metavar="RUN_DIR")
+@click.option("--output", "-o", required=True, metavar="PATH", help="New directory, or an archive if it ends in .tar.")
+@click.option(
+    "--layout",
+    type=click.Choice(["numbered", "spec"]),
+    default="numbered",
+    help="HELM's numbered layout (default), or that of its specification.",
+)
+@click.option("--allow-unsealed", is_flag=True, help="Accept a run that ended without its receipt.")
+def export(run: str, output: str, layout: str, allow_unsealed: bool) -> None:
+    """Make an EvidencePack of a run, after verifying it.
+
+    The pack holds the run as it is, and what it comes to in the formats of HELM AI Kernel: receipts, boundary
+    records, sandbox grant, proof graph, host chain, signed statements. It is signed with this user's key.
+    """
+    # Imported here, as in the other commands below: `--help` and the other families start without them.
+    from helm_sentry.evidence import pack
+    from helm_sentry.evidence.folder import read_directory, write_pack
+
+    directory = state.run_directory(run)
+    report = verify_run(read_run(directory), allow_unsealed=allow_unsealed)
+    key = load_or_create(state.key_directory())
+    with open(_WORDS, "rb") as file:
+        words = {"README.md": file.read()}
+    found = _account(directory)
+    files = pack.build(found, read_directory(directory), pack.Layout(layout), key, words)
+    write_pack(files, output)
+    signer = "" if report.key == key.public.id else f"; the run was signed by key {report.key}"
+    click.echo(f"{output}: {len(files):,} files, {len(found.acts):,} acts, signed by key {key.public.id}{signer}")
+
+
+@evidence.command("verify")
+@click.argument("source", metavar="PACK")
+@click.option("--public-key", metavar="KEY", help="Key that must have signed: a key file, or 64 hex digits.")
+@click.option("--allow-unsealed", is_flag=True, help="Accept a run that ended without its receipt.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def verify_pack(source: str, public_key: str | None, allow_unsealed: bool, as_json: bool) -> None:
+    """Verify an EvidencePack and the run in it, offline.
+
+    Without --public-key the pack is checked against the key that lies in it, which shows that nothing was changed,
+    but not who signed.
+    """
+    from helm_sentry.evidence import pack
+    from helm_sentry.evidence.folder import read_pack, write_pack
+
+    files = read_pack(source)
+    key = _key(public_key) if public_key else _own_key(files)
+    run_files = pack.verify(files, key)
+    with tempfile.TemporaryDirectory(prefix="helm-sentry-pack-") as scratch:
+        directory = os.path.join(scratch, "run")
+        write_pack(run_files, directory)
+        report = verify_run(read_run(directory), [key] if public_key else (), allow_unsealed=allow_unsealed)
+    fields: Fields = {"files": len(files), "key": key.id, "trusted": bool(public_key), "run": report.fields()}
+    trust = "trusted" if public_key else "not pinned: pass --public-key to pin"
+    sentence = f"ok: {len(files):,} files, run {report.run} with {report.records:,} records; key {key.id} ({trust})"
+    click.echo(json.dumps(fields, indent=2) if as_json else sentence)
+
+
+@evidence.command()
+@click.option("--host", "hosts", required=True, multiple=True, metavar="CHAIN", help="Host chain; may be repeated.")
+@click.option("--helm", required=True, metavar="RECEIPTS", help="HELM's receipts.")
+@click.option("--host-key", metavar="KEY", help="Key of the host chains (default: this user's).")
+@click.option("--helm-key", "helm_keys", multiple=True, metavar="KEY", help="Key of HELM's receipts; may be repeated.")
+@click.option("--accept-unsigned-helm", is_flag=True, help="Take HELM's receipts without checking who wrote them.")
+@click.option(
+    "--window", type=click.IntRange(1, 86400), default=300, show_default=True, help="Seconds between the two."
+)
+@click.option("--output", "-o", metavar="FILE", help="New file for the signed findings, one envelope a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def correlate(
+    hosts: tuple[str, ...],
+    helm: str,
+    host_key: str | None,
+    helm_keys: tuple[str, ...],
+    accept_unsigned_helm: bool,
+    window: int,
+    output: str | None,
+    as_json: bool,
+) -> None:
+    """Compare what the host observed with what HELM decided.
+
+    Both are verified first. Every difference is signed as Boundary Drift. Exit status 1 means that there is one, 121
+    that a chain or a receipt is not what was signed.
+    """
+    from helm_sentry.evidence import host_chain, intents
+    from helm_sentry.evidence.correlate import correlate as compare
+    from helm_sentry.evidence.correlate import drift_receipt
+    from helm_sentry.evidence.serial import instant
+    from helm_sentry.evidence.statement import DRIFT, sign
+
+    key = load_or_create(state.key_directory())
+    chains = [host_chain.verify(_read(path), _key(host_key) if host_key else key.public) for path in hosts]
+    decided = intents.read(_read(helm), [_key(text) for text in helm_keys], accept_unsigned=accept_unsigned_helm)
+    findings = compare(chains, decided, float(window))
+    now = instant(time.time_ns() // 1000)
+    signed = [sign(DRIFT, drift_receipt(finding, now), key).decode() for finding in findings if finding.drift]
+    if output:
+        _write_lines(output, signed)
+    if as_json:
+        result = {
+            "findings": [finding.fields() for finding in findings],
+            "drift": [json.loads(text) for text in signed],
+        }
+        click.echo(json.dumps(result, indent=2))
+    else:
+        click.echo("\n".join(_lines(findings)))
+    for chain, path in zip(chains, hosts, strict=True):
+        if chain.open_ended:
+            click.echo(f"note: {path} does not say how many receipts it has; its tail may be missing", err=True)
+    if signed:
+        raise SystemExit(1)
+
+
+def _account(directory: str) -> "Account":
+    from helm_sentry.evidence.acts import account
+
+    files = read_run(directory)
+    policy = loads(files.documents["policy.json"])
+    return account(_records(files), policy if isinstance(policy, dict) else {})
+
+
+def _records(files: RunFiles) -> Iterator[Fields]:
+    for line in _complete(line for segment in files.segments for line in segment.lines):
+        record = loads(line)
+        if isinstance(record, dict):
+            yield record
+
+
+def _complete(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines that were written whole; the last one of an unsealed run may not have been."""
+    return (line for line in lines if line.endswith(b"\n"))
+
+
+def _lines(findings: Iterable["Finding"]) -> Iterator[str]:
+    for finding in findings:
+        what = finding.event.what if finding.event else "no event"
+        intent = finding.intent.id if finding.intent else "no intent"
+        tail = f"  ({finding.detail})" if finding.detail else ""
+        text = f"{finding.status:<40} {what} <- {intent}{tail}"
+        yield click.style(text, fg="red", bold=True) if finding.drift else text
+
+
+def _key(text: str) -> PublicKey:
+    """Return a key from 64 hex digits or from a key file."""
+    try:
+        data = bytes.fromhex(text)
+    except ValueError:
+        data = b""
+    return PublicKey.of(data) if len(data) == 32 else load_public_key(text)
+
+
+def _own_key(files: dict[str, bytes]) -> PublicKey:
+    """Return the key that lies in a pack, which shows integrity and nothing else."""
+    for path, data in files.items():
+        if path.endswith(f"run/{PUBLIC}"):
+            try:
+                return PublicKey.parse(data)
+            except SentryError as error:
+                raise VerificationError(f"{path}: {error}") from error
+    raise VerificationError(f"the pack has no `{PUBLIC}`; pass --public-key")
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MOST + 1)
+    except OSError as error:
+        raise UsageError(f"`{path}` cannot be read: {error.strerror}") from error
+    if len(data) > _MOST:
+        raise UsageError(f"`{path}` is larger than {_MOST:,} bytes")
+    return data
+
+
+def _write_lines(path: str, lines: Iterable[str]) -> None:
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+    except OSError as error:
+        raise UsageError(f"`{path}` cannot be written: {error.strerror}") from error
