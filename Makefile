@@ -13,7 +13,7 @@ help: ## list the targets
 setup: $(STAMP) ## install what is missing: Debian packages, a virtual environment, the package
 
 # The environment sees Debian's packages, because BCC is one of them (PyPI's `bcc` is something else).
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml $(wildcard helm_sentry/native/*.c helm_sentry/native/*.h)
 	@if command -v apt-get >/dev/null && ! dpkg -s python3-venv python3-bpfcc gcc libc6-dev >/dev/null 2>&1; then \
 	  $(SUDO) apt-get update -q && \
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \

@@ -103,7 +103,8 @@ class Broker:
         }
         self._policy, self._context, self._log, self._identity = policy, context, log, identity
         self._on_denial, self._on_failure = on_denial, on_failure
-        self._receiver = receiver
+        # A decision that depends on more than the object is taken each time.
+        self._receiver = None if policy.guards else receiver
 
     def start(self) -> None:
         """Begin to serve, on a thread that acts with the agent's identity."""

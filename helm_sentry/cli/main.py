@@ -7,15 +7,10 @@ from typing import Any
 import click
 
 from helm_sentry import __version__
-from helm_sentry.cli.demo import demo
-from helm_sentry.cli.doctor import doctor
-from helm_sentry.cli.evidence import evidence
-from helm_sentry.cli.run import run
-from helm_sentry.cli.verify import verify
 from helm_sentry.errors import SentryError
 
-# Loaded when they are asked for: their machinery is nothing that `run` should wait for.
-_LAZY = {"learn": "helm_sentry.cli.learn"}
+# Each is a function in a module of its own name, loaded when it is asked for: `run` waits for no other's machinery.
+_COMMANDS = ("demo", "doctor", "evidence", "learn", "run", "verify")
 
 
 class Group(click.Group):
@@ -23,14 +18,14 @@ class Group(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
-        return sorted([*super().list_commands(ctx), *_LAZY])
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, loading it first if need be."""
-        if cmd_name in _LAZY:
-            command: click.Command = getattr(import_module(_LAZY[cmd_name]), cmd_name)
-            return command
-        return super().get_command(ctx, cmd_name)
+        """Return a command."""
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"helm_sentry.cli.{cmd_name}"), cmd_name)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a `SentryError` becomes a line on standard error and its exit status."""
@@ -55,10 +50,3 @@ def main() -> None:
     Every file, program and network address an agent reaches is decided by a policy that denies by default, carried
     out by the supervisor, and recorded in a log anyone can verify.
     """
-
-
-main.add_command(demo)
-main.add_command(doctor)
-main.add_command(evidence)
-main.add_command(run)
-main.add_command(verify)
