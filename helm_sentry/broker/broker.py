@@ -21,6 +21,7 @@ from helm_sentry.broker import exec as programs
 from helm_sentry.broker import files, metadata, process, send, sockets, stat, tree
 from helm_sentry.broker.action import Action, Answered, Continue, Errno, Later
 from helm_sentry.broker.call import Call, Refused
+from helm_sentry.broker.circumstances import Circumstances
 from helm_sentry.broker.memory import Gone, Memory, Unreadable
 from helm_sentry.broker.names import Names
 from helm_sentry.broker.paths import Resolver
@@ -70,6 +71,7 @@ class Broker:
         names: what host names in rules mean.
         own_ports: ports the run itself listens on.
         traffic: how many bytes left for which address.
+        circumstances: what rules ask for besides the operation.
         signal_scope: the kernel keeps the agent's signals inside its Landlock domain.
         enforcing: false in a dry run, which performs what the policy denies.
     """
@@ -95,6 +97,7 @@ class Broker:
         self.memory, self.workers, self.own_ports = Memory(), Workers(identity), OwnPorts()
         self.signal_scope, self.enforcing = signal_scope, enforcing
         self.traffic = Traffic(log.append, on_failure)
+        self.circumstances = Circumstances(policy, context.agent, self.traffic.total)
         self._arch = arch
         self._turn = threading.Lock()  # held while the receiver handles a notification
         self._native: dict[int, tuple[Row, Handler]] = {
@@ -119,8 +122,17 @@ class Broker:
             self._receiver.settle()
         self.traffic.settle(_LAST_WORD)
 
-    def decide(self, operations: tuple[Operation, ...]) -> Decision:
-        """Return the first decision that is not ALLOW, or the first one."""
+    def decide(self, operations: tuple[Operation, ...], tid: int, *, use: bool = False) -> Decision:
+        """Return the first decision that is not ALLOW, or the first one.
+
+        Args:
+            operations: all operations of one syscall.
+            tid: thread that asks.
+            use: they will be carried out if all are allowed, so the limits of rules are used up.
+        """
+        if self.circumstances.concern(operations):
+            decisions = self.circumstances.decide(operations, tid, use=use)
+            return decisions[0] if decisions[-1].verdict is _ALLOW else decisions[-1]
         first: Decision | None = None
         for operation in operations:
             decision = decide(self._policy, operation, self._context)
@@ -129,9 +141,9 @@ class Broker:
             first = first or decision
         return first or _FAILED
 
-    def permits(self, *operations: Operation) -> bool:
+    def permits(self, tid: int, *operations: Operation) -> bool:
         """Return whether all operations may be carried out: the policy allows them, or this is a dry run."""
-        decisions = [(operation, decide(self._policy, operation, self._context)) for operation in operations]
+        decisions = [(operation, self.decide((operation,), tid)) for operation in operations]
         if self.enforcing:
             return all(decision.verdict is _ALLOW for _, decision in decisions)
         return all(performed(*decided) for decided in decisions)
@@ -168,6 +180,7 @@ class Broker:
         decision = call.decision or _FAILED
         error = _name(code) if code else ""
         operations = call.operations
+        detail = detail or decision.detail
         if detail or operations[0].argv or operations[0].protocol or self._log.degraded:
             call.sequence = self._log.append(
                 records.decision(
@@ -194,7 +207,9 @@ class Broker:
             call: an open for reading that was allowed, of an object by its canonical path.
             status: of the object; names in /proc mean something else to each process and are not repeated.
         """
-        if self._receiver is None or self._log.degraded or status.st_dev in self.resolver.proc_devices:
+        if self._receiver is None or self._log.degraded or self.circumstances.concern(call.operations):
+            return
+        if status.st_dev in self.resolver.proc_devices:
             return
         kind, decision = stat_bits.S_IFMT(status.st_mode), call.decision
         if decision and decision.allowed and kind in (stat_bits.S_IFREG, stat_bits.S_IFDIR):
@@ -204,7 +219,9 @@ class Broker:
             )
 
     def executed(self, pid: int, path: str, identity: str, argv: Sequence[str]) -> None:
-        """Write the record of a verified exec, before the new program's first instruction."""
+        """Mark a process with its verified program and write the record, before the program's first instruction."""
+        if self.circumstances.lineage:
+            self.circumstances.lineage.entered(pid, path)
         self._log.append(records.executed(pid, path, identity, argv))
 
     def killed(self, call: Call, decision: Decision, detail: str) -> None:
@@ -215,7 +232,7 @@ class Broker:
     def _tell(self, call: Call, decision: Decision) -> None:
         """Report a denial to whoever is watching; the operation is the one the decision is about."""
         denied = next(
-            (operation for operation in call.operations if decide(self._policy, operation, self._context) == decision),
+            (operation for operation in call.operations if self.decide((operation,), call.tid) == decision),
             call.operations[0],
         )
         self._on_denial(denied, decision, _exists(denied))

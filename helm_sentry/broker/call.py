@@ -127,21 +127,24 @@ class Call:
                 self.pidfd = self.hold(os.pidfd_open(thread_group(self.tid)))
         return self.pidfd
 
-    def judge(self, *operations: Operation, effect: bool = False, refusal: int = errno.EACCES) -> None:
+    def judge(
+        self, *operations: Operation, effect: bool = False, refusal: int = errno.EACCES, use: bool = True
+    ) -> None:
         """Ask the policy about all operations of the syscall; return only if every one is allowed.
 
         Args:
             operations: what the syscall comes to.
             effect: carrying it out changes something, so the record is written before that, not after.
             refusal: errno of a refusal.
+            use: it uses up the limits of rules; false where the same is judged again with more.
 
         Raises:
             Refused: an operation is not allowed.
             Gone: the caller died, so what was read may not have been its own.
         """
         self.operations = operations
-        self.decision = self.broker.decide(operations)
-        if self.decision.verdict is not _ALLOW and (self.broker.enforcing or not self.broker.permits(*operations)):
+        self.decision = self.broker.decide(operations, self.tid, use=use)
+        if self.decision.verdict is not _ALLOW and (self.broker.enforcing or not self.permits(*operations)):
             raise Refused(refusal)
         if effect:
             # What was read under the thread's id must have been its own before anything is changed for it. An answer
@@ -149,6 +152,14 @@ class Call:
             if not self.broker.listener.alive(self.id):
                 raise Gone
             self.broker.record(self, "value")
+
+    def decide(self, *operations: Operation) -> Decision:
+        """Return what the policy says about operations that are only looked at."""
+        return self.broker.decide(operations, self.tid)
+
+    def permits(self, *operations: Operation) -> bool:
+        """Return whether operations may be carried out: the policy allows them, or this is a dry run."""
+        return self.broker.permits(self.tid, *operations)
 
     def judge_builtin(self, decision: Decision, *operations: Operation, refusal: int = errno.EPERM) -> None:
         """Take a decision that is not the policy's to make; raise if it is a refusal."""

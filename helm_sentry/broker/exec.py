@@ -15,19 +15,21 @@ from helm_sentry.broker.call import Call
 from helm_sentry.broker.exec_stop import Approved, continue_verified, identity
 from helm_sentry.broker.paths import Pinned
 from helm_sentry.decode.operations import file_operation
-from helm_sentry.decode.scripts import HEADER, ScriptError, interpreter_of
+from helm_sentry.decode.scripts import HEADER, ScriptError, Shebang, shebang_of
 from helm_sentry.operation import Kind, Operation
 
 _MOST_SCRIPTS = 5  # fs/exec.c: an interpreter of an interpreter, so deep and no deeper
 # Of the argument vector, for judging and for the record; the kernel copies its own.
 _MOST_ARGUMENTS, _MOST_ARGUMENT = 256, 4096
+# The same where rules look at all of it; the kernel takes MAX_ARG_STRLEN for one and 6 MiB together.
+_ALL_ARGUMENTS, _ALL_OF_ARGUMENT = 65536, 131072
 _POINTER = 8
 
 
 def execve(call: Call) -> Action | Later:
     """execve(2)."""
     path = call.string(0)
-    return _exec(call, call.pin(AT_FDCWD, path), path, call.args[1])
+    return _exec(call, call.pin(AT_FDCWD, path), path, call.args[1], call.args[2])
 
 
 def execveat(call: Call) -> Action | Later:
@@ -37,52 +39,64 @@ def execveat(call: Call) -> Action | Later:
         raise OSError(errno.EINVAL, "unknown flags")
     path = call.string(1)
     if not path and at_flags & flags.AT_EMPTY_PATH:
-        return _exec(call, call.descriptor(directory), b"/dev/fd/%d" % directory, call.args[2])
+        return _exec(call, call.descriptor(directory), b"/dev/fd/%d" % directory, call.args[2], call.args[3])
     pinned = call.pin(directory, path, follow=not at_flags & flags.AT_SYMLINK_NOFOLLOW)
     relative = directory != AT_FDCWD and not path.startswith(b"/")
-    return _exec(call, pinned, b"/dev/fd/%d/%b" % (directory, path) if relative else path, call.args[2])
+    return _exec(call, pinned, b"/dev/fd/%d/%b" % (directory, path) if relative else path, *call.args[2:4])
 
 
-def _exec(call: Call, pinned: Pinned, filename: bytes, vector: int) -> Action | Later:
+def _exec(call: Call, pinned: Pinned, filename: bytes, vector: int, environment_at: int) -> Action | Later:
     if pinned.error:  # as a search through PATH meets it: to say so is to let the agent look, no more
         call.judge(file_operation(Kind.FILE_STAT, pinned.path))
         call.require(pinned)
-    operation = Operation(Kind.EXEC, path=pinned.path, argv=arguments(call, vector))
-    call.judge(operation)
-    programs = [pinned, *_interpreters(call, pinned)]
-    call.judge(operation, *(_needs(program) for program in programs[1:]))
-    for program in programs:
+    asked = call.broker.circumstances
+    argv = whole(call, vector) if asked.exact_exec else arguments(call, vector)
+    environment = whole(call, environment_at) if asked.environment else ()
+    operation = Operation(Kind.EXEC, path=pinned.path, argv=argv, environment=environment)
+    call.judge(operation, use=False)
+    programs = [(pinned, argv), *_interpreters(call, pinned, filename, argv)]
+    call.judge(operation, *(_needs(*program, environment) for program in programs[1:]))
+    for program, _ in programs:
         call.require(program)
-    identities = [identity(program.status()) for program in programs]
+    identities = [identity(program.status()) for program, _ in programs]
     call.object = "{:x}:{:x}".format(*identities[0])
-    script = identities[0] if len(programs) > 1 else None
-    approved = Approved(filename, script, identities[-1])
+    approved = Approved(
+        filename=filename,
+        script=identities[0] if len(programs) > 1 else None,
+        image=identities[-1],
+        argv=programs[-1][1] if asked.exact_exec else None,
+        environment=environment if asked.environment else None,
+    )
     return Later(lambda: continue_verified(call, approved))
 
 
-def _needs(interpreter: Pinned) -> Operation:
+def _needs(interpreter: Pinned, argv: tuple[str, ...], environment: tuple[str, ...]) -> Operation:
     """Return the operation of running an interpreter, or of finding that there is none."""
     if interpreter.error:
         return file_operation(Kind.FILE_STAT, interpreter.path)
-    return Operation(Kind.EXEC, path=interpreter.path)
+    return Operation(Kind.EXEC, path=interpreter.path, argv=argv, environment=environment)
 
 
-def _interpreters(call: Call, program: Pinned) -> list[Pinned]:
-    """Return the chain of `#!` interpreters of a program, each pinned; the last one is what will run."""
-    chain: list[Pinned] = []
-    while (name := _interpreter_name(program)) is not None:
+def _interpreters(
+    call: Call, program: Pinned, filename: bytes, argv: tuple[str, ...]
+) -> list[tuple[Pinned, tuple[str, ...]]]:
+    """Return the chain of `#!` interpreters of a program, each pinned and with its arguments; the last one will run."""
+    chain: list[tuple[Pinned, tuple[str, ...]]] = []
+    while (line := _first_line(program)) is not None:
         if len(chain) == _MOST_SCRIPTS:
             raise OSError(errno.ELOOP, "too many interpreters")
-        if not name:  # the kernel takes it for the working directory, which is no program
+        if not line.interpreter:  # the kernel takes it for the working directory, which is no program
             raise OSError(errno.EACCES, "nameless interpreter")
-        program = call.pin(AT_FDCWD, name)
-        chain.append(program)
+        program = call.pin(AT_FDCWD, line.interpreter)
+        argv = (*map(os.fsdecode, line.before(filename)), *argv[1:])
+        filename = line.interpreter
+        chain.append((program, argv))
         if program.error:
             break
     return chain
 
 
-def _interpreter_name(program: Pinned) -> bytes | None:
+def _first_line(program: Pinned) -> Shebang | None:
     if not stat.S_ISREG(program.status().st_mode):
         return None  # the kernel refuses it with EACCES
     try:
@@ -90,7 +104,7 @@ def _interpreter_name(program: Pinned) -> bytes | None:
     except PermissionError:
         return None  # a program may be run without being readable, a script may not
     try:
-        return interpreter_of(os.pread(opened, HEADER, 0))
+        return shebang_of(os.pread(opened, HEADER, 0))
     except ScriptError:
         raise OSError(errno.ENOEXEC, "bad interpreter line") from None
     finally:
@@ -98,18 +112,37 @@ def _interpreter_name(program: Pinned) -> bytes | None:
 
 
 def arguments(call: Call, vector: int) -> tuple[str, ...]:
-    """Copy the argument vector for judging and for the record, cut where it is long.
+    """Copy the argument vector for the record, cut where it is long.
 
     Raises:
         OSError: EFAULT as the kernel gives it.
     """
-    found: list[str] = []
-    while vector and len(found) < _MOST_ARGUMENTS:
+    return tuple([os.fsdecode(_argument(call, pointer)) for pointer in _pointers(call, vector, _MOST_ARGUMENTS)])
+
+
+def whole(call: Call, vector: int) -> tuple[str, ...]:
+    """Copy an argument vector or an environment for rules that look at it: all of it, or nothing.
+
+    Raises:
+        OSError: EFAULT as the kernel gives it; E2BIG where there is more than the kernel would take.
+    """
+    pointers = _pointers(call, vector, _ALL_ARGUMENTS + 1)
+    if len(pointers) > _ALL_ARGUMENTS:
+        raise OSError(errno.E2BIG, "too many arguments")
+    try:
+        return tuple([os.fsdecode(call.broker.memory.read_string(call.tid, at, _ALL_OF_ARGUMENT)) for at in pointers])
+    except OSError as error:
+        raise OSError(errno.E2BIG if error.errno == errno.ENAMETOOLONG else error.errno, "arguments") from None
+
+
+def _pointers(call: Call, vector: int, most: int) -> list[int]:
+    found: list[int] = []
+    while vector and len(found) < most:
         (pointer,) = struct.unpack("=Q", call.read(vector + len(found) * _POINTER, _POINTER))
         if not pointer:
             break
-        found.append(os.fsdecode(_argument(call, pointer)))
-    return tuple(found)
+        found.append(pointer)
+    return found
 
 
 def _argument(call: Call, pointer: int) -> bytes:

@@ -36,11 +36,15 @@ class Approved:
         script: device and inode of the file named, if that is a script; None otherwise.
         script_link: path that leads to the file the agent named, for looking again.
         image: device and inode of the program that /proc/PID/exe must be.
+        argv: the argument vector it must have, None when no rule looks at it.
+        environment: the environment it must have, likewise.
     """
 
     filename: bytes
     script: tuple[int, int] | None
     image: tuple[int, int]
+    argv: tuple[str, ...] | None = None
+    environment: tuple[str, ...] | None = None
 
 
 def identity(status: os.stat_result) -> tuple[int, int]:
@@ -134,7 +138,7 @@ def _verify(call: Call, pid: int, approved: Approved) -> Action:
         status = os.stat(f"/proc/{pid}/exe")
         found = os.readlink(f"/proc/{pid}/exe")
         same = identity(status) == approved.image and _same_file_named(call, pid, approved)
-        stranger = _stranger(call, pid, found)
+        stranger = _stranger(call, pid, found) or _unjudged(pid, approved)
         if same and not stranger:
             call.broker.executed(pid, found, "{:x}:{:x}".format(*identity(status)), _arguments(pid))
             detach(pid)
@@ -157,6 +161,21 @@ def _arguments(pid: int) -> list[str]:
     return [os.fsdecode(word[:_MOST_ARGUMENT]) for word in text.split(b"\0")[:-1][:_MOST_ARGUMENTS]]
 
 
+def _unjudged(pid: int, approved: Approved) -> str:
+    """Return what differs from what was judged, empty when nothing does: at the stop both are the kernel's own copy."""
+    for what, name, judged in (
+        ("arguments", "cmdline", approved.argv),
+        ("environment", "environ", approved.environment),
+    ):
+        if judged is None:
+            continue
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            words = file.read().split(b"\0")[:-1]
+        if tuple(map(os.fsdecode, words)) != (judged or ("",) * (name == "cmdline")):
+            return f"other {what}"
+    return ""
+
+
 def _is_dead(pid: int) -> bool:
     try:
         return stat_fields(pid)[0] in (b"Z", b"X")
@@ -174,7 +193,7 @@ def _stranger(call: Call, pid: int, image: str) -> str:
         fields = [line.rstrip(b"\n").split(maxsplit=_NAMED - 1) for line in file]
     mapped = {os.fsdecode(each[-1]) for each in fields if len(each) == _NAMED and each[-1].startswith(b"/")}
     for path in mapped - {image.replace("\n", "\\012")} - _loaders():
-        if not call.broker.permits(Operation(Kind.EXEC, path=path)):
+        if not call.permits(Operation(Kind.EXEC, path=path)):
             return path
     return ""
 

@@ -106,4 +106,4 @@ def _hidden(call: Call, tid: int, number: int) -> Iterator[str]:
 
 
 def _may_be_seen(call: Call, path: str) -> bool:
-    return call.broker.permits(file_operation(Kind.FILE_STAT, path))
+    return call.permits(file_operation(Kind.FILE_STAT, path))

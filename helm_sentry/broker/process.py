@@ -11,6 +11,7 @@ from helm_sentry.broker.action import SUCCESS, Action, Answered, Continue, Errno
 from helm_sentry.broker.call import Call
 from helm_sentry.broker.exec_stop import continue_to_stop, detach, reap
 from helm_sentry.broker.files import OWN_OBJECT
+from helm_sentry.broker.lineage import RLIMIT_LOCKS
 from helm_sentry.broker.memory import Gone, Unreadable
 from helm_sentry.broker.sockets import judge_unless_blocked
 from helm_sentry.decision import Decision, Reason, Verdict
@@ -21,6 +22,7 @@ from helm_sentry.operation import Kind, Operation
 _OWN_TREE = Decision(Verdict.ALLOW, Reason.BUILTIN, "sentry/own-processes")
 _OUTSIDE = Decision(Verdict.DENY, Reason.BUILTIN, "sentry/own-processes")
 _STRAYED = Decision(Verdict.DENY, Reason.BUILTIN, "sentry/verified-chdir")
+_DESCENT = Decision(Verdict.DENY, Reason.BUILTIN, "sentry/descent")
 _EVERYBODY = -1
 _WHICH_PROCESS = {
     "setpriority": 0,
@@ -80,6 +82,19 @@ def pidfd_send_signal(call: Call) -> Action:
         raise OSError(errno.EINVAL, "only a plain signal can be sent here")
     signal.pidfd_send_signal(ours, call.int32(1))
     return SUCCESS
+
+
+def setrlimit(call: Call) -> Action:
+    """setrlimit(2) of the one limit that no process may set, see `lineage`."""
+    call.judge_builtin(_DESCENT, Operation(Kind.PROCESS_TRACE, pid=call.tid, name=call.row.name))
+    return SUCCESS
+
+
+def prlimit64(call: Call) -> Action:
+    """prlimit64(2): for the agent's own processes, all limits but that one."""
+    if call.uint32(1) == RLIMIT_LOCKS and call.args[2]:
+        return setrlimit(call)
+    return own_target(call)
 
 
 def own_target(call: Call) -> Action:
@@ -208,28 +223,31 @@ def _strayed(call: Call, before: os.stat_result, judged: os.stat_result) -> str:
         where = call.descriptor(AT_FDCWD).path
     except (OSError, Gone, Unreadable):
         return "unknown"
-    return "" if call.broker.permits(file_operation(Kind.FILE_STAT, where)) else where
+    return "" if call.permits(file_operation(Kind.FILE_STAT, where)) else where
 
 
-HANDLERS = {
-    "kill": kill,
-    "tkill": tkill,
-    "rt_sigqueueinfo": rt_sigqueueinfo,
-    "tgkill": tgkill,
-    "rt_tgsigqueueinfo": tgkill,
-    "pidfd_send_signal": pidfd_send_signal,
-    "chdir": chdir,
-    "clone3": clone3,
-    "memfd_create": memfd_create,
-} | dict.fromkeys(
-    (
-        "sched_setaffinity",
-        "sched_setscheduler",
-        "sched_setparam",
-        "sched_setattr",
-        "setpriority",
-        "ioprio_set",
-        "prlimit64",
-    ),
-    own_target,
+HANDLERS = (
+    {
+        "kill": kill,
+        "tkill": tkill,
+        "rt_sigqueueinfo": rt_sigqueueinfo,
+        "tgkill": tgkill,
+        "rt_tgsigqueueinfo": tgkill,
+        "pidfd_send_signal": pidfd_send_signal,
+        "chdir": chdir,
+        "clone3": clone3,
+        "memfd_create": memfd_create,
+    }
+    | dict.fromkeys(
+        (
+            "sched_setaffinity",
+            "sched_setscheduler",
+            "sched_setparam",
+            "sched_setattr",
+            "setpriority",
+            "ioprio_set",
+        ),
+        own_target,
+    )
+    | {"prlimit64": prlimit64, "setrlimit": setrlimit}
 )

@@ -50,7 +50,7 @@ def socket(call: Call) -> Action:
 
 def judge_unless_blocked(call: Call, builtin: Decision, operation: Operation) -> None:
     """Take a decision that needs no rule, unless a rule of the policy blocks the operation."""
-    if call.broker.decide((operation,)).reason is Reason.BLOCK:
+    if call.decide(operation).reason not in (Reason.RULE, Reason.DEFAULT):
         call.judge(operation)
     call.judge_builtin(builtin, operation)
 

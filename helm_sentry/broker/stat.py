@@ -140,7 +140,7 @@ def _access(call: Call, directory: int, index: int, mode: int, at_flags: int) ->
     if pinned.anonymous:
         return SUCCESS
     operations = [file_operation(kind, pinned.path) for kind in promised]
-    if not call.broker.permits(*operations):
+    if not call.permits(*operations):
         raise OSError(errno.EACCES, "the policy would refuse it")
     if not call.broker.enforcing:  # so that the log says what the answer took for granted
         call.judge(*call.operations, *operations)

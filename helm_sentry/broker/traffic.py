@@ -50,6 +50,7 @@ class Traffic:
         self._changed = threading.Condition()
         self._connections: dict[int, list[tuple[int, Operation]]] = {}
         self._flows: dict[tuple[str, str], _Flow] = {}
+        self._left = 0  # bytes that are already written down
         self._state = "idle"  # then `counting`, or `blind` on a kernel without sock_diag; `over` in the end
 
     def begins(self, descriptor: int, sequence: int, operation: Operation) -> None:
@@ -81,6 +82,18 @@ class Traffic:
             if known:
                 sent, received = sock_diag.count_of(descriptor)
                 self._record(*known[-1], sent, received, exact=False)
+
+    def total(self) -> int:
+        """Return the bytes that have left so far, those of connections that are still open included.
+
+        Raises:
+            OSError: the kernel does not tell.
+        """
+        with self._changed:
+            found = self._left + sum(flow.sent for flow in self._flows.values())
+            if self._connections:
+                found += sum(count.sent for count in sock_diag.open_connections() if count.cookie in self._connections)
+            return found
 
     def settle(self, patience: float) -> None:
         """Write what is known of everything that is left; nothing is counted afterwards.
@@ -147,4 +160,5 @@ class Traffic:
     def _record(
         self, sequence: int, operation: Operation, sent: int, received: int, *, exact: bool, unsent: int = 0
     ) -> None:
+        self._left += sent
         self._write(records.traffic(sequence, operation, sent, received, exact=exact, unsent=unsent))

@@ -3,6 +3,8 @@
 import errno
 import os
 import stat
+import threading
+from collections.abc import Callable
 
 from helm_sentry.abi import flags, libc
 from helm_sentry.abi.flags import AT_FDCWD
@@ -117,7 +119,7 @@ def _mknod(call: Call, name: _Name, mode: int, device: int) -> Action:
 def _judge_new_name(call: Call, place: Pinned, *operations: Operation) -> None:
     """Judge making something under a name. That it is taken, the agent may hear if it may look."""
     look = file_operation(Kind.FILE_STAT, place.path)
-    if not call.broker.decide(operations).allowed and _taken(place) and call.broker.decide((look,)).allowed:
+    if not call.decide(*operations).allowed and _taken(place) and call.decide(look).allowed:
         call.judge(look)
         raise OSError(errno.EEXIST, "already there")
     call.judge(*operations, effect=not place.error)
@@ -151,10 +153,11 @@ def _rename(call: Call, old_name: _Name, new_name: _Name, rename_flags: int) -> 
         raise OSError(errno.EINVAL, "unknown flags, or some that exclude each other")
     old = call.place(old_name[0], call.string(old_name[1]))
     new = _second_place(call, new_name, old)
+    goes, comes = _naming(old), _naming(new)
     # An overwritten file is deleted; whether there is one can change until the call, unless the kernel must refuse.
-    operations = [tree_operation(Kind.FILE_RENAME, old.path), tree_operation(Kind.FILE_CREATE, new.path)]
+    operations = [goes(Kind.FILE_RENAME, old.path), goes(Kind.FILE_CREATE, new.path)]
     if rename_flags & flags.RENAME_EXCHANGE:
-        operations += [tree_operation(Kind.FILE_RENAME, new.path), tree_operation(Kind.FILE_CREATE, old.path)]
+        operations += [comes(Kind.FILE_RENAME, new.path), comes(Kind.FILE_CREATE, old.path)]
     elif not rename_flags & flags.RENAME_NOREPLACE:
         operations.append(tree_operation(Kind.FILE_DELETE, new.path))
     call.judge(*operations, effect=not old.error and not new.error)
@@ -162,6 +165,21 @@ def _rename(call: Call, old_name: _Name, new_name: _Name, rename_flags: int) -> 
     call.require(new)
     libc.renameat2(old.parent, old.leaf, new.parent, new.leaf, rename_flags)
     return SUCCESS
+
+
+def _naming(place: Pinned) -> Callable[[Kind, str], Operation]:
+    """Return what makes the operation of moving an entry: a directory takes along what is beneath it.
+
+    An entry that is no directory stays none until the call is made. Whoever could make it one is outside the run, or
+    has its own rename or mkdir judged and carried out before or after this one: see `_one_at_a_time`.
+    """
+    if place.error:
+        return file_operation  # the call fails
+    try:
+        status = os.stat(place.leaf, dir_fd=place.parent, follow_symlinks=False)
+    except OSError:
+        return tree_operation
+    return tree_operation if stat.S_ISDIR(status.st_mode) else file_operation
 
 
 def _link(call: Call, old_name: _Name, new_name: _Name, at_flags: int) -> Action:
@@ -207,19 +225,34 @@ def _symlink(call: Call, name: _Name) -> Action:
     return SUCCESS
 
 
+def _one_at_a_time(handler: Callable[[Call], Action]) -> Callable[[Call], Action]:
+    """Keep other calls from changing entries between the look at one and what is done with it."""
+
+    def handle(call: Call) -> Action:
+        with _TURN:
+            return handler(call)
+
+    return handle
+
+
+_TURN = threading.Lock()
+
 HANDLERS = {
-    "mkdir": mkdir,
-    "mkdirat": mkdirat,
-    "mknod": mknod,
-    "mknodat": mknodat,
-    "unlink": unlink,
-    "rmdir": rmdir,
-    "unlinkat": unlinkat,
-    "rename": rename,
-    "renameat": renameat,
-    "renameat2": renameat2,
-    "link": link,
-    "linkat": linkat,
-    "symlink": symlink,
-    "symlinkat": symlinkat,
+    name: _one_at_a_time(handler)
+    for name, handler in {
+        "mkdir": mkdir,
+        "mkdirat": mkdirat,
+        "mknod": mknod,
+        "mknodat": mknodat,
+        "unlink": unlink,
+        "rmdir": rmdir,
+        "unlinkat": unlinkat,
+        "rename": rename,
+        "renameat": renameat,
+        "renameat2": renameat2,
+        "link": link,
+        "linkat": linkat,
+        "symlink": symlink,
+        "symlinkat": symlinkat,
+    }.items()
 }

@@ -53,6 +53,7 @@ _VARIABLES: dict[str, tuple[str, str, Getter]] = {
     ),
     "process.uid": (_INT, "user id of the process", lambda o, c: c.process.uid),
     "run.elapsed": ("duration", "since the run began", lambda o, c: timedelta(microseconds=c.run.elapsed)),
+    "run.bytes_sent": (_INT, "bytes that left over TCP and in datagrams", lambda o, c: c.run.bytes_sent),
     "time": ("timestamp", "the time of day, UTC", lambda o, c: _EPOCH + timedelta(microseconds=c.time)),
 }  # fmt: skip
 

@@ -28,10 +28,12 @@ class Run:
     Attributes:
         elapsed: microseconds since it began.
         counts: operations that were allowed, by kind.
+        bytes_sent: bytes that left over its connections and in its datagrams.
     """
 
     elapsed: int = 0
     counts: Mapping[Kind, int] = field(default_factory=dict, hash=False)
+    bytes_sent: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -274,7 +274,8 @@ class TestConditions:
             ("fcntl", [(1, False, "=", 1024), (1, False, "=", 1026), (1, False, "=", 1040)]),
             ("setpriority", [(0, False, "!=", 0), (1, False, "!=", 0)]),
             ("ioprio_set", [(0, False, "!=", 1), (1, False, "!=", 0)]),
-            ("prlimit64", [(0, False, "!=", 0)]),
+            ("prlimit64", [(0, False, "!=", 0), (1, False, "=", 10)]),
+            ("setrlimit", [(0, False, "=", 10)]),
             ("sched_setaffinity", [(0, False, "!=", 0)]),
             ("sched_setattr", [(0, False, "!=", 0)]),
             ("sched_setparam", [(0, False, "!=", 0)]),
@@ -289,7 +290,7 @@ class TestConditions:
         assert sorted((test.argument, test.wide, test.operator, test.value) for test in tests) == sorted(expected)
 
     def test_conditional_calls_are_all_listed_above(self) -> None:
-        assert len({row.name for row, _ in CONDITIONAL}) == 19
+        assert len({row.name for row, _ in CONDITIONAL}) == 20
 
     def test_values_are_the_headers(self) -> None:
         """F_SETDELEG (1040) is newer than most installed headers and is not asked for."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from helm_sentry.decode.scripts import ScriptError, interpreter_of
+from helm_sentry.decode.scripts import ScriptError, shebang_of
 
 
 def _padded(line: bytes) -> bytes:
@@ -40,7 +40,26 @@ def _padded(line: bytes) -> bytes:
     ],
 )
 def test_interpreter(header: bytes, interpreter: bytes | None) -> None:
-    assert interpreter_of(header) == interpreter
+    found = shebang_of(header)
+    assert (found and found.interpreter) == interpreter
+
+
+@pytest.mark.parametrize(
+    ("line", "argument"),
+    [
+        pytest.param(b"#!/bin/sh\n", None, id="none"),
+        pytest.param(b"#!/bin/sh  \t\n", None, id="blanks"),
+        pytest.param(b"#!/bin/sh -e -x \n", b"-e -x", id="all of it is one"),
+        pytest.param(b"#!/bin/sh\t -e", b"-e", id="no newline"),
+        pytest.param(b"#!/bin/sh\0-e\n", None, id="a NUL ends the name"),
+        pytest.param(b"#!/bin/sh -e\0x\n", b"-e", id="a NUL ends the argument"),
+    ],
+)
+def test_argument(line: bytes, argument: bytes | None) -> None:
+    found = shebang_of(line)
+    assert found is not None
+    assert found.argument == argument
+    assert found.before(b"./it") == (b"/bin/sh", *([argument] if argument else []), b"./it")
 
 
 @pytest.mark.parametrize(
@@ -55,7 +74,7 @@ def test_interpreter(header: bytes, interpreter: bytes | None) -> None:
 )
 def test_no_interpreter(header: bytes) -> None:
     with pytest.raises(ScriptError):
-        interpreter_of(header)
+        shebang_of(header)
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +124,11 @@ def test_the_kernel_reads_it_the_same_way(place: Path, line: bytes, size: int) -
 def _as_we(text: bytes) -> int:
     """Return what running a script comes to: an interpreter's status, or why there is none."""
     try:
-        name = interpreter_of(text[:256])
+        found = shebang_of(text[:256])
     except ScriptError:
         return -errno.ENOEXEC
-    assert name is not None
+    assert found is not None
+    name = found.interpreter
     if not name:
         return -errno.EACCES  # the kernel takes it for the working directory
     try:

@@ -1,0 +1,94 @@
+"""What a decision may depend on besides the operation: read when a rule asks for it, and only then.
+
+For a policy without conditions, limits and rules for programs nothing here is ever called.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from helm_sentry.broker.budgets import Budgets
+from helm_sentry.broker.lineage import Lineage
+from helm_sentry.broker.memory import Gone
+from helm_sentry.decision import Decision
+from helm_sentry.intercept.process_tree import status_field
+from helm_sentry.operation import Kind, Operation
+from helm_sentry.policy.context import Context, Process, Run
+from helm_sentry.policy.engine import CompiledPolicy, decide
+from helm_sentry.policy.guard import ARGV, ENVIRONMENT, PROGRAMS
+
+_LINEAGE = frozenset({PROGRAMS, "process.exe", "process.ancestry"})
+_COUNTS = "run.counts."
+
+
+class Circumstances:
+    """The circumstances of one run.
+
+    Attributes:
+        lineage: which programs each process comes from; None when no rule asks.
+        exact_exec: an exec is judged by its arguments or environment, so what was judged must be what runs.
+        environment: the environment of an exec is asked for.
+    """
+
+    def __init__(self, policy: CompiledPolicy, agent: Mapping[str, str], bytes_sent: Callable[[], int]) -> None:
+        asks_for = policy.asks_for
+        counted = {Kind(name.removeprefix(_COUNTS)) for name in asks_for if name.startswith(_COUNTS)}
+        self.lineage = Lineage() if asks_for & _LINEAGE else None
+        self.environment = ENVIRONMENT in asks_for
+        self.exact_exec = self.environment or ARGV in asks_for
+        self._policy, self._agent, self._bytes_sent = policy, agent, bytes_sent
+        self._asks_for = asks_for
+        self._kinds = counted | policy.guards.keys()
+        self._counts = Counter[Kind](dict.fromkeys(counted, 0))
+        self._budgets = Budgets({rule.id: rule.limit for rule in policy.policy.rules if rule.limit})
+        self._began = time.monotonic()
+        self._turn = threading.Lock()  # from the look at what is left to its use
+
+    def concern(self, operations: tuple[Operation, ...]) -> bool:
+        """Whether any of the operations is decided or counted here."""
+        kinds = self._kinds
+        return bool(kinds) and any(operation.kind in kinds for operation in operations)
+
+    def decide(self, operations: tuple[Operation, ...], tid: int, *, use: bool) -> list[Decision]:
+        """Return the decision about each operation, up to the first refusal.
+
+        Args:
+            operations: all operations of one syscall.
+            tid: thread that asks.
+            use: the operations are about to be carried out if all are allowed, so limits are used up.
+        """
+        with self._turn:
+            now = time.monotonic()
+            pending, decisions = Counter[str](), list[Decision]()
+            context = self._context(tid, now)
+            for operation in operations:
+                spent = self._budgets.spent(now, pending)
+                decisions.append(decide(self._policy, operation, replace(context, spent=spent)))
+                if not decisions[-1].allowed:
+                    return decisions
+                pending.update(decisions[-1].charges)
+            if use:
+                self._budgets.use(now, pending)
+                self._counts.update(operation.kind for operation in operations if operation.kind in self._counts)
+            return decisions
+
+    def _context(self, tid: int, now: float) -> Context:
+        asks_for = self._asks_for
+        exe, ancestry = self.lineage.of(tid) if self.lineage else ("", ())
+        uid = _effective_uid(tid) if "process.uid" in asks_for else -1
+        sent = self._bytes_sent() if "run.bytes_sent" in asks_for else 0
+        return Context(
+            agent=self._agent,
+            process=Process(exe, ancestry, uid),
+            run=Run(int((now - self._began) * 1e6), dict(self._counts), sent),
+            time=time.time_ns() // 1000,
+        )
+
+
+def _effective_uid(tid: int) -> int:
+    try:
+        return int(status_field(tid, "Uid").split()[1])
+    except ProcessLookupError:
+        raise Gone from None
