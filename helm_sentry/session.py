@@ -41,7 +41,7 @@ from helm_sentry.policy.loader import load_file, shipped_packs
 from helm_sentry.policy.model import ConnectMatch, Policy
 from helm_sentry.policy.plan import Plan, make_plan
 from helm_sentry.receipt import store
-from helm_sentry.receipt.keys import load_or_create
+from helm_sentry.receipt.keyring import key_descriptor, key_file, signing_key
 from helm_sentry.receipt.signer import Signer
 from helm_sentry.reporter import Reporter
 
@@ -62,6 +62,7 @@ class Options:
         accept_degraded: run although a layer is missing.
         dry_run: perform what the policy denies, and only write down that it would be denied.
         quiet: print nothing.
+        key: private key file to sign with; empty for the one of this machine.
     """
 
     command: tuple[str, ...]
@@ -71,6 +72,7 @@ class Options:
     accept_degraded: bool = False
     dry_run: bool = False
     quiet: bool = False
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,7 @@ def _variables(options: Options, program: str, scratch: str) -> dict[str, str]:
 def _load_policy(options: Options, variables: dict[str, str]) -> Policy:
     policy = load_file(options.policy, variables)
     protected = (os.path.realpath(state.state_directory()), f"/proc/{os.getpid()}")
-    return with_builtin_rules(policy, protected, _what_decides(policy))
+    return with_builtin_rules(policy, protected, _what_decides(policy), key_file(os.environ, options.key))
 
 
 def _what_decides(policy: Policy) -> tuple[str, ...]:
@@ -229,11 +231,12 @@ class _Run:
             filter=seccomp_filter.build(arch, syscalls.table(arch)),
             filter_flags=killable,
             signal_mask=self._relay.callers_mask,
+            secret=key_descriptor(os.environ),
         )
 
     def _open_records(self) -> None:
         prepared = self._prepared
-        key = load_or_create(state.key_directory())
+        key = signing_key(state.key_directory(), os.environ, prepared.options.key)
         self.directory = state.new_run(self._id)
         facts = record.start(
             run=self._id,

@@ -35,6 +35,8 @@ LAYERS = [
     ("helm_sentry.evidence", 1),
     ("helm_sentry.evidence.folder", 2),
     ("helm_sentry.evidence.conform", 3),
+    ("helm_sentry.receipt.stored_tree", 2),
+    ("helm_sentry.receipt.keyring", 2),
     ("helm_sentry.launch", 2),
     ("helm_sentry.confine", 2),
     ("helm_sentry.intercept", 2),

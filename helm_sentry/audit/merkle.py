@@ -114,7 +114,7 @@ def inclusion_proof(subtree: Subtree, index: int, size: int) -> list[bytes]:
     proof: list[bytes] = []
     first, end = 0, size
     while end - first > 1:
-        middle = first + _split(end - first)
+        middle = first + split(end - first)
         if index < middle:
             proof.append(subtree(middle, end))
             end = middle
@@ -136,7 +136,7 @@ def consistency_proof(subtree: Subtree, old: int, new: int) -> list[bytes]:
     proof: list[bytes] = []
     first, end, whole = 0, new, True
     while old != end:
-        middle = first + _split(end - first)
+        middle = first + split(end - first)
         if old <= middle:
             proof.append(subtree(middle, end))
             end = middle
@@ -205,7 +205,7 @@ def _fold(peaks: Sequence[bytes]) -> bytes:
     return root
 
 
-def _split(count: int) -> int:
+def split(count: int) -> int:
     """Return the largest power of two below a number above one."""
     return 1 << (count - 1).bit_length() - 1
 

@@ -17,6 +17,7 @@ import click
 @click.option("--user", default="", metavar="NAME", help="Run the agent as this user (root only).")
 @click.option("--accept-degraded", is_flag=True, help="Run although a layer is missing; every record says so.")
 @click.option("--dry-run", is_flag=True, help="Perform what the policy denies; only record it.")
+@click.option("--key", default="", metavar="FILE", help="Private key to sign with: ours, or PKCS#8.")
 @click.option("--quiet", is_flag=True, help="Say nothing on standard error.")
 @click.argument("command", nargs=-1, required=True)
 def run(
@@ -25,6 +26,7 @@ def run(
     user: str,
     accept_degraded: bool,
     dry_run: bool,
+    key: str,
     quiet: bool,
     command: tuple[str, ...],
 ) -> None:
@@ -45,5 +47,6 @@ def run(
         accept_degraded=accept_degraded,
         dry_run=dry_run,
         quiet=quiet,
+        key=key,
     )
     sys.exit(run_session(options))

@@ -1,12 +1,13 @@
 """`helm-sentry verify`: is this run what was signed, and by whom?"""
 
 import json
+import os
 
 import click
 
 from helm_sentry.audit.canonical import Fields
+from helm_sentry.cli.trust import public_key_option, trusted_keys
 from helm_sentry.errors import VerificationError
-from helm_sentry.receipt.keys import load_public_key
 from helm_sentry.receipt.report import Report, State, UnsealedError
 from helm_sentry.receipt.store import read_run
 from helm_sentry.receipt.verify import verify_run
@@ -14,27 +15,24 @@ from helm_sentry.state import is_run_id, run_directory
 
 
 @click.command()
-@click.argument("run", metavar="RUN_DIR")
-@click.option(
-    "--public-key",
-    "public_keys",
-    metavar="FILE",
-    multiple=True,
-    help="Key that must have signed; may be repeated.",
-)
+@click.argument("run", metavar="RUN")
+@public_key_option
 @click.option("--allow-unsealed", is_flag=True, help="Accept a run that ended without its receipt.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def verify(run: str, public_keys: tuple[str, ...], allow_unsealed: bool, as_json: bool) -> None:
     """Verify the log and the receipts of a run, offline.
 
-    RUN_DIR is a run directory, or the id of a run on this machine. Without --public-key the run is checked
-    against the key that lies in it, which shows that nothing was changed, but not who signed.
+    RUN is a run directory, or the id of a run on this machine. Whether anything was changed and who signed are two
+    answers: without --public-key the run is checked against the key that lies in it, and that key counts as trusted
+    if it is this machine's own or was added with `helm-sentry keys trust`.
     """
-    trusted = [load_public_key(path) for path in public_keys]
     try:
-        report = verify_run(read_run(run_directory(run)), trusted, allow_unsealed=allow_unsealed)
-        if is_run_id(run) and report.run != run:
-            raise VerificationError(f"the directory of run `{run}` holds run `{report.run}`")
+        directory = run_directory(run)
+        files = read_run(directory)
+        report = verify_run(files, trusted_keys(public_keys), pinned=bool(public_keys), allow_unsealed=allow_unsealed)
+        name = os.path.basename(os.path.abspath(directory))
+        if is_run_id(name) and report.run != name:
+            raise VerificationError(f"the directory of run `{name}` holds run `{report.run}`")
     except VerificationError as error:
         if as_json:
             click.echo(json.dumps(_failure(error), indent=2))

@@ -36,6 +36,7 @@ class Launch:
         filter: packed seccomp program.
         filter_flags: SECCOMP_FILTER_FLAG_* besides NEW_LISTENER.
         signal_mask: signals the caller of helm-sentry had blocked.
+        secret: descriptor that nobody but the supervisor may keep, or -1.
     """
 
     program: str
@@ -48,6 +49,7 @@ class Launch:
     filter: bytes
     filter_flags: int
     signal_mask: frozenset[int]
+    secret: int = -1
 
 
 def become_agent(launch: Launch, report: int, acknowledge: int) -> None:

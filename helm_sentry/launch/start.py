@@ -65,6 +65,8 @@ def start(launch: Launch) -> Started:
     if guardian == 0:
         for descriptor in (lifeline_write, report_read, acknowledge_write):
             os.close(descriptor)
+        if launch.secret >= 0:
+            os.close(launch.secret)
         guard(launch, lifeline_read, report_write, acknowledge_read)
     _raise_descriptor_limit()
     for descriptor in (lifeline_read, report_write, acknowledge_read):

@@ -10,15 +10,17 @@ _EVERY_VERB = frozenset(FILE_KINDS.values())
 _LOOKING = frozenset({Kind.FILE_READ, Kind.FILE_LIST, Kind.FILE_STAT})
 
 
-def with_builtin_rules(policy: Policy, secrets: tuple[str, ...], sources: tuple[str, ...]) -> Policy:
+def with_builtin_rules(policy: Policy, secrets: tuple[str, ...], sources: tuple[str, ...], key: str = "") -> Policy:
     """Return the policy with the supervisor's own block rules added.
 
     Args:
         policy: the effective policy.
         secrets: directories that an agent may not even look into: keys, logs, control sockets.
         sources: files and directories that decide what the next run may do: policies, the supervisor's program.
+        key: the private key file, where it lies outside the secret directories.
     """
     hidden = tuple(f"{quote(path)}/**" for path in secrets)
+    hidden += (quote(key),) if key else ()
     fixed = tuple(pattern for path in sources for pattern in (quote(path), f"{quote(path)}/**"))
     added = (
         Rule("sentry/state", Effect.BLOCK, FileMatch(_EVERY_VERB, hidden)),

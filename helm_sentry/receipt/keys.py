@@ -13,6 +13,7 @@ import base64
 import binascii
 import hashlib
 import os
+import re
 import secrets
 import stat
 from dataclasses import dataclass
@@ -21,10 +22,12 @@ import nacl.bindings
 import nacl.exceptions
 
 from helm_sentry.errors import SentryError
+from helm_sentry.receipt import pkcs8
 
 KEY_NAME = "signing.key"
 _PUBLIC, _SEED = "ed25519", "ed25519-seed"
 _MAX_FILE = 4096
+_HEX = re.compile("[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +117,34 @@ def verify_signature(public: bytes, message: bytes, signature: bytes) -> bool:
     return True
 
 
+def parse_private(text: bytes) -> SigningKey:
+    """Return the key in a private key file: ours, or PKCS#8 as PEM or DER.
+
+    Raises:
+        SentryError: neither.
+    """
+    if text.startswith(_SEED.encode()):
+        return SigningKey.parse(text)
+    return SigningKey(pkcs8.private_seed(text))
+
+
 def load_public_key(path: str) -> PublicKey:
-    """Return the key in a public key file, for example one to pin.
+    """Return the key in a public key file, for example one to pin: ours, PEM as openssl writes it, or bare digits.
+
+    Args:
+        path: the file, or the key itself as 64 hex digits.
 
     Raises:
         SentryError: the file cannot be read or holds no public key.
     """
+    if _HEX.fullmatch(path):
+        return PublicKey.of(bytes.fromhex(path))
     try:
         with open(path, "rb") as file:
-            return PublicKey.parse(file.read(_MAX_FILE))
+            text = file.read(_MAX_FILE)
+        if _HEX.fullmatch(digits := text.decode("ascii", "replace").strip()):
+            return PublicKey.of(bytes.fromhex(digits))
+        return PublicKey.of(pkcs8.public_bytes(text)) if pkcs8.is_pem(text) else PublicKey.parse(text)
     except OSError as error:
         raise SentryError(f"public key `{path}` cannot be read: {error.strerror}") from error
     except SentryError as error:
@@ -139,7 +161,7 @@ def load_or_create(directory: str) -> SigningKey:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            _require_private(os.fstat(opened), directory, 0o700)
+            require_private(os.fstat(opened), directory, 0o700)
             return _load_or_place(opened, directory)
         finally:
             os.close(opened)
@@ -173,7 +195,7 @@ def _load(directory: int, name: str) -> SigningKey:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
             raise SentryError(f"signing key `{path}` is not a regular file; move it away to get a new one")
-        _require_private(status, path, 0o600)
+        require_private(status, path, 0o600)
         try:
             return SigningKey.parse(os.read(file, _MAX_FILE))
         except SentryError as error:
@@ -184,7 +206,12 @@ def _load(directory: int, name: str) -> SigningKey:
         os.close(file)
 
 
-def _require_private(status: os.stat_result, path: str, mode: int) -> None:
+def require_private(status: os.stat_result, path: str, mode: int) -> None:
+    """Require that a file or directory is the caller's alone.
+
+    Raises:
+        SentryError: somebody else owns it or may reach it; says how to put that right.
+    """
     if status.st_uid != os.geteuid():
         raise SentryError(
             f"`{path}` belongs to user {status.st_uid}, not to user {os.geteuid()} who runs this; "

@@ -62,14 +62,14 @@ def read_run(directory: str) -> RunFiles:
     """
     names = tuple(stored_names(directory)) or (segment_name(0),)
     return RunFiles(
-        documents={name: _read(directory, name) for name in DIGESTED.values()},
-        public_key=_read(directory, PUBLIC),
+        documents={name: read_document(directory, name) for name in DIGESTED.values()},
+        public_key=read_document(directory, PUBLIC),
         segments=tuple(_segment(directory, name) for name in names),
         tree=_lines(directory, TREE),
         checkpoints=_lines(directory, CHECKPOINTS),
         denials=_lines(directory, DENIALS),
         archive=_lines(directory, SEGMENTS) if _there(directory, SEGMENTS) else (),
-        seal=_read(directory, SEAL) if _there(directory, SEAL) else None,
+        seal=read_document(directory, SEAL) if _there(directory, SEAL) else None,
         others=tuple(sorted(_others(directory, names))),
     )
 
@@ -97,7 +97,12 @@ def _there(directory: str, name: str) -> bool:
     return os.path.lexists(os.path.join(directory, name))
 
 
-def _read(directory: str, name: str) -> bytes:
+def read_document(directory: str, name: str) -> bytes:
+    """Return the contents of a small file of a run directory.
+
+    Raises:
+        VerificationError: it is missing, too large, or cannot be read.
+    """
     with open_file(directory, name) as file:
         return file.read(_MAX_DOCUMENT)
 

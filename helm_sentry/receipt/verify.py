@@ -32,12 +32,19 @@ from helm_sentry.receipt.receipt import digest, needs_receipt, run_statement
 from helm_sentry.receipt.report import DIGESTED, PUBLIC, SEAL, Report, RunFiles, State, UnsealedError
 
 
-def verify_run(files: RunFiles, trusted_keys: Collection[PublicKey] = (), *, allow_unsealed: bool = False) -> Report:
+def verify_run(
+    files: RunFiles,
+    trusted_keys: Collection[PublicKey] = (),
+    *,
+    pinned: bool = True,
+    allow_unsealed: bool = False,
+) -> Report:
     """Verify a run and return what was found.
 
     Args:
         files: the contents of its directory.
-        trusted_keys: keys known from elsewhere, one of which must have signed; empty to check integrity only.
+        trusted_keys: keys known from elsewhere; empty to check integrity only.
+        pinned: one of them must have signed; otherwise the report just says whether one has.
         allow_unsealed: accept a run without a run receipt.
 
     Raises:
@@ -45,7 +52,7 @@ def verify_run(files: RunFiles, trusted_keys: Collection[PublicKey] = (), *, all
         VerificationError: something is not what was signed; names the first fault by file, line and record.
     """
     sealed = files.seal is not None
-    signer = _signer(files.public_key, trusted_keys)
+    signer = _signer(files.public_key, trusted_keys if pinned else ())
     log, denials = Log(files.segments, sealed), Denials(files.denials, signer, sealed)
     checkpoints, blocks = Checkpoints(files.checkpoints, signer, sealed), Blocks(files.tree, sealed)
     for place, record in log:
@@ -62,7 +69,7 @@ def verify_run(files: RunFiles, trusted_keys: Collection[PublicKey] = (), *, all
     check_archive(files.segments, files.archive, signer, log, sealed)
     if files.seal is not None:
         _check_seal(files.seal, log, signer)
-    report = _report(files, log, denials, checkpoints, signer, bool(trusted_keys))
+    report = _report(files, log, denials, checkpoints, signer, signer in trusted_keys)
     if not sealed and not allow_unsealed:
         raise UnsealedError(report)
     return report
@@ -111,7 +118,7 @@ def _check_seal(seal: bytes, log: Log, signer: PublicKey) -> None:
 
 
 def _report(
-    files: RunFiles, log: Log, denials: Denials, checkpoints: Checkpoints, signer: PublicKey, pinned: bool
+    files: RunFiles, log: Log, denials: Denials, checkpoints: Checkpoints, signer: PublicKey, trusted: bool
 ) -> Report:
     sealed, degraded = files.seal is not None, log.start.get("degraded")
     signed = log.records if sealed else max(denials.signed, checkpoints.signed)
@@ -130,6 +137,6 @@ def _report(
         enforcing=log.start.get("enforcing") is True,
         degraded=tuple(map(str, degraded)) if isinstance(degraded, list) else (),
         key=signer.id,
-        trusted=pinned and signed > 0,
+        trusted=trusted and signed > 0,
         others=files.others,
     )

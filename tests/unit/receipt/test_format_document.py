@@ -17,6 +17,7 @@ from helm_sentry.operation import Kind, Operation
 from helm_sentry.policy.loader import load
 from helm_sentry.policy.plan import Plan
 from helm_sentry.receipt.keys import SigningKey
+from helm_sentry.receipt.proof import record_statement
 from helm_sentry.receipt.receipt import SCHEMA, decision_statement, run_statement, segment_statement
 from helm_sentry.receipt.report import SEGMENTS, State
 from helm_sentry.receipt.signer import Signer
@@ -137,6 +138,8 @@ class TestNothingIsLeftOut:
         totals = record.Totals(records=0, counts={}, head="", size=0)
         assert table("| run statement |") == set(run_statement({}, {}, totals, b""))
         assert table("| decision statement |") == set(decision_statement({}, {"seq": 0, "hash": ""}))
+        first = {"seq": 0, "hash": ""}
+        assert table("| record statement |") == set(record_statement(lambda a, b: b"", {}, first, b"", 1, KEY.public))
         assert table("| segment statement |") == set(segment_statement("", 0, ""))
         assert f"Format version: `{SCHEMA}`" in DOCUMENT
 

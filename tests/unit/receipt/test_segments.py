@@ -18,11 +18,11 @@ from helm_sentry.receipt.verify import verify_run
 FIRST = "audit.jsonl.gz"
 
 
-def rotated(directory, count=3000, every=1000, seal=True):
+def rotated(directory, count=900, every=300, seal=True):
     log = begin(str(directory))
     signer = Signer(str(directory), KEY)
     for number in range(count):
-        log.append(decision(Verdict.DENY if number % 500 == 0 else Verdict.ALLOW))
+        log.append(decision(Verdict.DENY if number % 150 == 0 else Verdict.ALLOW))
         if number % every == every - 1:
             assert log.rotate(above=0)
     if seal:
@@ -56,8 +56,8 @@ class TestRotation:
 
     def test_the_chain_and_the_tree_run_through(self, run):
         report = verify_run(read_run(str(run)), [KEY.public])
-        assert (report.records, report.receipts, report.others) == (3002, 6, ())
-        assert report.checkpoints >= 2
+        assert (report.records, report.receipts, report.others) == (902, 6, ())
+        assert report.checkpoints >= 1
 
     def test_a_small_log_stays_in_one_file(self, tmp_path):
         log = begin(str(tmp_path))
@@ -94,7 +94,7 @@ class TestRotation:
         lines = 0
         while chunk := follower.read():
             lines += chunk.count(b"\n")
-        assert lines == 3002
+        assert lines == 902
 
 
 class TestTampering:
@@ -104,7 +104,7 @@ class TestTampering:
 
     def test_every_byte_of_a_compressed_segment_counts(self, copy):
         whole = (copy / FIRST).read_bytes()
-        for place in [*range(40), *range(40, len(whole), 97), *range(len(whole) - 20, len(whole))]:
+        for place in [*range(30), *range(30, len(whole), 997), *range(len(whole) - 10, len(whole))]:
             changed = bytearray(whole)
             changed[place] ^= 1
             (copy / FIRST).write_bytes(changed)
@@ -129,19 +129,20 @@ class TestTampering:
         os.rename(copy / "audit.000001.jsonl.gz", copy / FIRST)
         os.rename(copy / "x", copy / "audit.000001.jsonl.gz")
         self.fails(
-            copy, r"audit.jsonl.gz line 1 \(byte 0, record 0\): record 1001 stands here: records 0 to 1000 are miss"
+            copy, r"audit.jsonl.gz line 1 \(byte 0, record 0\): record 301 stands here: records 0 to 300 are miss"
         )
 
     def test_an_empty_segment_added(self, copy):
         (copy / "audit.000004.jsonl").touch()
         self.fails(copy, "audit.000004.jsonl: an empty file")
 
-    @pytest.mark.parametrize("place", range(0, 900, 7))
-    def test_a_byte_of_the_statements(self, copy, place):
-        whole = bytearray((copy / SEGMENTS).read_bytes())
-        whole[place] ^= 1
-        (copy / SEGMENTS).write_bytes(whole)
-        self.fails(copy, "receipts/segments.jsonl line ")
+    def test_every_byte_of_the_statements_counts(self, copy):
+        whole = (copy / SEGMENTS).read_bytes()
+        for place in range(0, len(whole), 29):
+            changed = bytearray(whole)
+            changed[place] ^= 1
+            (copy / SEGMENTS).write_bytes(changed)
+            self.fails(copy, "receipts/segments.jsonl line ")
 
     def test_a_statement_removed_or_added(self, copy):
         whole = (copy / SEGMENTS).read_bytes().splitlines(keepends=True)
@@ -163,18 +164,18 @@ class TestCrash:
         packed = copy / "audit.000002.jsonl.gz"
         (copy / "audit.000002.jsonl").write_bytes(gzip.decompress(packed.read_bytes()))
         packed.rename(copy / ".audit.000002.jsonl.gz")
-        assert self.unsealed(copy).records == 3002
+        assert self.unsealed(copy).records == 902
 
     def test_before_the_file_has_its_name(self, copy):
         packed = copy / "audit.000002.jsonl.gz"
         (copy / "audit.000002.jsonl").write_bytes(gzip.decompress(packed.read_bytes()))
         packed.rename(copy / ".audit.000002.jsonl.gz")
-        assert self.unsealed(copy).records == 3002
+        assert self.unsealed(copy).records == 902
 
     def test_before_the_plain_file_is_gone(self, copy):
         packed = copy / "audit.000002.jsonl.gz"
         (copy / "audit.000002.jsonl").write_bytes(gzip.decompress(packed.read_bytes()))
-        assert self.unsealed(copy).records == 3002
+        assert self.unsealed(copy).records == 902
         changed = bytearray(packed.read_bytes())
         changed[9] ^= 1
         packed.write_bytes(changed)
