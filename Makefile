@@ -43,6 +43,10 @@ lint: setup ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+.PHONY: attack
+attack: setup ## try to get past the policy, as root and as an ordinary user: every attack, long races
+	HELM_ATTACK_SECONDS=$${HELM_ATTACK_SECONDS:-2} $(BIN)/python -m pytest -q -s tests/attacks/test_suite.py -k gets_through
+
 bench-quick: setup ## added cost per open and start-up time, side by side with native runs
 	@$(BIN)/python -m compileall -q helm_sentry  # as an installation is
 	$(BIN)/python benchmarks/quick.py

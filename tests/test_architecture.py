@@ -48,6 +48,7 @@ LAYERS = [
     ("helm_sentry.session", 3),
     ("helm_sentry.cli", 3),
     ("helm_sentry.demo", 3),
+    ("helm_sentry.attack", 3),
 ]
 THIRD_PARTY = {
     "click": "helm_sentry.cli",

@@ -1,0 +1,157 @@
+"""What is around an attack: servers, a terminal, another process of the user. They know what reached them."""
+
+import json
+import os
+import select
+import selectors
+import socket
+import subprocess
+import threading
+from contextlib import ExitStack, suppress
+from typing import IO, Any, AnyStr
+
+from helm_sentry.attack.arena import Arena, interpreter
+from helm_sentry.intercept.process_tree import status_field
+
+FLAGS = ("-E", "-s", "-S", "-B")
+"""How Python is started for attack programs: nothing of the user's settings, no site packages."""
+
+
+def piped(stream: IO[AnyStr] | None) -> IO[AnyStr]:
+    """Return a stream of a process that was started with a pipe for it."""
+    if stream is None:
+        raise ValueError("started without a pipe")
+    return stream
+
+
+_FULL = 64  # connections, at most, that fill the queue of a server that accepts nobody
+
+
+class Surroundings:
+    """Servers, terminal and bystander of one arena; a context manager.
+
+    Attributes:
+        ports: by what they are for.
+        bystander: process id.
+        told: what the bystander said of itself.
+        terminal: path of a terminal that belongs to nobody's session.
+    """
+
+    def __init__(self, arena: Arena, programs: str) -> None:
+        self._arena, self._stack = arena, ExitStack()
+        self._selector = selectors.DefaultSelector()
+        self._wake, self._end = os.pipe()
+        self._datagrams = 0
+        self.abstract = os.path.basename(arena.root)
+        self.ports = self._internet()
+        self._unix()
+        self._master, slave = os.openpty()
+        self.terminal = os.ttyname(slave)
+        self._slave = slave
+        command = [interpreter(), *FLAGS, f"{programs}/bystander.py", arena.path("outside/secret")]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.bystander = self._process.pid
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> "Surroundings":
+        self.told: dict[str, Any] = json.loads(piped(self._process.stdout).readline())
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        os.write(self._end, b"!")
+        self._thread.join()
+        self._process.kill()
+        self._process.communicate()
+        self._selector.close()
+        self._stack.close()
+        for descriptor in (self._master, self._slave, self._wake, self._end):
+            os.close(descriptor)
+
+    def saw(self, witness: str) -> bool:
+        """Whether something arrived since the last question.
+
+        Args:
+            witness: `datagram`, `terminal`, or `signal N`.
+        """
+        if witness == "datagram":
+            seen, self._datagrams = self._datagrams, 0
+            return seen > 0
+        if witness == "terminal":
+            ready = select.select([self._master], [], [], 0)[0]
+            return bool(ready) and b"decoy" in os.read(self._master, 4096)
+        number = int(witness.removeprefix("signal "))
+        pending = int(status_field(self.bystander, "ShdPnd"), 16) | int(status_field(self.bystander, "SigPnd"), 16)
+        return bool(pending >> number - 1 & 1)
+
+    def _internet(self) -> dict[str, int]:
+        raced = self._pair("127.0.0.1", b"g", counted=False)
+        self._pair("127.0.0.2", b"b", counted=True, port=raced)
+        tcp = self._pair("127.0.0.1", b"b", counted=True)
+        ports = {"raced_port": raced, "tcp_port": tcp, "udp_port": tcp, "tcp6_port": 0}
+        with suppress(OSError):
+            ports["tcp6_port"] = self._pair("::1", b"b", counted=True)
+        return ports | {"hanging_port": self._hanging()}
+
+    def _pair(self, address: str, letter: bytes, *, counted: bool, port: int = 0) -> int:
+        """Listen for connections, which are answered with a letter, and for datagrams, on one port."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        server = self._keep(socket.create_server((address, port), family=family))
+        datagrams = self._keep(socket.socket(family, socket.SOCK_DGRAM))
+        number = int(server.getsockname()[1])
+        datagrams.bind((address, number))
+        self._register(server, letter)
+        self._register(datagrams, b"d" if counted else b"")
+        return number
+
+    def _hanging(self) -> int:
+        """Return the port of a server whose queue is full."""
+        server = self._keep(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(_FULL):
+            client = self._keep(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+        return int(server.getsockname()[1])
+
+    def _unix(self) -> None:
+        names: list[tuple[str, int, bytes]] = [
+            (self._arena.path("outside/stream"), socket.SOCK_STREAM, b"b"),
+            (self._arena.path("outside/seqpacket"), socket.SOCK_SEQPACKET, b"b"),
+            (self._arena.path("outside/datagram"), socket.SOCK_DGRAM, b"d"),
+            (self._arena.path("workspace/hide0/socket"), socket.SOCK_STREAM, b"b"),
+            (self._arena.path("workspace/hide1/socket"), socket.SOCK_STREAM, b"g"),
+            (self._arena.path("state/helm-sentry/control.sock"), socket.SOCK_STREAM, b"b"),
+            (f"\0{self.abstract}-stream", socket.SOCK_STREAM, b"b"),
+            (f"\0{self.abstract}-datagram", socket.SOCK_DGRAM, b"d"),
+        ]
+        for name, kind, letter in names:
+            server = self._keep(socket.socket(socket.AF_UNIX, kind))
+            server.bind(name)
+            if kind != socket.SOCK_DGRAM:
+                server.listen(64)
+            self._register(server, letter)
+
+    def _keep(self, server: socket.socket) -> socket.socket:
+        return self._stack.enter_context(server)
+
+    def _register(self, server: socket.socket, letter: bytes) -> None:
+        server.setblocking(False)
+        self._selector.register(server, selectors.EVENT_READ, (server, letter))
+
+    def _serve(self) -> None:
+        self._selector.register(self._wake, selectors.EVENT_READ)
+        while True:
+            for key, _ in self._selector.select():
+                if key.fd == self._wake:
+                    return
+                with suppress(OSError):
+                    self._answer(*key.data)
+
+    def _answer(self, server: socket.socket, letter: bytes) -> None:
+        if letter in (b"d", b""):
+            server.recv(65536)
+            self._datagrams += letter == b"d"
+            return
+        connection, _ = server.accept()
+        with connection:
+            connection.send(letter)

@@ -1,0 +1,30 @@
+"""Run a forbidden program as the interpreter of a script of one's own."""
+
+import os
+
+from attack import OUTSIDE, WORK, main
+
+RAN = 42
+PROMISE = "every interpreter of a script is judged like a program"
+CONTROL = "the forbidden interpreter runs"
+ADVICE = "narrow the exec rule that allows the interpreter"
+
+
+def attempt() -> bool:
+    for name, interpreter in (("one", f"{OUTSIDE}/tool"), ("two", f"{WORK}/bin/one")):
+        with open(f"{WORK}/bin/{name}", "w") as file:
+            file.write(f"#!{interpreter}\n")
+        os.chmod(f"{WORK}/bin/{name}", 0o755)
+    for name in ("one", "two"):
+        child = os.fork()
+        if child == 0:
+            try:
+                os.execv(f"{WORK}/bin/{name}", [name])
+            finally:
+                os._exit(1)
+        if os.waitpid(child, 0)[1] >> 8 == RAN:
+            return True
+    return False
+
+
+main(attempt)

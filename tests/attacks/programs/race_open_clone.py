@@ -1,0 +1,22 @@
+"""A process that shares the whole memory (CLONE_VM) rewrites the path of an open."""
+
+import os
+
+from attack import WORK, call, main, read
+from race import Race, until_won
+
+PROMISE = "the path that was judged is the path that is used, whoever writes"
+CONTROL = "the open gives the decoy"
+ADVICE = "report it: arguments are copied once"
+
+
+def attempt() -> bool:
+    race = Race(f"{WORK}/hide1/secret", f"{WORK}/hide0/secret")
+    racer = race.by_clone()
+    try:
+        return until_won(lambda: read(call("openat", -100, race.memory_pointer(), 0)))
+    finally:
+        os.kill(racer, 9)
+
+
+main(attempt)
