@@ -104,7 +104,7 @@ class _Stage:
 
     def facts(self) -> dict[str, Any]:
         """Return what the programs are told."""
-        around, arena, state = self.around, self.arena, self.arena.path("state/helm-sentry")
+        around, arena, state, told = self.around, self.arena, self.arena.path("state/helm-sentry"), self.around.told()
         supervisor = self.process.pid if self.supervised else around.bystander
         return around.ports | {
             "supervised": self.supervised,
@@ -120,8 +120,8 @@ class _Stage:
             "supervisor": supervisor,
             "guardian": supervisor,  # the driver knows better when there is one
             "bystander": around.bystander,
-            "bystander_address": around.told["address"],
-            "bystander_descriptor": around.told["descriptor"],
+            "bystander_address": told["address"],
+            "bystander_descriptor": told["descriptor"],
             "terminal": around.terminal,
             "abstract": around.abstract,
             "inherited": self.inherited,

@@ -33,7 +33,6 @@ class Surroundings:
     Attributes:
         ports: by what they are for.
         bystander: process id.
-        told: what the bystander said of itself.
         terminal: path of a terminal that belongs to nobody's session.
     """
 
@@ -54,7 +53,6 @@ class Surroundings:
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
     def __enter__(self) -> "Surroundings":
-        self.told: dict[str, Any] = json.loads(piped(self._process.stdout).readline())
         self._thread.start()
         return self
 
@@ -67,6 +65,11 @@ class Surroundings:
         self._stack.close()
         for descriptor in (self._master, self._slave, self._wake, self._end):
             os.close(descriptor)
+
+    def told(self) -> dict[str, Any]:
+        """Return what the bystander says of itself: where its decoys are. To be asked once."""
+        found: dict[str, Any] = json.loads(piped(self._process.stdout).readline())
+        return found
 
     def saw(self, witness: str) -> bool:
         """Whether something arrived since the last question.

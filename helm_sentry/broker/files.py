@@ -8,13 +8,14 @@ from functools import lru_cache
 from helm_sentry.abi import flags, libc
 from helm_sentry.abi.flags import AT_FDCWD
 from helm_sentry.abi.structs import OPEN_HOW
+from helm_sentry.broker import terminals
 from helm_sentry.broker.action import Action, Inject, Later
 from helm_sentry.broker.call import Call
 from helm_sentry.broker.path_descriptors import OWN_OBJECT as OWN_OBJECT
 from helm_sentry.broker.path_descriptors import open_path
 from helm_sentry.broker.paths import MAX_LINKS, Pinned
 from helm_sentry.decode.operations import file_operation, opening
-from helm_sentry.intercept.process_tree import stat_fields, thread_group, umask_of
+from helm_sentry.intercept.process_tree import umask_of
 from helm_sentry.operation import Kind
 
 _ATTEMPTS = 64  # how often a name may change between the look and the create before the call is refused
@@ -118,6 +119,8 @@ def _open_pinned(call: Call, pinned: Pinned, open_flags: int, mode: int = 0) -> 
     changes = bool(open_flags & (os.O_TRUNC | flags.O_TMPFILE_BIT))
     if pinned.anonymous:
         call.judge_builtin(OWN_OBJECT, *operations)
+    elif stat.S_ISCHR(status.st_mode) and terminals.is_anothers(call, status.st_rdev):
+        call.judge_builtin(terminals.OTHERS, *operations, refusal=errno.EACCES)
     else:
         call.judge(*operations, effect=changes and not pinned.error)
     call.require(pinned)
@@ -126,7 +129,9 @@ def _open_pinned(call: Call, pinned: Pinned, open_flags: int, mode: int = 0) -> 
     if pinned.path == "/etc/hosts" and open_flags & os.O_ACCMODE == os.O_RDONLY and call.broker.names.hosts_file:
         return _hand_over(call, call.hold(call.broker.names.open_hosts_file()), open_flags)
     if stat.S_ISCHR(status.st_mode) and status.st_rdev == _TTY:
-        return _hand_over(call, call.hold(_open_terminal(call.tid, open_flags)), open_flags)
+        return _hand_over(
+            call, call.hold(terminals.open_controlling(call.tid, (open_flags & ~_SPENT) | _OURS)), open_flags
+        )
     if open_flags & flags.O_TMPFILE_BIT:
         os.umask(umask_of(call.tid))
     if may_wait(status) and not open_flags & os.O_NONBLOCK:
@@ -228,24 +233,6 @@ def _text_of_link(directory: int, leaf: bytes) -> bytes | None:
 
 def _hand_over(call: Call, descriptor: int, open_flags: int) -> Inject:
     return Inject(descriptor, close_on_exec=bool(open_flags & os.O_CLOEXEC))
-
-
-def _open_terminal(tid: int, open_flags: int) -> int:
-    """Open what /dev/tty means to the agent: its own controlling terminal, not the supervisor's.
-
-    Raises:
-        OSError: ENXIO when the agent's session has none.
-    """
-    device = int(stat_fields(thread_group(tid))[4]) & 0xFFFFFFFF
-    major, minor = device >> 8 & 0xFFF, (device & 0xFF) | (device >> 12 & 0xFFF00)
-    if not device:
-        raise OSError(errno.ENXIO, "no controlling terminal")
-    name = b"/dev/pts/%d" % minor if major in range(136, 144) else b"/dev/tty%d" % minor
-    opened = libc.openat(AT_FDCWD, name, (open_flags & ~_SPENT) | _OURS)
-    if os.fstat(opened).st_rdev != os.makedev(major, minor):
-        os.close(opened)
-        raise OSError(errno.ENXIO, "the controlling terminal has no name here")
-    return opened
 
 
 def may_wait(status: os.stat_result) -> bool:
