@@ -44,6 +44,8 @@ from helm_sentry.receipt import store
 from helm_sentry.receipt.keyring import key_descriptor, key_file, signing_key
 from helm_sentry.receipt.signer import Signer
 from helm_sentry.reporter import Reporter
+from helm_sentry.sensor import loader as sensor
+from helm_sentry.sensor.witness import Books, Witness
 
 _LAST_WORK = 2.0  # seconds for what was begun for processes that have ended
 _EVERY_PROGRAM = ("/**",)  # the floor of a dry run: what may be executed is only written down
@@ -196,6 +198,8 @@ class _Run:
         self._relay = Relay()
         signal.signal(INTERRUPT, lambda number, frame: None)  # interrupts workers; nothing else
         self._failure: Exception | None = None
+        self._witness: Witness | None = None
+        self._gap_found = False
         self._failed, self._wake = os.pipe()
 
     def supervise(self) -> int:
@@ -207,7 +211,9 @@ class _Run:
             libc.prctl(flags.PR_SET_DUMPABLE, 0)
             self._open_records()
             self._serve(started)
-            return self._watch(started)
+            status = self._watch(started)
+            self._require_no_gap()
+            return status
         finally:
             started.end()
             end_descendants()
@@ -280,6 +286,7 @@ class _Run:
             receiver=self._receiver(started.listener),
         )
         self._broker.start()
+        self._call_witness(started)
         with contextlib.suppress(BrokenPipeError):  # interrupted before it began: the guardian says how it ended
             started.proceed()
 
@@ -288,6 +295,39 @@ class _Run:
         if self._native is None or self._log_state is None:
             return None
         return self._native.receiver(listener, self._log_state, native())
+
+    def _call_witness(self, started: Started) -> None:
+        """Have the kernel count what the agent does, from before its first instruction."""
+        try:
+            loaded = sensor.load(state.witness_directory())
+        except FeatureError as error:
+            if self._prepared.policy.on_witness_gap == "deny":
+                raise FeatureError(f"the policy asks for a witness (`on_witness_gap: deny`), but {error}") from error
+            self._log.append(record.notice("no-witness", str(error)))
+            return
+        agent = started.agent
+        self._witness = Witness(
+            loaded, self._books, self._log.append, lambda code, detail: self._gap(agent, detail), self._fail
+        )
+        self._witness.start(agent)
+
+    def _books(self) -> Books:
+        received, recorded = self._broker.arrived()
+        tally = self._broker.tally
+        return Books(received, self._broker.listener.continued, recorded, tally.without, tally.execs)
+
+    def _gap(self, agent: int, detail: str) -> None:
+        """Report what the witness found; it is in the log already."""
+        self._signer.notify()
+        self._reporter.say(f"the kernel's count of the agent's calls and the log's differ: {detail}")
+        self._gap_found = True
+        if self._prepared.policy.on_witness_gap == "deny":
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(agent, signal.SIGKILL)
+
+    def _require_no_gap(self) -> None:
+        if self._gap_found and self._prepared.policy.on_witness_gap == "deny":
+            raise SentryError("the run cannot be trusted: the kernel's count of its calls and the log's differ")
 
     def _denied(self, operation: Operation, decision: Decision, exists: bool) -> None:
         self._signer.notify()
@@ -353,6 +393,8 @@ class _Run:
         signal_name = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else ""
         code = None if signal_name else os.waitstatus_to_exitcode(status)
         self._broker.settle(_LAST_WORK)
+        if self._witness:
+            self._witness.finish()
         self._log.end(lambda counts: record.end(counts, exit_status=code, signal=signal_name))
         self._log.sync()
         self._signer.seal(self._log.totals)

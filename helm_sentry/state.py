@@ -1,6 +1,7 @@
 """Where state lives: `$XDG_STATE_HOME/helm-sentry`, by default `~/.local/state/helm-sentry`.
 
 keys/           the signing key
+witness/        compiled kernel programs of the witness
 runs/<run id>/  one directory a run; ids sort by time: 20261121-071503-ab12cd
 """
 
@@ -26,6 +27,11 @@ def state_directory() -> str:
 def key_directory() -> str:
     """Return the directory of the signing key."""
     return os.path.join(state_directory(), "keys")
+
+
+def witness_directory() -> str:
+    """Return the directory of compiled kernel programs."""
+    return os.path.join(state_directory(), "witness")
 
 
 def new_run_id(now: float | None = None) -> str:

@@ -216,8 +216,16 @@ def policies() -> st.SearchStrategy[Policy]:
         return tuple(replace(rule, id=f"{prefix}/{rule.id}") for rule in some)
 
     return st.builds(
-        lambda name, agent, allow, block, contextual, limits, environment: Policy(
-            name, "", agent, named("a", allow), named("b", block), limits, environment, named("c", contextual)
+        lambda name, agent, allow, block, contextual, limits, environment, gap: Policy(
+            name,
+            "",
+            agent,
+            named("a", allow),
+            named("b", block),
+            limits,
+            environment,
+            named("c", contextual),
+            on_witness_gap=gap,
         ),
         IDS,
         st.dictionaries(st.sampled_from(["role", "name", "team.name"]), text.filter(bool), max_size=2),
@@ -230,6 +238,7 @@ def policies() -> st.SearchStrategy[Policy]:
             st.lists(st.sampled_from(["PATH", "LC_*", "*"]), unique=True).map(tuple),
             st.dictionaries(st.sampled_from(["HOME", "A_1", "_"]), text, max_size=2),
         ),
+        st.sampled_from(["record", "deny"]),
     )
 
 

@@ -42,6 +42,8 @@ LAYERS = [
     ("helm_sentry.intercept", 2),
     ("helm_sentry.broker", 2),
     ("helm_sentry.native", 2),
+    ("helm_sentry.sensor", 2),
+    ("helm_sentry.sensor.records", 1),
     ("helm_sentry.features", 2),
     ("helm_sentry.state", 2),
     ("helm_sentry.reporter", 2),
@@ -57,6 +59,7 @@ THIRD_PARTY = {
     "nacl": "helm_sentry.receipt.keys",
     "hatchling": "helm_sentry.native.build",
     "cel_expr_python": "helm_sentry.policy.condition",
+    "bcc": "helm_sentry.sensor.compiler",
 }
 FORBIDDEN_NAMES = {"utils", "helpers", "manager", "common", "misc"}
 

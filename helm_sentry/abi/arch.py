@@ -18,12 +18,14 @@ class Arch:
         audit_arch: AUDIT_ARCH_* value the kernel puts in `seccomp_data.arch` (<linux/audit.h>).
         foreign_bit: bit in a syscall number that selects another ABI under the same `audit_arch`
             (x32's bit 30), 0 where there is none.
+        argument_offsets: where the kernel's `struct pt_regs` keeps the arguments of a syscall, in bytes.
         loaders: where the dynamic loaders named in PT_INTERP live.
     """
 
     name: str
     audit_arch: int
     foreign_bit: int
+    argument_offsets: tuple[int, ...]
     loaders: tuple[str, ...]
 
 
@@ -31,12 +33,14 @@ X86_64 = Arch(
     name="x86_64",
     audit_arch=0xC000003E,
     foreign_bit=0x40000000,
+    argument_offsets=(112, 104, 96, 56, 72, 64),  # di, si, dx, r10, r8, r9
     loaders=("/lib64/ld-linux-x86-64.so.2", "/lib/ld-musl-x86_64.so.1"),
 )
 AARCH64 = Arch(
     name="aarch64",
     audit_arch=0xC00000B7,
     foreign_bit=0,
+    argument_offsets=(0, 8, 16, 24, 32, 40),
     loaders=("/lib/ld-linux-aarch64.so.1", "/lib/ld-musl-aarch64.so.1"),
 )
 ARCHES = {arch.name: arch for arch in (X86_64, AARCH64)}

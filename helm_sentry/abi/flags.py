@@ -126,3 +126,8 @@ TCP_OPEN_STATES = 0b1011_0011_1110
 
 # errno values that never reach user space (<linux/errno.h>): the kernel turns it into EINTR or a restart
 ERESTARTSYS = 512
+
+# <linux/bpf.h>
+BPF_MAP_CREATE, BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM = 0, 1, 2, 3
+BPF_PROG_LOAD, BPF_RAW_TRACEPOINT_OPEN = 5, 17
+BPF_PROG_TYPE_RAW_TRACEPOINT = 17

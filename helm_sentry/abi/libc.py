@@ -66,6 +66,7 @@ _setresuid = _raw("setresuid", c_uint, c_uint, c_uint)
 _setresgid = _raw("setresgid", c_uint, c_uint, c_uint)
 _setgroups = _raw("setgroups", c_size_t, c_void_p)
 _capset = _raw("capset", c_char_p, c_char_p)
+_bpf = _raw("bpf", c_int, c_char_p, c_uint)
 _signalfd4 = _raw("signalfd4", c_int, c_char_p, c_size_t, c_int)
 
 
@@ -293,3 +294,60 @@ def landlock_allow_path(ruleset: int, rights: int, descriptor: int) -> None:
 def landlock_restrict_self(ruleset: int) -> None:
     """Enter the domain; needs no_new_privs."""
     _landlock_restrict_self(ruleset, 0)
+
+
+# BPF; see bpf(2)
+
+
+def bpf_map_create(kind: int, key_size: int, value_size: int, entries: int, name: str) -> int:
+    """Return a close-on-exec descriptor of a new map."""
+    attributes = structs.BPF_MAP_CREATE.pack(kind, key_size, value_size, entries, 0, name.encode()[:15])
+    return _bpf(flags.BPF_MAP_CREATE, attributes, len(attributes))
+
+
+def bpf_map_lookup(descriptor: int, key: bytes, size: int) -> bytes:
+    """Return the value of a key; `size` is that of all processors' values for a per-processor map."""
+    value = ctypes.create_string_buffer(size)
+    _bpf_element(flags.BPF_MAP_LOOKUP_ELEM, descriptor, key, value)
+    return value.raw
+
+
+def bpf_map_update(descriptor: int, key: bytes, value: bytes) -> None:
+    """Set the value of a key."""
+    _bpf_element(flags.BPF_MAP_UPDATE_ELEM, descriptor, key, ctypes.create_string_buffer(value, len(value)))
+
+
+def bpf_map_delete(descriptor: int, key: bytes) -> None:
+    """Take a key out of a map."""
+    _bpf_element(flags.BPF_MAP_DELETE_ELEM, descriptor, key, ctypes.create_string_buffer(1))
+
+
+def _bpf_element(command: int, descriptor: int, key: bytes, value: ctypes.Array[ctypes.c_char]) -> None:
+    name = ctypes.create_string_buffer(key, len(key))
+    place = 0 if command == flags.BPF_MAP_DELETE_ELEM else ctypes.addressof(value)
+    attributes = structs.BPF_MAP_ELEM.pack(descriptor, ctypes.addressof(name), place, 0)
+    _bpf(command, attributes, len(attributes))
+
+
+def bpf_load_raw_tracepoint(code: bytes, name: str) -> int:
+    """Return a close-on-exec descriptor of a program for raw tracepoints, verified by the kernel."""
+    program = ctypes.create_string_buffer(code, len(code))
+    licence = ctypes.create_string_buffer(b"GPL")  # the helpers that read kernel memory ask for it
+    attributes = structs.BPF_PROG_LOAD.pack(
+        flags.BPF_PROG_TYPE_RAW_TRACEPOINT,
+        len(code) // 8,
+        ctypes.addressof(program),
+        ctypes.addressof(licence),
+        0,
+        0,
+        0,
+        name.encode()[:15],
+    )
+    return _bpf(flags.BPF_PROG_LOAD, attributes, len(attributes))
+
+
+def bpf_attach_raw_tracepoint(tracepoint: str, program: int) -> int:
+    """Run a program at a tracepoint for as long as the returned close-on-exec descriptor is open."""
+    name = ctypes.create_string_buffer(tracepoint.encode())
+    attributes = structs.BPF_RAW_TRACEPOINT.pack(ctypes.addressof(name), program)
+    return _bpf(flags.BPF_RAW_TRACEPOINT_OPEN, attributes, len(attributes))

@@ -73,3 +73,14 @@ INET_DIAG_MSG = Struct("=BBBx2xH16x16s4xQ20x")
 
 TCP_INFO = Struct("=B119x8xQ8xI52xQQ")
 """<linux/tcp.h>, up to Linux 4.19: state; bytes_received, notsent_bytes, bytes_sent, bytes_retrans."""
+BPF_MAP_CREATE = Struct("=5I8x16s")
+"""<linux/bpf.h> union bpf_attr: map_type, key_size, value_size, max_entries, map_flags, then map_name."""
+
+BPF_MAP_ELEM = Struct("=I4xQQQ")
+"""<linux/bpf.h> union bpf_attr: map_fd, key, value, flags."""
+
+BPF_PROG_LOAD = Struct("=IIQQIIQ8x16s")
+"""<linux/bpf.h> union bpf_attr: prog_type, insn_cnt, insns, license, log_level, log_size, log_buf, then prog_name."""
+
+BPF_RAW_TRACEPOINT = Struct("=QI4x")
+"""<linux/bpf.h> union bpf_attr: name, prog_fd."""

@@ -19,7 +19,7 @@ ActionName: TypeAlias = Literal["fd", "value", "errno", "continue", "kill", "non
 """How a syscall was answered: a descriptor, a number, an error, let through, process killed, not at all."""
 
 FIRST_PREV = "0" * 64
-TYPES = frozenset({"start", "decision", "outcome", "exec", "traffic", "notice", "end"})
+TYPES = frozenset({"start", "decision", "outcome", "exec", "traffic", "notice", "process", "witness", "gap", "end"})
 MAX_LINE = 1 << 25
 """Bytes in one line at most, so that a reader of a hostile log needs bounded memory."""
 
@@ -334,6 +334,31 @@ def traffic(of: int, operation: Operation, sent: int, received: int, *, exact: b
 def notice(code: str, detail: str) -> Fields:
     """Return the record of what no syscall asked for: a missing layer, a process that outlived the run."""
     return {"type": "notice", "code": code, "detail": escape(detail)}
+
+
+def witnessing() -> Fields:
+    """Return the record of the moment from which the kernel counts what the agent does."""
+    return {"type": "witness", "state": "begins"}
+
+
+def witnessed(kernel: Mapping[str, int], books: Mapping[str, int], *, final: bool) -> Fields:
+    """Return the record that holds the kernel's counts against the supervisor's; `final` when all have ended."""
+    return {"type": "witness", "state": "ends" if final else "counts", "kernel": dict(kernel), "log": dict(books)}
+
+
+def gap(code: str, detail: str) -> Fields:
+    """Return the record of a difference between the kernel's account and the supervisor's; it gets a receipt."""
+    return {"type": "gap", "code": code, "detail": escape(detail)}
+
+
+def forked(pid: int, parent: int) -> Fields:
+    """Return the record of a process that the kernel saw begin."""
+    return {"type": "process", "event": "fork", "pid": pid, "parent": parent}
+
+
+def exited(pid: int, status: int) -> Fields:
+    """Return the record of a process that the kernel saw end, with its wait status."""
+    return {"type": "process", "event": "exit", "pid": pid, "status": status}
 
 
 def end(counts: Mapping[str, int], *, exit_status: int | None = None, signal: str = "") -> Fields:

@@ -26,6 +26,7 @@ from helm_sentry.broker.memory import Gone, Memory, Unreadable
 from helm_sentry.broker.names import Names
 from helm_sentry.broker.paths import Resolver
 from helm_sentry.broker.ports import OwnPorts
+from helm_sentry.broker.tally import Tally
 from helm_sentry.broker.traffic import Traffic
 from helm_sentry.broker.workers import Workers
 from helm_sentry.confine.credentials import Identity, assume_in_thread
@@ -74,6 +75,7 @@ class Broker:
         circumstances: what rules ask for besides the operation.
         signal_scope: the kernel keeps the agent's signals inside its Landlock domain.
         enforcing: false in a dry run, which performs what the policy denies.
+        tally: what has become of the calls that arrived.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Broker:
         self.signal_scope, self.enforcing = signal_scope, enforcing
         self.traffic = Traffic(log.append, on_failure)
         self.circumstances = Circumstances(policy, context.agent, self.traffic.total)
+        self.tally = Tally()
         self._arch = arch
         self._turn = threading.Lock()  # held while the receiver handles a notification
         self._native: dict[int, tuple[Row, Handler]] = {
@@ -112,6 +115,11 @@ class Broker:
     def start(self) -> None:
         """Begin to serve, on a thread that acts with the agent's identity."""
         threading.Thread(target=self._serve, name="receiver", daemon=True).start()
+
+    def arrived(self) -> tuple[int, int]:
+        """Return how many calls have arrived, and how many of them have a record."""
+        received, recorded = self._receiver.counts() if self._receiver else (0, 0)
+        return self.listener.received + received, self.tally.records + recorded
 
     def settle(self, seconds: float) -> None:
         """Wait, when every process of the agent has ended, until what was begun for them is finished and recorded."""
@@ -181,6 +189,7 @@ class Broker:
         error = _name(code) if code else ""
         operations = call.operations
         detail = detail or decision.detail
+        first = call.sequence < 0
         if detail or operations[0].argv or operations[0].protocol or self._log.degraded:
             call.sequence = self._log.append(
                 records.decision(
@@ -197,6 +206,8 @@ class Broker:
         else:
             line = records.decision_line(call.tid, call.row.name, operations, decision, action, error, call.object)
             call.sequence = self._log.append_decision(line, decision.verdict)
+        if first:
+            self.tally.recorded()
         if decision.verdict is not _ALLOW:
             self._tell(call, decision)
 
@@ -223,6 +234,7 @@ class Broker:
         if self.circumstances.lineage:
             self.circumstances.lineage.entered(pid, path)
         self._log.append(records.executed(pid, path, identity, argv))
+        self.tally.executed()
 
     def killed(self, call: Call, decision: Decision, detail: str) -> None:
         """Write the record of a process that was killed because verification failed."""
@@ -341,6 +353,8 @@ class Broker:
         except OSError as error:
             self._answer_failed(call, error.errno or errno.EIO)
         finally:
+            if call.sequence < 0:
+                self.tally.unjudged()
             call.release()
 
     def _record_first(self, call: Call, action: Action) -> None:
@@ -348,7 +362,8 @@ class Broker:
             self.record(call, action.word, action.code)
         elif action.code not in (0, errno.ENOSYS):
             # Nothing was judged, because the arguments made no sense.
-            self._log.append(records.notice("bad-arguments", f"{call.row.name}: {_name(action.code)}"))
+            call.sequence = self._log.append(records.notice("bad-arguments", f"{call.row.name}: {_name(action.code)}"))
+            self.tally.recorded()
 
     def _answer_failed(self, call: Call, code: int) -> None:
         """The answer itself failed, as when the agent's descriptor table is full: that is the call's error."""

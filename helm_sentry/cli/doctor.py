@@ -37,20 +37,24 @@ def doctor(as_json: bool) -> None:
     from helm_sentry.features import probe
     from helm_sentry.policy.model import Policy
     from helm_sentry.policy.plan import make_plan
+    from helm_sentry.sensor.loader import unavailable
+    from helm_sentry.state import witness_directory
 
     host = probe(thorough=True)
     plan = make_plan(Policy(name="doctor"), host, native().loaders)
+    no_witness = unavailable(witness_directory())
     usable = not plan.fatal and not plan.missing
     if as_json:
         report = {"features": asdict(host), "plan": plan.canonical(), "fatal": list(plan.fatal), "usable": usable}
+        report |= {"no_witness": no_witness}
         click.echo(json.dumps(report, indent=2))
     else:
-        click.echo("\n".join([*_mechanisms(host), "", *_promises(plan), "", *_verdict(plan)]))
+        click.echo("\n".join([*_mechanisms(host, no_witness), "", *_promises(plan), "", *_verdict(plan)]))
     if not usable:
         raise SystemExit(1)
 
 
-def _mechanisms(host: "Features") -> list[str]:
+def _mechanisms(host: "Features", no_witness: str) -> list[str]:
     from helm_sentry.native.library import load
 
     landlock = f"ABI {host.landlock}" if host.landlock else "missing"
@@ -65,8 +69,7 @@ def _mechanisms(host: "Features") -> list[str]:
         ("landlock", landlock),
         ("signal scope", _yes(host.signal_scope, "landlock ABI 6; the supervisor checks signals alone")),
         ("ptrace", _yes(host.ptrace, "needed to verify what was executed")),
-        ("btf", _yes(host.btf, "no bpf witness")),
-        ("bcc", _yes(host.bcc, "no bpf witness; Debian: python3-bpfcc, not PyPI's `bcc`")),
+        ("bpf witness", _yes(not no_witness, no_witness)),
     ]
     return ["this host", *(f"  {name:<18} {value}" for name, value in rows)]
 

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import threading
 from typing import NamedTuple
 
 from helm_sentry.abi import flags, libc, structs
@@ -48,11 +49,18 @@ class Unserved(NamedTuple):
 
 
 class Listener:
-    """A listener descriptor with preallocated buffers. `receive` belongs to one thread, answers to any."""
+    """A listener descriptor with preallocated buffers. `receive` belongs to one thread, answers to any.
+
+    Attributes:
+        received: notifications so far.
+        continued: calls that the kernel was told to carry out, or is about to be told.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self._buffer = bytearray(structs.SECCOMP_NOTIF.size)
+        self.received, self.continued = 0, 0
+        self._lock = threading.Lock()
         self.sync_wake_up = self._set_sync_wake_up()
         self._require_atomic_addfd()
 
@@ -66,6 +74,7 @@ class Listener:
             if error.errno in _MISSED:
                 return None
             raise
+        self.received += 1
         fields = _UNPACK(buffer)
         return Notification(fields[0], fields[1], fields[3], fields[4], fields[6:])
 
@@ -87,6 +96,8 @@ class Listener:
 
     def send_continue(self, notification_id: int) -> None:
         """Let the kernel carry the syscall out with whatever its arguments are by then."""
+        with self._lock:
+            self.continued += 1
         self._send(_RESPONSE(notification_id, 0, 0, flags.SECCOMP_USER_NOTIF_FLAG_CONTINUE))
 
     def inject(self, notification: Notification, descriptor: int, close_on_exec: bool) -> None:

@@ -36,6 +36,10 @@ class _Refusal(Structure):
     _fields_ = (("sequence", c_int64), ("error", c_int64))
 
 
+class _Counts(Structure):
+    _fields_ = (("recorded", c_uint64), ("received", c_uint64))
+
+
 class SharedLogState(Structure):
     """The state of an audit log (`audit.log.LogState`) in memory that the receiver shares."""
 
@@ -141,6 +145,11 @@ class Receiver:
         opening = _Opening(number, kind, *(_Text(text, len(text)) for text in (os.fsencode(path), *record)))
         self._library.receiver_learn(self._receiver, ctypes.byref(opening))
 
+    def counts(self) -> tuple[int, int]:
+        """Return how many calls have arrived here, and of how many the record was written here."""
+        self._library.receiver_counts(self._receiver, ctypes.byref(counts := _Counts()))
+        return counts.received, counts.recorded
+
     def settle(self) -> None:
         """Wait until no open is being served."""
         self._library.receiver_settle(self._receiver)
@@ -156,6 +165,7 @@ class Library:
         waiting.receiver_next.argtypes = (c_void_p, c_void_p, c_void_p)
         waiting.receiver_learn.argtypes = (c_void_p, c_void_p)
         waiting.receiver_settle.argtypes = (c_void_p,)
+        waiting.receiver_counts.argtypes = (c_void_p, c_void_p)
         quick.log_init.argtypes = (c_void_p, c_int, c_char_p)
         quick.log_lock.argtypes = quick.log_unlock.argtypes = (c_void_p,)
         self._waiting, self._quick = waiting, quick

@@ -49,6 +49,7 @@ struct receiver {
 	struct log_state *log;
 	struct steering steering;
 	pthread_mutex_t turn; /* held while an open is served and while the table changes */
+	_Atomic uint64_t recorded, received;
 	size_t used;
 	struct entry *table[PLACES];
 };
@@ -72,6 +73,12 @@ struct receiver *receiver_new(int listener, struct log_state *log, uint32_t audi
 		return NULL;
 	}
 	return receiver;
+}
+
+void receiver_counts(struct receiver *receiver, struct receiver_counts *counts)
+{
+	counts->recorded = receiver->recorded;
+	counts->received = receiver->received;
 }
 
 void receiver_settle(struct receiver *receiver)
@@ -326,6 +333,7 @@ static enum outcome answer(struct receiver *receiver, const struct seccomp_notif
 	close(opened);
 	if (refusal->sequence < 0)
 		return FOR_BROKER;
+	receiver->recorded++;
 	refusal->error = -number;
 	/* -ENOENT and -EINPROGRESS say that the caller is gone. */
 	return number < 0 && number != -ENOENT && number != -EINPROGRESS ? REFUSED : SERVED;
@@ -353,6 +361,7 @@ int receiver_next(struct receiver *receiver, struct seccomp_notif *notification,
 		memset(notification, 0, sizeof *notification);
 		if (ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_RECV, notification))
 			return -errno;
+		receiver->received++;
 		pthread_mutex_lock(&receiver->turn);
 		enum outcome outcome = serve(receiver, notification, refusal);
 		pthread_mutex_unlock(&receiver->turn);

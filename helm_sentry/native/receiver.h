@@ -62,6 +62,12 @@ struct refusal {
 int receiver_next(struct receiver *receiver, struct seccomp_notif *notification, struct refusal *refusal);
 /* Let the receiver repeat a decision. Returns 0, or -ENOMEM, and then the broker goes on serving this open. */
 int receiver_learn(struct receiver *receiver, const struct opening *opening);
+/* How many calls have arrived here, and of how many the record was written here. Read in this order: a record is never
+ * counted before its call. */
+struct receiver_counts {
+	uint64_t recorded, received;
+};
+void receiver_counts(struct receiver *receiver, struct receiver_counts *counts);
 /* Return when no open is being served. */
 void receiver_settle(struct receiver *receiver);
 

@@ -19,7 +19,10 @@ from helm_sentry.policy.fields import Fields, items_of, pairs, scalar
 from helm_sentry.policy.model import EFFECTIVE_SCHEMA, SCHEMA, Effect, Environment, Limits, Policy, Rule
 from helm_sentry.policy.variables import NO_VARIABLES, Variables
 
-_KEYS = ("schema", "name", "extends", "agent", "variables", "allow", "block", "contextual", "limits", "environment")
+_KEYS = (
+    *("schema", "name", "extends", "agent", "variables", "allow", "block", "contextual"),
+    *("limits", "environment", "on_witness_gap"),
+)
 _NOT_EFFECTIVE = ("extends", "variables")
 _EXAMPLE = "`schema: helm-sentry/policy/v1`"
 
@@ -184,7 +187,13 @@ def _layer(fields: Fields, source: str, variables: Variables) -> Policy:
         contextual=tuple(_rules(fields, Effect.CONTEXTUAL, reader, seen)),
         limits=rules.limits(fields.get("limits")),
         environment=rules.environment(fields.get("environment"), variables),
+        on_witness_gap=_on_witness_gap(fields),
     )
+
+
+def _on_witness_gap(fields: Fields) -> str:
+    node = fields.get("on_witness_gap")
+    return scalar(node, "`on_witness_gap`").read(values.on_gap) if node is not None else "record"
 
 
 def _agent(fields: Fields) -> dict[str, str]:
@@ -217,6 +226,8 @@ def _merge(layers: list[Policy]) -> Policy:
             tuple(dict.fromkeys(name for policy in layers for name in policy.environment.pass_)),
             {key: value for policy in layers for key, value in policy.environment.set_.items()},
         ),
+        # What one policy insists on, another cannot take back.
+        on_witness_gap="deny" if any(policy.on_witness_gap == "deny" for policy in layers) else "record",
     )
 
 

@@ -287,6 +287,7 @@ class Policy:
         limits: resource limits.
         environment: environment variables.
         files: all files it was read from, packs left out; takes no part in comparisons either.
+        on_witness_gap: `record` or `deny`: what becomes of a run whose second witness disagrees with the log.
     """
 
     name: str
@@ -298,6 +299,7 @@ class Policy:
     environment: Environment = Environment()
     contextual: tuple[Rule, ...] = ()
     files: tuple[str, ...] = field(default=(), compare=False)
+    on_witness_gap: str = "record"
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -320,6 +322,7 @@ class Policy:
             "limits": self.limits.canonical(),
             "environment": self.environment.canonical(),
             **({"contextual": [rule.canonical() for rule in self.contextual]} if self.contextual else {}),
+            **({} if self.on_witness_gap == "record" else {"on_witness_gap": self.on_witness_gap}),
         }
 
     @property

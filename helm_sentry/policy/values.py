@@ -53,6 +53,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return next(iter(difflib.get_close_matches(word, list(known), n=1)), "")
 
 
+def on_gap(text: str) -> str:
+    """Return `record` or `deny`."""
+    if text not in ("record", "deny"):
+        raise ValueError(unknown("value", text, ("record", "deny")))
+    return text
+
+
 def unknown(what: str, word: str, known: Iterable[str]) -> str:
     """Return the error text for a word that is not one of the known ones."""
     words = list(known)

@@ -163,7 +163,8 @@ class Denials:
             if not self._sealed:  # the signer is behind the log
                 self.missing += 1
                 return
-            raise VerificationError(f"{place}: {record['verdict']} without a receipt in {DENIALS}", place.sequence)
+            what = record.get("verdict", "gap")
+            raise VerificationError(f"{place}: {what} without a receipt in {DENIALS}", place.sequence)
         payload = open_envelope(str(self._pieces), line, self._signer, place.sequence)
         if payload != dumps(decision_statement(start, record)):
             raise VerificationError(f"{self._pieces}: {_mismatch(payload, start, record)}", place.sequence)

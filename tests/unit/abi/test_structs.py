@@ -19,6 +19,7 @@ INCLUDES = """
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/auxvec.h>
+#include <linux/bpf.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/inet_diag.h>
@@ -115,6 +116,19 @@ LAYOUTS: dict[str, tuple[Struct, str, list[str]]] = {
         ["idiag_family", "idiag_state", "idiag_timer", "id.idiag_dport", "id.idiag_dst", "id.idiag_cookie"],
     ),
 }
+# The beginnings of arms of `union bpf_attr`; of a name in characters the first is compared.
+ARMS = {
+    "BPF_MAP_CREATE": (
+        structs.BPF_MAP_CREATE,
+        ["map_type", "key_size", "value_size", "max_entries", "map_flags", "map_name[0]"],
+    ),
+    "BPF_MAP_ELEM": (structs.BPF_MAP_ELEM, ["map_fd", "key", "value", "flags"]),
+    "BPF_PROG_LOAD": (
+        structs.BPF_PROG_LOAD,
+        ["prog_type", "insn_cnt", "insns", "license", "log_level", "log_size", "log_buf", "prog_name[0]"],
+    ),
+    "BPF_RAW_TRACEPOINT": (structs.BPF_RAW_TRACEPOINT, ["raw_tracepoint.name", "raw_tracepoint.prog_fd"]),
+}
 # Checked in their own way: headers differ in how much of them they have.
 SPECIAL = {"LANDLOCK_RULESET_ATTR", "TCP_INFO"}
 SIZES = {
@@ -142,10 +156,8 @@ SPELLINGS = {
 # Of no header that programs may include, or a bound of ours and not a value of the kernel's.
 ELSEWHERE = {"ERESTARTSYS", "LAST_CAPABILITY", "SOCKADDR_MAX", "TCP_OPEN_STATES"}
 ENUMERATED = {
-    "LANDLOCK_RULE_PATH_BENEATH",
-    "SCM_RIGHTS",
-    "SCM_CREDENTIALS",
-    "INET_DIAG_INFO",
+    *("LANDLOCK_RULE_PATH_BENEATH", "SCM_RIGHTS", "SCM_CREDENTIALS", "INET_DIAG_INFO"),
+    *(name for name in vars(flags) if name.startswith("BPF_")),
 }  # no macro to ask for: always compared
 AT_LEAST = 60
 
@@ -197,9 +209,26 @@ def test_layout(name: str) -> None:
     check(*lines)
 
 
+@pytest.mark.parametrize("name", ARMS)
+def test_arm_of_the_bpf_attributes(name: str) -> None:
+    layout, members = ARMS[name]
+    found = fields(Struct(layout.format.replace("16s", "c15x")))
+    assert len(found) == len(members)
+    check(
+        *(
+            equal(f"offsetof(union bpf_attr, {member})", offset)
+            for member, (offset, _) in zip(members, found, strict=True)
+        ),
+        *(
+            equal(f"sizeof(((union bpf_attr *)0)->{member})", size)
+            for member, (_, size) in zip(members, found, strict=True)
+        ),
+    )
+
+
 def test_every_layout_is_compared() -> None:
     named = {name for name, value in vars(structs).items() if isinstance(value, Struct)}
-    assert named == set(LAYOUTS) | SPECIAL
+    assert named == set(LAYOUTS) | set(ARMS) | SPECIAL
     sizes = {name for name, value in vars(structs).items() if name.isupper() and isinstance(value, int)}
     assert sizes == {"MMSGHDR_SIZE", "STATX_SIZE", "STATFS_SIZE"}
 

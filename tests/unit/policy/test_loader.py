@@ -143,7 +143,7 @@ MARK = "▶"
         (
             HEAD + "▶zzz: []",
             "unknown key `zzz`; write one of schema, name, extends, agent, variables, allow, block, contextual, "
-            "limits, environment",
+            "limits, environment, on_witness_gap",
         ),
         (
             "schema: helm-sentry/policy/v1\nname: ▶My Agent",
@@ -479,3 +479,13 @@ def test_effective_policy_decides_the_same(policy, operation):
 def test_digest_is_that_of_the_canonical_json():
     policy = load_file("base", RUN)
     assert policy.digest == "sha256:" + hashlib.sha256(dumps(policy.canonical())).hexdigest()
+
+
+def test_a_witness_that_one_policy_insists_on_stays():
+    insisting = "schema: helm-sentry/policy/v1\nname: base\non_witness_gap: deny\n"
+    own = "schema: helm-sentry/policy/v1\nname: own\nextends: [base]\n"
+    assert load(own, "", RUN, {"base": insisting}).on_witness_gap == "deny"
+    assert load(own + "on_witness_gap: record\n", "", RUN, {"base": insisting}).on_witness_gap == "deny"
+    assert load("schema: helm-sentry/policy/v1\nname: own\n", "", RUN, {}).on_witness_gap == "record"
+    with pytest.raises(PolicyError, match="unknown value `maybe`"):
+        load(own + "on_witness_gap: maybe\n", "", RUN, {"base": insisting})

@@ -107,6 +107,9 @@ RECORDS = {
         1, Operation(Kind.NET_CONNECT, address="::1", port=1, protocol="tcp"), 1, 1, exact=True, unsent=1
     ),
     "notice": record.notice("a", "b"),
+    "process": record.forked(1, 1) | record.exited(1, 0),
+    "witness": record.witnessed({}, {}, final=True),
+    "gap": record.gap("a", "b"),
     "end": record.end({}, exit_status=0) | record.end({}, signal="SIGHUP"),
 }  # fmt: skip
 
