@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from helm_sentry import __version__, features, state
 from helm_sentry.abi import flags, libc, syscalls
@@ -29,6 +30,7 @@ from helm_sentry.intercept.notify import Listener
 from helm_sentry.launch import filter as seccomp_filter
 from helm_sentry.launch.child import NOT_STARTED, REPORT, Launch
 from helm_sentry.launch.guardian import CONTINUED, EXITED, LEFT, STOPPED, end_descendants
+from helm_sentry.launch.probe import attempt
 from helm_sentry.launch.relay import Relay, end_as, stop_with_agent
 from helm_sentry.launch.start import Started, start
 from helm_sentry.native import library as native_library
@@ -65,6 +67,7 @@ class Options:
         dry_run: perform what the policy denies, and only write down that it would be denied.
         quiet: print nothing.
         key: private key file to sign with; empty for the one of this machine.
+        probe: try this one operation instead of running the command.
     """
 
     command: tuple[str, ...]
@@ -75,6 +78,7 @@ class Options:
     dry_run: bool = False
     quiet: bool = False
     key: str = ""
+    probe: Operation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,7 @@ def supervise(options: Options) -> tuple[int, str]:
 
 def _prepare(options: Options) -> Prepared:
     identity = credentials.of_user(options.user) if options.user else credentials.current()
-    program = _find_program(options.command[0], options.workspace)
+    program = sys.executable if options.probe else _find_program(options.command[0], options.workspace)
     host = features.probe()
     scratch = os.path.realpath(tempfile.mkdtemp(prefix="helm-sentry-"))
     try:
@@ -238,6 +242,7 @@ class _Run:
             filter_flags=killable,
             signal_mask=self._relay.callers_mask,
             secret=key_descriptor(os.environ),
+            act=partial(attempt, prepared.options.probe) if prepared.options.probe else None,
         )
 
     def _open_records(self) -> None:

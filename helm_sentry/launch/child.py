@@ -8,6 +8,7 @@ import errno
 import os
 import signal
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from helm_sentry.abi import flags, libc
@@ -37,6 +38,7 @@ class Launch:
         filter_flags: SECCOMP_FILTER_FLAG_* besides NEW_LISTENER.
         signal_mask: signals the caller of helm-sentry had blocked.
         secret: descriptor that nobody but the supervisor may keep, or -1.
+        act: done instead of executing the program, when given; its number is the exit status.
     """
 
     program: str
@@ -50,6 +52,7 @@ class Launch:
     filter_flags: int
     signal_mask: frozenset[int]
     secret: int = -1
+    act: Callable[[], int] | None = None
 
 
 def become_agent(launch: Launch, report: int, acknowledge: int) -> None:
@@ -81,6 +84,8 @@ def become_agent(launch: Launch, report: int, acknowledge: int) -> None:
         # A copy of the listener kept here would make a dead supervisor look like a slow one.
         os.close(listener)
         stage = len(STAGES)
+        if launch.act:
+            os._exit(launch.act())
         os.execve(launch.program, launch.arguments, launch.environment)
     except OSError as error:
         started = stage == len(STAGES)

@@ -8,7 +8,7 @@ attribute or environment variable, the one that extends wins over what it extend
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -57,6 +57,7 @@ def load(
     source: str = "",
     variables: Mapping[str, str] = NO_VARIABLES,
     packs: Mapping[str, str] | None = None,
+    parse: Callable[[str, str], Node] = document.parse,
 ) -> Policy:
     """Return the policy that a text stands for.
 
@@ -65,13 +66,14 @@ def load(
         source: file or pack name, for errors; `./` files of `extends` are found beside it.
         variables: the run's variables: `workspace`, `home`, `tmp`, `user` and `program`.
         packs: text of each pack by its name; by default the shipped ones.
+        parse: makes a tree of a text and the name of its source.
 
     Raises:
         PolicyError: the text is not a policy; with the place, and what to write instead.
     """
     packs = shipped_packs() if packs is None else packs
     key = source if source in packs else os.path.abspath(source or "policy")
-    return _Loader(variables, packs).load(text, source, key)
+    return _Loader(variables, packs, parse).load(text, source, key)
 
 
 def load_file(name_or_path: str, variables: Mapping[str, str] = NO_VARIABLES) -> Policy:
@@ -104,8 +106,13 @@ def read_text(path: str, place: Place) -> str:
 
 
 class _Loader:
-    def __init__(self, variables: Mapping[str, str], packs: Mapping[str, str]) -> None:
-        self._variables, self._packs = variables, packs
+    def __init__(
+        self,
+        variables: Mapping[str, str],
+        packs: Mapping[str, str],
+        parse: Callable[[str, str], Node] = document.parse,
+    ) -> None:
+        self._variables, self._packs, self._parse = variables, packs, parse
         self._chain: list[str] = []  # files being read, outermost first
         self._layers: dict[str, Policy] = {}  # files read, as they stand, each after what it extends
 
@@ -115,7 +122,7 @@ class _Loader:
         return replace(_merge(list(self._layers.values())), files=files)
 
     def _read(self, text: str, source: str, key: str) -> None:
-        fields, effective = _fields(document.parse(text, source))
+        fields, effective = _fields(self._parse(text, source))
         if effective and self._chain:
             raise fields.place.error("an effective policy cannot be extended; extend the files it was made from")
         self._chain.append(key)
