@@ -20,14 +20,16 @@ from helm_sentry.policy.builtin import with_builtin_rules
 from helm_sentry.policy.cases import run_cases
 from helm_sentry.policy.check import errors, warnings
 from helm_sentry.policy.compare import Change, differences, replay, rule_changes
+from helm_sentry.policy.compiler import kinds
+from helm_sentry.policy.context import Context
 from helm_sentry.policy.document import Place
-from helm_sentry.policy.engine import Context, compile_policy, decide
+from helm_sentry.policy.engine import compile_policy, decide
 from helm_sentry.policy.explain import sentence
 from helm_sentry.policy.loader import load, load_file, read_text, shipped_packs
 from helm_sentry.policy.model import Policy
 from helm_sentry.policy.observation import Observation, ObservedRun, read_log
 from helm_sentry.policy.plan import make_plan
-from helm_sentry.policy.question import considered, kinds, only, operation_of, remedies
+from helm_sentry.policy.question import considered, context, operation_of, remedies
 from helm_sentry.receipt.store import read_run
 from helm_sentry.state import run_directory, state_directory
 
@@ -71,6 +73,7 @@ def check(file: str, strict: bool, workspace: str, as_json: bool) -> None:
 @click.argument("target", required=False, metavar="TARGET")
 @click.option("--policy", "file", default="default", metavar="FILE|NAME", help="The policy to ask.")
 @click.option("--as", "role", default="", metavar="ROLE", help="Ask as an agent with this role.")
+@click.option("--by", "program", default="", metavar="PROGRAM", help="Ask as this program.")
 @click.option("--record", type=int, metavar="SEQ", help="Explain a record of a run instead.")
 @click.option("--run", "run_id", default="", metavar="RUN", help="Which run (default: the latest).")
 @click.option("--probe", is_flag=True, help="Also try it, in a throw-away confined child.")
@@ -81,6 +84,7 @@ def explain(
     target: str | None,
     file: str,
     role: str,
+    program: str,
     record: int | None,
     run_id: str,
     probe: bool,
@@ -98,9 +102,9 @@ def explain(
         rules = _with_builtin(load_file(file, _variables(workspace)))
     else:
         raise UsageError("nothing to explain; write an operation and a target, or `--record SEQ`")
-    context = Context(dict(rules.agent) | ({"role": role} if role else {}))
-    decision = decided or decide(compile_policy(rules), asked, context)
-    answer = _explained(rules, asked, decision, context)
+    circumstances = context(rules, role, program)
+    decision = decided or decide(compile_policy(rules), asked, circumstances)
+    answer = _explained(rules, asked, decision, circumstances)
     if probe:
         answer["probe"] = try_for_real(asked, file, workspace)
     _print_json(answer) if as_json else click.echo(_in_words(answer))
@@ -120,7 +124,7 @@ def plan(file: str, workspace: str, as_json: bool) -> None:
     made = make_plan(rules, probe(), native().loaders)
     held: dict[str, dict[str, Any]] = {}
     for rule in rules.rules:
-        named = kinds(compile_policy(only(rules, rule)))
+        named = kinds(rule)
         layers = dict.fromkeys(layer for kind in sorted(named) for layer in made.layers[kind])
         held[rule.id] = {"effect": str(rule.effect), "kinds": sorted(map(str, named)), "layers": list(layers)}
     if as_json:
@@ -252,12 +256,12 @@ def _recorded(directory: str, seq: int) -> tuple[Operation, Decision, Policy]:
     if found is None:
         raise UsageError(f"record {seq} of run `{run.id}` is no decision")
     rules = load(json.dumps(loads(files.documents["policy.json"].strip())), "policy.json")
-    compiled, context = compile_policy(rules), Context(rules.agent)
-    asked = (each for each in found.operations if decide(compiled, each, context) == found.decision)
+    compiled, circumstances = compile_policy(rules), context(rules)
+    asked = (each for each in found.operations if decide(compiled, each, circumstances) == found.decision)
     return next(asked, found.operations[0]), found.decision, rules
 
 
-def _explained(rules: Policy, asked: Operation, decision: Decision, context: Context) -> dict[str, Any]:
+def _explained(rules: Policy, asked: Operation, decision: Decision, circumstances: Context) -> dict[str, Any]:
     return {
         "operation": str(asked.kind),
         "target": asked.target,
@@ -267,7 +271,7 @@ def _explained(rules: Policy, asked: Operation, decision: Decision, context: Con
         "sentence": sentence(asked, decision),
         "considered": [
             {"rule": each.rule.id, "effect": str(each.rule.effect), "matches": each.says is not None}
-            for each in considered(rules, asked, context)
+            for each in considered(rules, asked, circumstances)
         ],
         "to_change_it": list(remedies(asked, decision)),
     }

@@ -18,10 +18,10 @@ from helm_sentry.errors import UsageError
 from helm_sentry.operation import Operation
 from helm_sentry.policy import document, values
 from helm_sentry.policy.document import Node, Place
-from helm_sentry.policy.engine import CompiledPolicy, Context, compile_policy, decide
+from helm_sentry.policy.engine import CompiledPolicy, compile_policy, decide
 from helm_sentry.policy.fields import Fields, items_of, pairs, scalar
 from helm_sentry.policy.loader import load_file
-from helm_sentry.policy.question import operation_of
+from helm_sentry.policy.question import context, operation_of
 
 SCHEMA = "helm-sentry/cases/v1"
 
@@ -34,7 +34,7 @@ VARIABLES: Mapping[str, str] = {
 }
 """What the run's variables stand for in cases."""
 
-_KEYS = ("note", "do", "target", "argv", "own", "as", "want", "rule")
+_KEYS = ("note", "do", "target", "argv", "own", "as", "by", "want", "rule")
 _VERDICTS = {"allow": Verdict.ALLOW, "deny": Verdict.DENY, "escalate": Verdict.ESCALATE}
 
 
@@ -47,6 +47,7 @@ class Case:
         note: what it is about, for people.
         operation: what is asked.
         role: the agent's role, empty for the one the policy states.
+        program: the program that asks, empty for an unknown one.
         want: the wanted verdict.
         rule: the rule that must have decided; empty for any.
     """
@@ -55,6 +56,7 @@ class Case:
     note: str
     operation: Operation
     role: str
+    program: str
     want: Verdict
     rule: str
 
@@ -105,8 +107,7 @@ def run_cases(text: str, source: str) -> list[Outcome]:
 
 
 def _decide(compiled: CompiledPolicy, case: Case) -> Decision:
-    agent = dict(compiled.policy.agent) | ({"role": case.role} if case.role else {})
-    return decide(compiled, case.operation, Context(agent))
+    return decide(compiled, case.operation, context(compiled.policy, case.role, case.program))
 
 
 def _cases(node: Node, variables: Mapping[str, str]) -> Iterator[Case]:
@@ -125,6 +126,7 @@ def _cases(node: Node, variables: Mapping[str, str]) -> Iterator[Case]:
             _text(fields, "note"),
             replace(operation, argv=argv, own=own),
             _text(fields, "as"),
+            _expanded(_text(fields, "by"), variables),
             scalar(fields.require("want", "`allow`, `deny` or `escalate`"), "`want`").read(
                 values.choice("verdict", _VERDICTS)
             ),

@@ -11,8 +11,9 @@ from helm_sentry.decision import Reason
 from helm_sentry.errors import PolicyError
 from helm_sentry.operation import Kind, Operation
 from helm_sentry.policy import document, pattern, samples
+from helm_sentry.policy.context import Context
 from helm_sentry.policy.document import Items, Node, Place, Scalar, Table
-from helm_sentry.policy.engine import CompiledPolicy, Context, compile_policy, decide
+from helm_sentry.policy.engine import CompiledPolicy, compile_policy, decide
 from helm_sentry.policy.loader import load
 from helm_sentry.policy.model import Effect, ExecMatch, Policy, Rule
 from helm_sentry.policy.question import only
@@ -114,7 +115,7 @@ def warnings(
     found = []
     for rule in policy.rules:
         if rule.id in places:
-            tried = [] if getattr(rule, "guarded", False) else list(_tried(policy, rule, compiled, context))
+            tried = [] if rule.guarded else list(_tried(policy, rule, compiled, context))
             found += [Remark(places[rule.id], rule.id, each) for each in (*tried, *_through_links(rule, real))]
     found += _wide(compiled, context, variables, places)
     found += _changeable(policy, compiled, context, places)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from helm_sentry.decision import Decision, Reason
 from helm_sentry.operation import Operation
 from helm_sentry.policy import samples
-from helm_sentry.policy.engine import Context, compile_policy, decide
+from helm_sentry.policy.engine import compile_policy, decide
 from helm_sentry.policy.model import Policy, Rule
 from helm_sentry.policy.observation import Observation
+from helm_sentry.policy.question import context
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,8 @@ def differences(old: Policy, new: Policy, log: Iterable[Observation] = ()) -> li
     added, removed = rule_changes(old, new)
     some = [(operation, -1) for rule in (*added, *removed) for operation in samples.operations(rule)]
     for operation, seq in (*_asked(log), *some):
-        one = decide(before, operation, Context(old.agent))
-        other = decide(after, operation, Context(new.agent))
+        one = decide(before, operation, context(old))
+        other = decide(after, operation, context(new))
         if one.verdict is not other.verdict:
             _count(found, operation, one, other, seq)
     return list(found.values())
@@ -58,7 +59,7 @@ def replay(policy: Policy, log: Iterable[Observation]) -> list[Change]:
     found: dict[tuple[object, ...], Change] = {}
     for observation in log:
         if observation.decision.reason in _BY_POLICY:
-            decisions = [decide(compiled, operation, Context(policy.agent)) for operation in observation.operations]
+            decisions = [decide(compiled, operation, context(policy)) for operation in observation.operations]
             pairs = zip(observation.operations, decisions, strict=True)
             # A call is decided by the first of its operations that is not allowed.
             denied = next((pair for pair in pairs if not pair[1].allowed), None)

@@ -7,7 +7,9 @@ from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.errors import UsageError
 from helm_sentry.operation import Kind, Operation
 from helm_sentry.policy import values
-from helm_sentry.policy.engine import CompiledPolicy, Context, compile_policy, decide
+from helm_sentry.policy.compiler import kinds
+from helm_sentry.policy.context import Context, Process
+from helm_sentry.policy.engine import compile_policy, decide
 from helm_sentry.policy.explain import suggestion
 from helm_sentry.policy.model import Effect, Policy, Rule
 
@@ -55,15 +57,15 @@ def operation_of(kind: str, target: str) -> Operation:
     return Operation(found, name=target)
 
 
-def considered(policy: Policy, operation: Operation, context: Context) -> list[Considered]:
+def considered(policy: Policy, operation: Operation, circumstances: Context) -> list[Considered]:
     """Return the rules about operations of this kind, with what each says by itself."""
     found = []
     for rule in policy.rules:
         alone = compile_policy(only(policy, rule))
-        decision = decide(alone, operation, context)
+        decision = decide(alone, operation, circumstances)
         if decision.reason is not Reason.DEFAULT:
             found.append(Considered(rule, decision))
-        elif operation.kind in kinds(alone):
+        elif operation.kind in kinds(rule):
             found.append(Considered(rule, None))
     return found
 
@@ -74,9 +76,16 @@ def only(policy: Policy, *some: Rule) -> Policy:
     return replace(policy, **lists)  # type: ignore[arg-type]  # the lists are named after their effect
 
 
-def kinds(policy: CompiledPolicy) -> frozenset[Kind]:
-    """Return the kinds of operation that a policy has rules about."""
-    return frozenset({*policy.finders, *getattr(policy, "guards", {})})
+def context(policy: Policy, role: str = "", program: str = "") -> Context:
+    """Return the circumstances a question is asked in: at the beginning of a run, nothing used up yet.
+
+    Args:
+        policy: the policy, which states things about the agent.
+        role: the agent's role, empty for the one the policy states.
+        program: the program that asks, started by nobody; empty for an unknown one.
+    """
+    process = Process(exe=program, ancestry=(program,)) if program else Process()
+    return Context(agent=dict(policy.agent) | ({"role": role} if role else {}), process=process)
 
 
 def remedies(operation: Operation, decision: Decision) -> Iterator[str]:
@@ -89,6 +98,8 @@ def remedies(operation: Operation, decision: Decision) -> Iterator[str]:
             yield from (f"  {line}" for line in lines.splitlines())
         else:
             yield "no rule can allow it"
+    elif decision.reason is Reason.CONDITION:
+        yield f"to allow it, make the condition of rule `{decision.rule}` hold, or change that rule"
     else:
         yield f"no allow rule helps against rule `{decision.rule}`: change that one"
 
