@@ -284,7 +284,8 @@ def _in_words(answer: Mapping[str, Any]) -> str:
         mark = "decides" if each["rule"] == answer["rule"] else "matches"
         lines.append(f"  {mark}  {each['effect']} {each['rule']}")
     others = len(answer["considered"]) - len(matching)
-    lines.append(f"  {others} more rules are about {answer['operation']} and do not match")
+    words = "other rule is" if others == 1 else "other rules are"
+    lines.append(f"  {others} {words} about {answer['operation']} and do not match")
     lines += answer["to_change_it"]
     if tried := answer.get("probe"):
         lines.append(f"tried: {tried['result']}; {'as decided' if tried['agrees'] else 'not as decided'}")

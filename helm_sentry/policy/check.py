@@ -110,12 +110,12 @@ def warnings(
         real: what a path leads to on this host, links followed.
     """
     places = rule_places(document.parse(text, policy.source))
-    compiled = compile_policy(policy)
-    context = Context(policy.agent)
+    compiled, context = compile_policy(policy), Context(policy.agent)
+    plain = only(policy, *(rule for rule in policy.rules if not rule.guarded))
     found = []
     for rule in policy.rules:
         if rule.id in places:
-            tried = [] if rule.guarded else list(_tried(policy, rule, compiled, context))
+            tried = [] if rule.guarded else list(_tried(plain, rule, context))
             found += [Remark(places[rule.id], rule.id, each) for each in (*tried, *_through_links(rule, real))]
     found += _wide(compiled, context, variables, places)
     found += _changeable(policy, compiled, context, places)
@@ -133,12 +133,13 @@ def rule_places(root: Node) -> dict[str, Place]:
     return found
 
 
-def _tried(policy: Policy, rule: Rule, compiled: CompiledPolicy, context: Context) -> Iterator[str]:
-    """Yield what follows from trying a rule on samples of what it names."""
+def _tried(policy: Policy, rule: Rule, context: Context) -> Iterator[str]:
+    """Yield what follows from trying a rule on samples of what it names, in a policy of plain rules."""
     some = list(samples.operations(rule))
     if not some:
         return
-    with_it = [decide(compiled, operation, context) for operation in some]
+    whole = compile_policy(policy)
+    with_it = [decide(whole, operation, context) for operation in some]
     if rule.effect is Effect.ALLOW and all(decision.reason is Reason.BLOCK for decision in with_it):
         names = ", ".join(f"`{name}`" for name in sorted({decision.rule for decision in with_it}))
         yield f"never allows anything: block rule {names} refuses all it names; remove one of them"

@@ -3,6 +3,7 @@
 Names come from programs and may hold anything: in the text they are quoted, in comments they are escaped.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -18,6 +19,7 @@ _FEW = 3
 _DNS = 53
 _MOST_WITHHELD = 200
 _WIDTH = 110
+_NUMBER = re.compile("[0-9]+")
 
 
 @dataclass(slots=True)
@@ -226,11 +228,18 @@ def _withheld(draft: Draft, runs: int) -> Iterator[str]:
     if not draft.withheld:
         return
     yield "# Done in the runs and not granted; what of this the program really needs, add by hand:"
-    for each in draft.withheld[:_MOST_WITHHELD]:
-        target = pattern.printable(each.operation.target)
-        yield f"#   {each.operation.kind} {target}: {each.why}; {_seen(each.evidence, runs)}"
-    if len(draft.withheld) > _MOST_WITHHELD:
-        yield f"#   and {len(draft.withheld) - _MOST_WITHHELD} more"
+    alike: dict[tuple[str, str, str], list[Withheld]] = {}
+    for each in draft.withheld:
+        key = (each.operation.kind, _NUMBER.sub("0", each.operation.target), each.why)
+        alike.setdefault(key, []).append(each)
+    for (kind, _, why), some in list(alike.items())[:_MOST_WITHHELD]:
+        evidence = Evidence()
+        for each in some:
+            evidence.add(each.evidence)
+        more = f" and {len(some) - 1} like it" if len(some) > 1 else ""
+        yield f"#   {kind} {pattern.printable(some[0].operation.target)}{more}: {why}; {_seen(evidence, runs)}"
+    if len(alike) > _MOST_WITHHELD:
+        yield f"#   and {len(alike) - _MOST_WITHHELD} more"
 
 
 def _free(identifier: str, used: set[str]) -> str:

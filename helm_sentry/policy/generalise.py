@@ -46,35 +46,49 @@ _TEMPORARY_TAIL = re.compile(r"(.*[-_.])([A-Za-z0-9]{6,12})(\.[a-z]{1,8})?")
 _VERSION = re.compile(r"(?<![0-9.])\d+(?:\.\d+)+")
 _NUMBER = re.compile(r"(?<![0-9A-Za-z])\d{3,}(?![0-9A-Za-z])")
 _DIGITS = "[0-9]*"
+_SURE = (
+    (_UUID, "uuid", Confidence.HIGH),
+    (_HASH, "hash", Confidence.MEDIUM),
+    (_VERSION, "version", Confidence.MEDIUM),
+)
+# Where one part of a name surely varies, long numbers and dates beside it do too.
+_WITHIN = re.compile(
+    f"{_UUID.pattern}|{_HASH.pattern}|{_VERSION.pattern}|(?<![0-9A-Za-z])[0-9]{{2,}}(?:[-T:][0-9]{{2,}})*"
+)
 
 
 def form(name: str) -> Form | None:
     """Return what a name is an instance of, None for a name that stands for itself."""
-    if _UUID.search(name):
-        return Form(_replaced(_UUID, name, "?" * 8 + "-????" * 3 + "-" + "?" * 12), "uuid", Confidence.HIGH)
-    if (found := _HASH.search(name)) and not found[0].isalpha():
-        return Form(_replaced(_HASH, name, "[0-9a-f]" + "?" * (len(found[0]) - 1)), "hash", Confidence.MEDIUM)
     if found := _PYTHON_TEMPORARY.search(name):
         glob = pattern.quote(name[: found.start(2)]) + "?" * len(found[2]) + pattern.quote(name[found.end() :])
         return Form(glob, "temporary name", Confidence.MEDIUM)
     if found := _COMPILER_TEMPORARY.fullmatch(name):
         return Form(f"{found[1]}??????{pattern.quote(found[3] or '')}", "temporary name", Confidence.MEDIUM)
+    for varies, what, confidence in _SURE:
+        if (found := varies.search(name)) and not found[0].isalpha():
+            return Form(_replaced(name, _WITHIN), what, confidence)
     if (found := _TEMPORARY_TAIL.fullmatch(name)) and _looks_random(found[2]):
         glob = pattern.quote(found[1]) + "?" * len(found[2]) + pattern.quote(found[3] or "")
         return Form(glob, "temporary name", Confidence.LOW)
-    if _VERSION.search(name):
-        return Form(_replaced(_VERSION, name, _DIGITS), "version", Confidence.MEDIUM)
     if name.isdigit() or _NUMBER.search(name):
-        return Form(_DIGITS if name.isdigit() else _replaced(_NUMBER, name, _DIGITS), "number", Confidence.LOW)
+        return Form(_DIGITS if name.isdigit() else _replaced(name, _NUMBER), "number", Confidence.LOW)
     return None
 
 
-def _replaced(varies: re.Pattern[str], name: str, glob: str) -> str:
+def _replaced(name: str, varies: re.Pattern[str]) -> str:
     parts, end = [], 0
     for found in varies.finditer(name):
-        parts += [pattern.quote(name[end : found.start()]), glob]
+        parts += [pattern.quote(name[end : found.start()]), _glob(found[0])]
         end = found.end()
     return "".join([*parts, pattern.quote(name[end:])])
+
+
+def _glob(text: str) -> str:
+    if _UUID.fullmatch(text):
+        return "?" * 8 + "-????" * 3 + "-" + "?" * 12
+    if _HASH.fullmatch(text) and not text.isdigit():
+        return "[0-9a-f]" + "?" * (len(text) - 1)
+    return _DIGITS
 
 
 def _looks_random(text: str) -> bool:

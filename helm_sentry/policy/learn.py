@@ -221,7 +221,8 @@ def _complete(result: Draft, runs: Sequence[ObservedRun], found: _Sorted) -> Dra
         if seen.operation.kind.startswith("file.") and seen.operation.kind is not Kind.FILE_STAT
     ]
     looked = [seen for seen in left if seen.operation.kind is Kind.FILE_STAT]
-    names = [*_patterns(looked, lambda head, names: False, many=_MANY_LOOKS)]
+    made = {seen.place for seen in found.granted if seen.made}
+    names = [*_patterns(looked, lambda head, names: Place(head, names) in made, many=_MANY_LOOKS)]
     return draft.completed(result, tuple(_joined([*result.files, *exact])), tuple(names))
 
 

@@ -24,6 +24,7 @@ _KEYS = (
     *("limits", "environment", "on_witness_gap"),
 )
 _NOT_EFFECTIVE = ("extends", "variables")
+_PRESETS = "presets"
 _EXAMPLE = "`schema: helm-sentry/policy/v1`"
 
 
@@ -34,12 +35,18 @@ class PackDirectory(Mapping[str, str]):
         self.directory = directory
 
     def __getitem__(self, name: str) -> str:
-        if name not in list(self):
-            raise KeyError(name)
-        return read_text(os.path.join(self.directory, f"{name}.yaml"), Place(name))
+        for directory in (self.directory, os.path.join(self.directory, _PRESETS)):
+            if name in _policies_in(directory):
+                return read_text(os.path.join(directory, f"{name}.yaml"), Place(name))
+        raise KeyError(name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(name.removesuffix(".yaml") for name in _listing(self.directory) if name.endswith(".yaml")))
+        return iter(_policies_in(self.directory))
+
+    @property
+    def presets(self) -> list[str]:
+        """Names of the presets: policies for known agents, found by name like packs but not listed with them."""
+        return _policies_in(os.path.join(self.directory, _PRESETS))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -250,6 +257,11 @@ def _merged_limits(all_limits: Iterable[Limits]) -> Limits:
     for limits in all_limits:
         merged |= {name: value for name in Limits.__slots__ if (value := getattr(limits, name)) is not None}
     return Limits(**merged)
+
+
+def _policies_in(directory: str) -> list[str]:
+    names = (name.removesuffix(".yaml") for name in _listing(directory) if name.endswith(".yaml"))
+    return sorted(name for name in names if re.fullmatch("[A-Za-z0-9_-]+", name))
 
 
 def _listing(directory: str) -> list[str]:
