@@ -39,6 +39,10 @@ class Reason(StrEnum):
     """The file that really runs is not the one that was approved; the process was killed."""
     SUPERVISOR_ERROR = "SUPERVISOR_ERROR"
     """The supervisor failed while it handled the call."""
+    NO_POLICY = "NO_POLICY"
+    """The policy is missing or cannot be used, so the run was not started."""
+    STALE_POLICY = "STALE_POLICY"
+    """The policy is older than the caller accepts, so the run was not started."""
     RUN_ENDED = "RUN_ENDED"
     """The process outlived the run's main program and was ended with it."""
 

@@ -32,6 +32,10 @@ class PolicyError(UsageError):
         super().__init__(f"{place}: {message}" if place else message)
 
 
+class StalePolicyError(PolicyError):
+    """A policy file is older than the caller accepts."""
+
+
 class FeatureError(SentryError):
     """The host lacks a mechanism that the run needs."""
 

@@ -24,7 +24,7 @@ from helm_sentry.broker.workers import INTERRUPT
 from helm_sentry.confine import credentials, landlock, limits
 from helm_sentry.confine.credentials import Identity
 from helm_sentry.decision import Decision
-from helm_sentry.errors import AuditError, FeatureError, LaunchError, SentryError
+from helm_sentry.errors import AuditError, FeatureError, LaunchError, PolicyError, SentryError, StalePolicyError
 from helm_sentry.features import Features
 from helm_sentry.intercept.notify import Listener
 from helm_sentry.launch import filter as seccomp_filter
@@ -45,6 +45,7 @@ from helm_sentry.policy.plan import Plan, make_plan
 from helm_sentry.receipt import store
 from helm_sentry.receipt.keyring import key_descriptor, key_file, signing_key
 from helm_sentry.receipt.signer import Signer
+from helm_sentry.refusal import record_refusal
 from helm_sentry.reporter import Reporter
 from helm_sentry.sensor import loader as sensor
 from helm_sentry.sensor.witness import Books, Witness
@@ -64,6 +65,7 @@ class Options:
         workspace: directory the agent works in.
         user: name of the user the agent runs as; empty for the caller.
         accept_degraded: run although a layer is missing.
+        max_policy_age: seconds since a policy file was last written after which it is refused.
         dry_run: perform what the policy denies, and only write down that it would be denied.
         quiet: print nothing.
         key: private key file to sign with; empty for the one of this machine.
@@ -75,6 +77,7 @@ class Options:
     workspace: str = "."
     user: str = ""
     accept_degraded: bool = False
+    max_policy_age: int | None = None
     dry_run: bool = False
     quiet: bool = False
     key: str = ""
@@ -115,7 +118,11 @@ def supervise(options: Options) -> tuple[int, str]:
         SentryError: as `run`.
         KeyboardInterrupt: before the agent was started.
     """
-    prepared = _prepare(options)
+    try:
+        prepared = _prepare(options)
+    except PolicyError as error:
+        record_refusal(options.command, error, options.key)
+        raise
     try:
         supervisor = _Run(prepared)
         return supervisor.supervise(), supervisor.directory
@@ -164,8 +171,18 @@ def _variables(options: Options, program: str, scratch: str) -> dict[str, str]:
 
 def _load_policy(options: Options, variables: dict[str, str]) -> Policy:
     policy = load_file(options.policy, variables)
+    _require_fresh(policy, options.max_policy_age)
     protected = (os.path.realpath(state.state_directory()), f"/proc/{os.getpid()}")
     return with_builtin_rules(policy, protected, _what_decides(policy), key_file(os.environ, options.key))
+
+
+def _require_fresh(policy: Policy, most: int | None) -> None:
+    for path in policy.files if most is not None else ():
+        age = int(time.time() - os.stat(path).st_mtime)
+        if age > (most or 0):
+            raise StalePolicyError(
+                f"policy `{path}` was last written {age} s ago; `--max-policy-age {most}s` refuses it"
+            )
 
 
 def _what_decides(policy: Policy) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ import click
 from helm_sentry import state
 from helm_sentry.audit.canonical import Fields, loads
 from helm_sentry.errors import SentryError, UsageError, VerificationError
-from helm_sentry.receipt.keys import PublicKey, load_or_create, load_public_key
+from helm_sentry.receipt.keyring import own_key
+from helm_sentry.receipt.keys import PublicKey, load_public_key
 from helm_sentry.receipt.report import PUBLIC, RunFiles
 from helm_sentry.receipt.store import read_run
 from helm_sentry.receipt.verify import verify_run
@@ -52,7 +53,7 @@ def export(run: str, output: str, layout: str, allow_unsealed: bool) -> None:
 
     directory = state.run_directory(run)
     report = verify_run(read_run(directory), allow_unsealed=allow_unsealed)
-    key = load_or_create(state.key_directory())
+    key = own_key()
     with open(_WORDS, "rb") as file:
         words = {"README.md": file.read()}
     found = _account(directory)
@@ -121,7 +122,7 @@ def correlate(
     from helm_sentry.evidence.serial import instant
     from helm_sentry.evidence.statement import DRIFT, sign
 
-    key = load_or_create(state.key_directory())
+    key = own_key()
     chains = [host_chain.verify(_read(path), _key(host_key) if host_key else key.public) for path in hosts]
     decided = intents.read(_read(helm), [_key(text) for text in helm_keys], accept_unsigned=accept_unsigned_helm)
     findings = compare(chains, decided, float(window))

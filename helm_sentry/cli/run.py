@@ -16,6 +16,7 @@ import click
 )
 @click.option("--user", default="", metavar="NAME", help="Run the agent as this user (root only).")
 @click.option("--accept-degraded", is_flag=True, help="Run although a layer is missing; every record says so.")
+@click.option("--max-policy-age", metavar="DURATION", help="Refuse a policy file written longer ago, such as 24h.")
 @click.option("--dry-run", is_flag=True, help="Perform what the policy denies; only record it.")
 @click.option("--key", default="", metavar="FILE", help="Private key to sign with: ours, or PKCS#8.")
 @click.option("--quiet", is_flag=True, help="Say nothing on standard error.")
@@ -25,6 +26,7 @@ def run(
     workspace: str,
     user: str,
     accept_degraded: bool,
+    max_policy_age: str | None,
     dry_run: bool,
     key: str,
     quiet: bool,
@@ -45,8 +47,19 @@ def run(
         workspace=workspace,
         user=user,
         accept_degraded=accept_degraded,
+        max_policy_age=_seconds(max_policy_age),
         dry_run=dry_run,
         quiet=quiet,
         key=key,
     )
     sys.exit(run_session(options))
+
+
+def _seconds(text: str | None) -> int | None:
+    # Imported here for the same reason.
+    from helm_sentry.policy.values import duration
+
+    try:
+        return None if text is None else duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--max-policy-age") from error

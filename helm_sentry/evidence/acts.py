@@ -101,7 +101,7 @@ def account(records: Iterable[Fields], policy: Fields) -> Account:
     for last in records:
         start = start or last
         match last["type"]:
-            case "decision" if act := _act(last, bool(policy.get("allow"))):
+            case "decision" if act := _act(last, start, bool(policy.get("allow"))):
                 key = act.tool, act.kinds, act.target, last.get("to"), act.verdict, act.code, act.happened
                 acts[key] = replace(acts[key], count=acts[key].count + 1) if key in acts else act
                 if act.happened:
@@ -115,10 +115,11 @@ def account(records: Iterable[Fields], policy: Fields) -> Account:
     return Account(start, last, policy, tuple(kept), tuple(flows))
 
 
-def _act(record: Fields, has_rules: bool) -> Act | None:
+def _act(record: Fields, start: Fields, has_rules: bool) -> Act | None:
     """Return the act of a decision, or nothing when it is not worth a receipt."""
     kinds, verdict = tuple(map(str, _list(record["ops"]))), str(record["verdict"])
-    happened = record["action"] not in ("errno", "kill")
+    let = verdict == Verdict.ALLOW or start.get("enforcing") is False
+    happened = let and record["action"] not in ("errno", "kill")
     if verdict == Verdict.ALLOW and (not happened or _QUIET.issuperset(kinds)):
         return None
     target = str(record["target"])
