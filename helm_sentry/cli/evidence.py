@@ -83,7 +83,8 @@ def verify_pack(source: str, public_key: str | None, allow_unsealed: bool, as_js
     with tempfile.TemporaryDirectory(prefix="helm-sentry-pack-") as scratch:
         directory = os.path.join(scratch, "run")
         write_pack(run_files, directory)
-        report = verify_run(read_run(directory), [key] if public_key else (), allow_unsealed=allow_unsealed)
+        found = read_run(directory)
+        report = verify_run(found, [key], pinned=bool(public_key), allow_unsealed=allow_unsealed)
     fields: Fields = {"files": len(files), "key": key.id, "trusted": bool(public_key), "run": report.fields()}
     trust = "trusted" if public_key else "not pinned: pass --public-key to pin"
     sentence = f"ok: {len(files):,} files, run {report.run} with {report.records:,} records; key {key.id} ({trust})"

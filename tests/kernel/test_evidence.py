@@ -1,6 +1,7 @@
 """A real run as an EvidencePack, checked, changed, and held against what HELM decided."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -128,11 +129,15 @@ def test_a_tampered_run_is_not_exported(sandbox: Sandbox) -> None:
     assert result.directory
     copy = sandbox.root / "copy"
     shutil.copytree(result.directory, copy)
+    for path in (copy, *copy.rglob("*")):
+        os.chown(path, sandbox.uid, sandbox.uid)
+    whole = Result(0, "", "", copy)
+    export(sandbox, whole, "good")
     log = copy / "audit.jsonl"
     log.write_bytes(log.read_bytes().replace(b'"verdict":"DENY"', b'"verdict":"ALLOW"', 1))
-    shutil.chown(copy, sandbox.uid)
     done = sentry(sandbox, "evidence", "export", str(copy), "-o", str(sandbox.workspace / "pack"))
     assert done.returncode == 121
+    assert "audit.jsonl" in done.stderr
     assert not (sandbox.workspace / "pack").exists()
 
 
