@@ -77,6 +77,8 @@ _BY_POLICY = frozenset(Reason) - {
     Reason.EXEC_MISMATCH,
     Reason.SUPERVISOR_ERROR,
     Reason.RUN_ENDED,
+    Reason.NO_POLICY,
+    Reason.STALE_POLICY,
 }
 
 

@@ -37,6 +37,8 @@ _REASONS: Mapping[Reason, str] = {
     Reason.EXEC_MISMATCH: "ended, the program that ran was not the one that was approved",
     Reason.SUPERVISOR_ERROR: "refused, the supervisor could not decide",
     Reason.RUN_ENDED: "ended together with the run",
+    Reason.NO_POLICY: "not started, there is no policy to ask",
+    Reason.STALE_POLICY: "not started, the policy is older than is accepted",
 }
 
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
