@@ -167,7 +167,7 @@ class Broker:
         except PermissionError:
             raise Unreadable from None
 
-    def internet_operation(self, kind: Kind, address: str, port: int, protocol: str) -> Operation:
+    def internet_operation(self, kind: Kind, address: str, port: int, protocol: str, size: int) -> Operation:
         """Return the operation for traffic to an address, with what is known about it."""
         target = addresses.destination(address)
         return Operation(
@@ -177,6 +177,7 @@ class Broker:
             protocol=protocol,
             hosts=self.names.of(target),
             own=self.own_ports.holds(target, port, protocol),
+            size=size,
         )
 
     def record(self, call: Call, action: records.ActionName, code: int = 0, detail: str = "") -> None:

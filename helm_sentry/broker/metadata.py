@@ -17,7 +17,7 @@ from helm_sentry.broker.call import Call
 from helm_sentry.broker.files import OWN_OBJECT
 from helm_sentry.broker.paths import Pinned
 from helm_sentry.decode.operations import file_operation
-from helm_sentry.operation import Kind
+from helm_sentry.operation import Kind, Operation
 
 _MICROSECONDS = 1_000_000
 _EMPTY_OR_NOFOLLOW = flags.AT_SYMLINK_NOFOLLOW | flags.AT_EMPTY_PATH
@@ -28,7 +28,7 @@ def truncate(call: Call) -> Action:
     length = call.args[1] - (1 << 64) if call.args[1] >> 63 else call.args[1]
     if length < 0:
         raise OSError(errno.EINVAL, "negative length")
-    pinned = _changing(call, Kind.FILE_TRUNCATE, call.pin(AT_FDCWD, call.string(0)))
+    pinned = _changing(call, Kind.FILE_TRUNCATE, call.pin(AT_FDCWD, call.string(0)), length)
     os.truncate(pinned.link, length)
     return SUCCESS
 
@@ -173,12 +173,13 @@ def _object(call: Call, directory: int, index: int, at_flags: int, known: int) -
     return call.pin(directory, path, follow=not at_flags & flags.AT_SYMLINK_NOFOLLOW)
 
 
-def _changing(call: Call, kind: Kind, pinned: Pinned) -> Pinned:
-    """Return the object if it may be changed; the record is written first."""
+def _changing(call: Call, kind: Kind, pinned: Pinned, size: int = 0) -> Pinned:
+    """Return the object if it may be changed, as to the new size; the record is written first."""
+    operation = Operation(kind, path=pinned.path, size=size) if size else file_operation(kind, pinned.path)
     if pinned.anonymous:
-        call.judge_builtin(OWN_OBJECT, file_operation(kind, pinned.path))
+        call.judge_builtin(OWN_OBJECT, operation)
     else:
-        call.judge(file_operation(kind, pinned.path), effect=not pinned.error)
+        call.judge(operation, effect=not pinned.error)
     call.require(pinned)
     return pinned
 

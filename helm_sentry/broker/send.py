@@ -61,10 +61,11 @@ def sendto(call: Call) -> Action | Later:
     """sendto(2) with an address; without one the filter lets it through."""
     ours = call.broker.duplicate(call, call.int32(0))
     send_flags = _flags(ours, call.uint32(3))
-    name = b""
+    name, size = b"", min(call.args[2], _MOST_BYTES)
     if call.args[4]:
-        name = _destination(call, ours, read_address(call, call.args[4], call.int32(5)), send_flags)
-    return _send(call, ours, Message(name, [(call.args[1], min(call.args[2], _MOST_BYTES))], b""), send_flags)
+        raw = read_address(call, call.args[4], call.int32(5))
+        name = _destination(call, ours, raw, send_flags, size)
+    return _send(call, ours, Message(name, [(call.args[1], size)], b""), send_flags)
 
 
 def sendmsg(call: Call) -> Action | Later:
@@ -141,10 +142,11 @@ def _message(call: Call, ours: int, address: int, send_flags: int) -> Message:
         raise OSError(errno.EINVAL, "negative length")
     control = _control(call, control_at, control_size)
     # Last, because the record of an allowed destination says that the message goes there.
-    return Message(_destination(call, ours, raw, send_flags) if raw else b"", buffers, control)
+    size = sum(length for _, length in buffers)
+    return Message(_destination(call, ours, raw, send_flags, size) if raw else b"", buffers, control)
 
 
-def _destination(call: Call, ours: int, raw: bytes, send_flags: int) -> bytes:
+def _destination(call: Call, ours: int, raw: bytes, send_flags: int, size: int) -> bytes:
     """Judge where a message goes, unless to its peer; return the sockaddr to use."""
     domain, protocol = domain_of(ours), protocol_of(ours)
     family = family_of(raw) if len(raw) > 1 else None
@@ -153,11 +155,11 @@ def _destination(call: Call, ours: int, raw: bytes, send_flags: int) -> bytes:
             return b""
         if family == socket.AF_UNSPEC:
             raise OSError(errno.EOPNOTSUPP, "no address family")
-        return judge_destination(call, Kind.NET_CONNECT, raw, ours)
+        return judge_destination(call, Kind.NET_CONNECT, raw, ours, size)
     if (domain == socket.AF_INET6 and family == socket.AF_UNSPEC) or (domain == socket.AF_UNIX and not raw):
         call.operations = ()  # no address at all: it goes to the peer, or fails
         return raw
-    return judge_destination(call, Kind.NET_SEND, raw, ours)
+    return judge_destination(call, Kind.NET_SEND, raw, ours, size)
 
 
 def _control(call: Call, address: int, size: int) -> bytes:

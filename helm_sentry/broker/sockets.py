@@ -147,12 +147,12 @@ def read_address(call: Call, pointer: int, length: int) -> bytes:
     return call.read(pointer, length) if length else b""
 
 
-def judge_destination(call: Call, kind: Kind, raw: bytes, ours: int) -> bytes:
-    """Judge where a connect or send goes; return the sockaddr to use, which names the pinned object."""
+def judge_destination(call: Call, kind: Kind, raw: bytes, ours: int, size: int = 0) -> bytes:
+    """Judge where a connect or a message of `size` bytes goes; return the sockaddr to use: it names a pinned object."""
     _require_fit(ours, raw)
     match _parse(raw, unspecified_is_inet=kind is Kind.NET_SEND):
         case Internet(address, port):
-            operation = call.broker.internet_operation(kind, address, port, protocol_of(ours))
+            operation = call.broker.internet_operation(kind, address, port, protocol_of(ours), size)
             call.judge(operation, effect=True)
             call.broker.traffic.begins(ours, call.sequence, operation)
             return addresses.directed(raw)

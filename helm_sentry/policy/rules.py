@@ -82,7 +82,7 @@ class RuleReader:
     def file(self, node: Node, effect: Effect) -> FileMatch:
         """Read `file:`."""
         fields = Fields(node, "`file`", ("do", "paths"))
-        everything = ALL_KINDS if effect is Effect.ALLOW else frozenset(FILE_KINDS.values())
+        everything = frozenset(FILE_KINDS.values()) if effect is Effect.BLOCK else ALL_KINDS
         verbs = {verb: frozenset({kind}) for verb, kind in FILE_KINDS.items()} | {"all": everything}
         return FileMatch(_verbs(fields, verbs, "[read, list]"), self._paths(fields))
 

@@ -1,6 +1,8 @@
 """The policy reference says what the loader does: its examples load, and nothing that can be written is left out."""
 
 import re
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import helm_sentry
 from helm_sentry.abi import syscalls
 from helm_sentry.errors import PolicyError
 from helm_sentry.operation import Kind, Operation
-from helm_sentry.policy import loader, pattern, rules, values
+from helm_sentry.policy import loader, pattern, reference, rules, values
 from helm_sentry.policy.engine import compile_policy, decide
 from helm_sentry.policy.loader import load
 from helm_sentry.policy.model import FILE_KINDS, KERNEL_KINDS, UNDECIDABLE_KINDS, UNIX_KINDS
@@ -37,14 +39,41 @@ def words() -> set[str]:
 
 
 def test_the_page_has_examples_of_each_sort():
-    assert [len(blocks("yaml")), len(blocks("yaml", "refused")), len(blocks("decisions"))] == [2, 1, 1]
-    assert len(BLOCKS) == 4
+    assert [len(blocks("yaml")), len(blocks("yaml", "refused")), len(blocks("decisions"))] == [5, 1, 1]
+    assert len(BLOCKS) == 7
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))
 def test_examples_load(text):
     policy = compile_policy(loaded(text)).policy
-    assert policy.allow
+    assert policy.grants
+
+
+def test_the_tables_are_current():
+    assert reference.fill(DOCUMENT) == DOCUMENT, "run: python -m helm_sentry.policy.reference docs/policy-reference.md"
+    assert set(re.findall("from the schema: ([a-z-]+) ", DOCUMENT)) >= {
+        "file-keys",
+        "rule",
+        "contextual",
+        "verbs",
+        "names",
+    }
+
+
+def test_a_stale_table_is_made_anew():
+    stale = DOCUMENT.replace("| `stat` |", "| `start` |").replace("| `agent.role` | string |", "| `agent.role` | int |")
+    assert stale != DOCUMENT
+    assert reference.fill(stale) == DOCUMENT
+
+
+def test_the_command_writes_the_page(tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- from the schema: limit -->\nold\n<!-- end -->\nz\n")
+    monkeypatch.setattr(sys, "argv", ["reference", str(page)])
+    monkeypatch.delitem(sys.modules, "helm_sentry.policy.reference")
+    runpy.run_module("helm_sentry.policy.reference", run_name="__main__")
+    assert "| `count` | number, required |" in page.read_text()
+    assert "old" not in page.read_text()
 
 
 @pytest.mark.parametrize("text", blocks("yaml", "refused"))
