@@ -27,6 +27,7 @@ _STRING, _INT, _BOOL, _STRINGS, _LABELS = "string", "int", "bool", "list(string)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WORDS = re.compile(r"\w+")
 _ERROR = re.compile(r"<input>:(?P<line>\d+):(?P<column>\d+): (?P<what>.*)")
+_OVERLOAD = re.compile(r"found no matching overload for '(.*?)' applied to '(.*?)'")
 _UNDECLARED = re.compile(r"undeclared reference to '(.*?)'")
 
 _VARIABLES: dict[str, tuple[str, str, Getter]] = {
@@ -152,6 +153,9 @@ def _explained(message: str) -> str:
     what = found["what"]
     if undeclared := _UNDECLARED.match(what):
         what = values.unknown("name", undeclared[1], VARIABLES)
+    if overload := _OVERLOAD.match(what):
+        what = f"`{overload[1].strip('_')}` does not go with {overload[2]}"
+    what = what.partition(" expecting ")[0]  # every token there is
     line = f"line {found['line']}, " if found["line"] != "1" else ""
     return f"condition, {line}character {found['column']}: {what[:1].lower()}{what[1:]}"
 
