@@ -12,7 +12,6 @@ from helm_sentry.policy.model import (
     Effect,
     ExecMatch,
     FileMatch,
-    KernelMatch,
     Rule,
     SocketMatch,
     UnixMatch,
@@ -65,8 +64,7 @@ def stated_kinds(rule: Rule) -> frozenset[Kind]:
             return frozenset({Kind.NET_BIND})
         case SocketMatch():
             return frozenset({Kind.NET_SOCKET})
-        case KernelMatch(kinds=named):
-            return named
+    return rule.match.kinds
 
 
 def _implied(rule: Rule) -> frozenset[Kind]:

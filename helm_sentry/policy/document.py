@@ -99,10 +99,8 @@ def parse(text: str, source: str) -> Node:
         raise _place_at(text, tab.end() - 1, source).error("tab in the indentation; indent with spaces")
     try:
         return _Composer(text, source).document()
-    except yaml.MarkedYAMLError as error:
-        raise _yaml_error(error, source) from None
     except yaml.YAMLError as error:
-        raise PolicyError(f"not yaml: {error}".lower(), source) from None
+        raise _yaml_error(error, source) from None
 
 
 def _check_text(text: str, source: str) -> None:
@@ -147,10 +145,11 @@ def _place_at(text: str, offset: int, source: str) -> Place:
     return Place(source, text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset))
 
 
-def _yaml_error(error: yaml.MarkedYAMLError, source: str) -> PolicyError:
-    mark = error.problem_mark or error.context_mark
+def _yaml_error(error: yaml.YAMLError, source: str) -> PolicyError:
+    said = vars(error)  # an error of the reader has none of these
+    mark = said.get("problem_mark") or said.get("context_mark")
     line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-    problem = _lower_first(error.problem or error.context or "cannot be read")
+    problem = _lower_first(said.get("problem") or said.get("context") or str(error))
     hint = "; quote text that contains `: `" if "mapping values" in problem else ""
     return PolicyError(f"not yaml: {problem}{hint}", source, line, column)
 

@@ -74,9 +74,9 @@ def json_schema() -> Schema:
                 "environment": _said({"$ref": "#/$defs/environment"}, "variables the agent gets, see below"),
                 "on_witness_gap": _said(
                     {"enum": ["record", "deny"]},
-                    "what to do when the kernel's count of the agent's calls and the log's differ; `deny` ends the run, "
-                    "and does not start one where the kernel cannot count; by default `record`; what an extended policy "
-                    "insists on stays",
+                    "what to do when the kernel's count of the agent's calls and the log's differ; `deny` ends the "
+                    "run, and does not start one where the kernel cannot count; by default `record`; what an extended "
+                    "policy insists on stays",
                 ),
             },
             required=("schema", "name"),

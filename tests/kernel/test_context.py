@@ -170,6 +170,21 @@ class TestArguments:
         assert result.stdout == "a\n"
         assert {record["reason"] for record in decisions(result, "no-preload")} == {"BLOCK"}
 
+    def test_arguments_that_change_while_they_are_judged(self, sandbox: Sandbox, policy: str, victims: Path) -> None:
+        victim, cat = victims / "race_argv", os.path.realpath(shutil.which("cat") or "")
+        rounds = [str(victim), cat, os.environ.get("HELM_SENTRY_RACES", "100")]
+        assert {"a", "b"} <= set(sandbox.native(rounds).stdout.split())
+        text = (
+            Path(policy)
+            .read_text()
+            .replace("  - {id: shell,", f"  - {{id: race, exec: {{paths: [{victim}]}}}}\n  - {{id: shell,")
+        )
+        Path(policy).write_text(text)
+        result = sandbox.run(rounds, policy)
+        assert set(result.stdout.split()) == {"a"}
+        reasons = {record["reason"] for record in result.denials("exec")}
+        assert reasons and reasons <= {"DEFAULT", "EXEC_MISMATCH"}
+
 
 class TestRenames:
     POLICY = (

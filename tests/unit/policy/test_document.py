@@ -4,10 +4,12 @@ import json
 import re
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from helm_sentry.errors import PolicyError
+from helm_sentry.policy import document
 from helm_sentry.policy.document import MAX_DEPTH, MAX_SIZE, Items, Node, Scalar, parse
 
 
@@ -157,3 +159,9 @@ def test_any_text_parses_or_is_refused(text):
             parse(text, source)
         except PolicyError as error:
             assert str(error).isprintable() or "\n" not in str(error)
+
+
+def test_an_error_without_a_place_is_still_one():
+    """YAML's reader, which finds characters that are refused before it is asked, gives no place."""
+    error = document._yaml_error(yaml.YAMLError("Unreadable"), "p.yaml")
+    assert str(error) == "p.yaml: not yaml: unreadable"

@@ -162,7 +162,7 @@ def agrees(policy: Policy, some: Iterable[tuple[Operation, Context]]) -> None:
 
 
 # Many pairs by hand: HELM_SENTRY_PAIRS=1000000
-PAIRS = int(os.environ.get("HELM_SENTRY_PAIRS", "5000"))
+PAIRS = int(os.environ.get("HELM_SENTRY_PAIRS", "2500"))
 EACH = 50
 _NO_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)  # it would take minutes, and the pair says enough
 
@@ -199,6 +199,15 @@ def near(policy: Policy, chance: random.Random) -> Operation:
         environment=tuple(chance.choices(["LD_PRELOAD=/lib/x", "LD_PRELOAD=", "A=a"], k=chance.randrange(3))),
         name=chance.choice(["", "netlink", "mount"]),
     )
+
+
+def test_a_policy_says_what_it_asks_for():
+    rules = (
+        "allow:\n  - {id: a, exec: {paths: [/a], argv: [a], environment: {A: b}}, programs: [/b], limit: {count: 1}}\n"
+        "contextual:\n  - {id: c, file: {do: [read], paths: [/c]}, when: op.port == 1 && run.counts.exec < 2}\n"
+    )
+    assert compiled(rules).asks_for == {"argv", "environment", "programs", "limits", "op.port", "run.counts.exec"}
+    assert compiled(ALLOW_ALL).asks_for == frozenset()
 
 
 @given(strategies.policies(), strategies.operations(), strategies.contexts(), st.randoms())

@@ -146,3 +146,14 @@ def test_sentence(operation, decision, text):
 def test_sentence_is_one_printable_line(operation):
     for reason in Reason:
         assert sentence(operation, Decision(Verdict.DENY, reason, "rule")).isprintable()
+
+
+def test_a_name_that_no_rule_can_state_is_passed_over():
+    odd = net("net.connect", hosts=("*.example.com", "api.example.com"))
+    assert "hosts: [api.example.com]" in suggestion(odd)
+    assert "addresses: ['203.0.113.9']" in suggestion(net("net.connect", hosts=("*.example.com",)))
+
+
+def test_kinds_that_no_rule_can_allow_have_no_suggestion():
+    assert suggestion(Operation(Kind.PROCESS_SIGNAL, pid=1, name="SIGTERM")) == ""
+    assert suggestion(net("net.connect", protocol="")) == ""

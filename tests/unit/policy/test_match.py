@@ -29,6 +29,7 @@ def found_by(patterns: list[str], path: str) -> bool:
     [
         pytest.param("/a/b", ["/a/b"], ["/a", "/a/b/c", "/a/bb", "/"], id="exact"),
         pytest.param("/", ["/"], ["/a"], id="root"),
+        pytest.param("/[\\x61-\\x63]", ["/a", "/b"], ["/d"], id="bytes in a set"),
         pytest.param("/a/**", ["/a", "/a/b", "/a/b/c"], ["/", "/ab", "/b/a"], id="tree holds its own root"),
         pytest.param("/**", ["/", "/a", "/a/b"], ["pipe:[7]", "a", ""], id="everything is every path"),
         pytest.param("/a/*", ["/a/b", "/a/.b"], ["/a", "/a/b/c"], id="star is one name, dot included"),

@@ -1,0 +1,69 @@
+"""The plan: what holds each kind of operation on a host, and what is missing."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from helm_sentry.operation import Kind
+from helm_sentry.policy.loader import load
+from helm_sentry.policy.plan import BROKER, LANDLOCK, VERIFIED, Plan, make_plan
+
+POLICY = load(
+    "schema: helm-sentry/policy/v1\nname: t\nallow:\n  - {id: a, exec: {paths: [/bin/b, /bin/a]}}\n"
+    "contextual:\n  - {id: c, exec: {paths: [/bin/c]}, when: 'true'}\nblock:\n  - {id: d, exec: {paths: [/bin/d]}}\n"
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    listener: bool = True
+    wait_killable: bool = True
+    landlock: int = 6
+    ptrace: bool = True
+
+
+def plan(**machine: object) -> Plan:
+    return make_plan(POLICY, Machine(**machine), ("/lib/ld.so",))
+
+
+def test_the_floor_lets_the_kernel_run_what_some_rule_may_allow():
+    assert plan().programs == ("/bin/a", "/bin/b", "/bin/c", "/lib/ld.so")
+
+
+def test_every_kind_is_held_by_the_broker_first():
+    assert {kind: layers[0] for kind, layers in plan().layers.items()} == {str(kind): BROKER for kind in Kind}
+
+
+@pytest.mark.parametrize(
+    ("kind", "abi", "layers"),
+    [
+        ("exec", 6, (BROKER, VERIFIED, LANDLOCK)),
+        ("exec", 0, (BROKER, VERIFIED)),
+        ("net.connect", 4, (BROKER, "landlock (tcp)")),
+        ("net.bind", 3, (BROKER,)),
+        ("net.send", 6, (BROKER,)),
+        ("process.signal", 6, (BROKER, LANDLOCK)),
+        ("process.signal", 5, (BROKER,)),
+        ("process.trace", 1, (BROKER, LANDLOCK)),
+        ("file.write", 1, (BROKER, LANDLOCK)),
+        ("file.write", 0, (BROKER,)),
+        ("file.stat", 6, (BROKER,)),
+        ("kernel.mount", 6, (BROKER,)),
+    ],
+)
+def test_layers(kind, abi, layers):
+    assert plan(landlock=abi).layers[kind] == layers
+
+
+def test_what_is_missing_is_said():
+    assert plan().missing == plan().fatal == ()
+    assert plan(landlock=0).missing_layers == ("landlock",)
+    assert ["listener" in sentence for sentence in plan(listener=False).fatal] == [True]
+    assert ["ptrace" in sentence for sentence in plan(ptrace=False).fatal] == [True]
+    assert VERIFIED not in plan(ptrace=False).layers["exec"]
+
+
+def test_as_plain_data():
+    data = plan(landlock=0).canonical()
+    assert data["layers"]["exec"] == [BROKER, VERIFIED]
+    assert data["programs"][0] == "/bin/a"
