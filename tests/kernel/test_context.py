@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -220,4 +221,5 @@ def test_the_log_of_such_a_run_verifies(sandbox: Sandbox) -> None:
     assert (
         json.loads((result.directory / "policy.json").read_text())["contextual"][0]["when"] == 'agent.role == "tester"'
     )
-    assert sandbox.verify(result.directory).returncode == 0
+    with sandbox.popen([*sandbox.command, "verify", str(result.directory)], stdout=subprocess.DEVNULL) as process:
+        assert process.wait(60) == 0
