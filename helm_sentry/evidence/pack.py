@@ -117,7 +117,9 @@ def _made(account: Account, key: SigningKey) -> dict[str, bytes]:
 def _signed(account: Account, contents: Mapping[str, bytes], key: SigningKey) -> dict[str, bytes]:
     """Return the envelopes over everything else: what HELM exports with an empty list of signatures."""
     created_at = instant(int(str(account.end["time"])))
-    claim = statement.in_toto(contents, {"run": account.run, "counts": account.end["counts"], "start": account.start})
+    claim = statement.in_toto(
+        contents, {"run": account.run, "counts": account.end.get("counts"), "start": account.start}
+    )
     native = "sha256:" + str(account.end["hash"])
     root: Fields = {"root": native, "subject": account.run, "records": int(str(account.end["seq"])) + 1}
     envelopes: list[Json] = [
