@@ -83,7 +83,7 @@ def answered(path: Path) -> str:
     try:
         load(read_text(str(path), Place("")), str(path), RUN | {"odd": "/\udcff"}, PACKS)
     except PolicyError as error:
-        shown = str(error).replace(f"{GOLDEN}/errors/", "")
+        shown = str(error).replace(f"{GOLDEN}/errors/", "").replace(f"{GOLDEN}/", "")
         return shown if shown.startswith(path.name) else f"{path.name}: {shown}"
     raise AssertionError(f"{path.name} loads")
 
