@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test cpython-tests lint bench-quick clean
+.PHONY: help setup demo test cpython-tests lint bench bench-quick clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,11 @@ lint: setup ## ruff and mypy --strict
 .PHONY: attack
 attack: setup ## try to get past the policy, as root and as an ordinary user: every attack, long races
 	HELM_ATTACK_SECONDS=$${HELM_ATTACK_SECONDS:-2} $(BIN)/python -m pytest -q -s tests/attacks/test_suite.py -k gets_through
+
+bench: setup ## every benchmark, with figures and charts in build/bench
+	@$(BIN)/pip install -q -e '.[bench]' && $(BIN)/python -m compileall -q helm_sentry && mkdir -p build/bench
+	for question in quick first_table unmediated operations threads workloads memory verification peers; do \
+	  $(BIN)/python benchmarks/$$question.py --json build/bench/$$question.json --chart build/bench/$$question.svg || exit 1; done
 
 bench-quick: setup ## added cost per open and start-up time, side by side with native runs
 	@$(BIN)/python -m compileall -q helm_sentry  # as an installation is

@@ -68,6 +68,7 @@ class Options:
         max_policy_age: seconds since a policy file was last written after which it is refused.
         dry_run: perform what the policy denies, and only write down that it would be denied.
         quiet: print nothing.
+        witness: have the kernel count the calls where it can; it slows every syscall of the machine a little.
         key: private key file to sign with; empty for the one of this machine.
         probe: try this one operation instead of running the command.
     """
@@ -80,6 +81,7 @@ class Options:
     max_policy_age: int | None = None
     dry_run: bool = False
     quiet: bool = False
+    witness: bool = True
     key: str = ""
     probe: Operation | None = None
 
@@ -321,6 +323,8 @@ class _Run:
     def _call_witness(self, started: Started) -> None:
         """Have the kernel count what the agent does, from before its first instruction."""
         try:
+            if not self._prepared.options.witness:
+                raise FeatureError("it was switched off")
             loaded = sensor.load(state.witness_directory())
         except FeatureError as error:
             if self._prepared.policy.on_witness_gap == "deny":

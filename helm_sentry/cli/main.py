@@ -10,7 +10,20 @@ from helm_sentry import __version__
 from helm_sentry.errors import SentryError
 
 # Each is a function in a module of its own name, loaded when it is asked for: `run` waits for no other's machinery.
-_COMMANDS = ("attack", "conform", "demo", "doctor", "evidence", "keys", "learn", "policy", "receipt", "run", "verify")
+_COMMANDS = (
+    "attack",
+    "bench",
+    "conform",
+    "demo",
+    "doctor",
+    "evidence",
+    "keys",
+    "learn",
+    "policy",
+    "receipt",
+    "run",
+    "verify",
+)
 
 
 class Group(click.Group):

@@ -19,6 +19,7 @@ import click
 @click.option("--max-policy-age", metavar="DURATION", help="Refuse a policy file written longer ago, such as 24h.")
 @click.option("--dry-run", is_flag=True, help="Perform what the policy denies; only record it.")
 @click.option("--key", default="", metavar="FILE", help="Private key to sign with: ours, or PKCS#8.")
+@click.option("--no-witness", is_flag=True, help="Do not have the kernel count the calls a second time.")
 @click.option("--quiet", is_flag=True, help="Say nothing on standard error.")
 @click.argument("command", nargs=-1, required=True)
 def run(
@@ -29,6 +30,7 @@ def run(
     max_policy_age: str | None,
     dry_run: bool,
     key: str,
+    no_witness: bool,
     quiet: bool,
     command: tuple[str, ...],
 ) -> None:
@@ -50,6 +52,7 @@ def run(
         max_policy_age=_seconds(max_policy_age),
         dry_run=dry_run,
         quiet=quiet,
+        witness=not no_witness,
         key=key,
     )
     sys.exit(run_session(options))

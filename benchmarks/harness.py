@@ -1,0 +1,255 @@
+"""What all benchmarks share: a place to run in, sides that take turns, figures and how they are shown.
+
+Method: the sides of a question run in turn, round after round (A B C A B C …), so that a machine whose speed drifts
+slows all of them. A side's figure is the median over rounds; what a side adds, and its ratio, are the medians of each
+round's own difference and quotient. Quote ratios: absolute times belong to the machine they were taken on.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import click
+
+HERE = Path(__file__).parent
+NATIVE = "native"
+SLACK = 1.25
+Figures = tuple[float, ...]
+"""Median, 95th and 99th percentile; or one figure three times."""
+
+POLICY = """schema: helm-sentry/policy/v1
+name: benchmark
+extends: [shell]
+allow:
+  - id: workspace
+    file: {do: [read, list, write, create, delete, rename, link, chmod, utime, xattr], paths: ["${workspace}/**"]}
+  - id: programs
+    exec: {paths: ["${workspace}/**"]}
+  - id: loopback
+    connect: {addresses: [127.0.0.1/32], ports: ["1-65535"], protocols: [tcp, udp]}
+  - id: any-port
+    bind: {addresses: [127.0.0.1/32], ports: ["0-65535"], protocols: [tcp, udp]}
+  - id: sockets
+    unix: {do: [connect, bind], paths: ["${workspace}/**"]}
+"""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way to run a program.
+
+    Attributes:
+        name: what the tables call it.
+        prefix: words before the program.
+        environment: what is set besides.
+    """
+
+    name: str
+    prefix: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """The answer of one side to one question.
+
+    Attributes:
+        question: what was done.
+        side: by what.
+        unit: of all figures but the ratio.
+        figures: median, 95th and 99th percentile.
+        added: what it takes more than natively.
+        ratio: how many times as much as natively.
+    """
+
+    question: str
+    side: str
+    unit: str
+    figures: Figures
+    added: float
+    ratio: float
+
+
+class Lab:
+    """A throw-away workspace with a policy, compiled programs, and the sides.
+
+    Attributes:
+        workspace: where programs run.
+        rounds: how often the sides take turns.
+        scale: multiplies the number of operations in a round.
+    """
+
+    def __init__(self, workspace: Path, rounds: int, scale: float) -> None:
+        self.workspace, self.rounds, self.scale = workspace, rounds, scale
+        self.state = workspace.parent / "state"
+        self.policy = self.policy_file("policy", POLICY)
+        self.data = workspace / "data"
+        self.data.write_bytes(os.urandom(1024))
+        self.loop = str(self.compile("loop"))
+
+    def policy_file(self, name: str, text: str) -> Path:
+        path = self.workspace.parent / f"{name}.yaml"
+        path.write_text(text)
+        return path
+
+    def compile(self, name: str) -> Path:
+        program = self.workspace / name
+        subprocess.run(["cc", "-O2", "-o", program, HERE / f"{name}.c", "-lpthread"], check=True)
+        return program
+
+    def supervised(self, policy: Path | None = None) -> list[Side]:
+        """helm-sentry; as root once with the witness, which only root has, and once without."""
+        command = shutil.which("helm-sentry", path=str(Path(sys.executable).parent)) or "helm-sentry"
+        options = ("run", "--quiet", "--policy", str(policy or self.policy), "--workspace", str(self.workspace))
+        plain = Side("helm-sentry", (command, *options, "--no-witness", "--"))
+        return [plain] if os.geteuid() else [plain, Side("helm-sentry with its witness", (command, *options, "--"))]
+
+    def run(self, side: Side, command: Sequence[str | Path]) -> str:
+        """Run a program on a side and return its output; a failure ends the benchmark with what was said."""
+        environment = os.environ | {"XDG_STATE_HOME": str(self.state)} | dict(side.environment)
+        done = subprocess.run(
+            [*side.prefix, *map(str, command)],
+            cwd=self.workspace,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise SystemExit(f"{side.name}: {command} ended with {done.returncode}: {done.stderr[-2000:]}")
+        self.forget_runs()
+        return done.stdout
+
+    def forget_runs(self) -> None:
+        """Remove the logs: a long benchmark would fill the disk with them."""
+        shutil.rmtree(self.state / "helm-sentry" / "runs", ignore_errors=True)
+
+    def looped(self, side: Side, operation: str, count: int, *arguments: object) -> Figures:
+        """Time one operation of loop.c, in microseconds."""
+        times = max(20, int(count * self.scale))
+        words = self.run(side, [self.loop, operation, str(times), *map(str, arguments)]).split()
+        return tuple(int(word) / 1000 for word in words)
+
+    def timed(self, side: Side, command: Sequence[str | Path]) -> Figures:
+        """Time a whole program, in milliseconds."""
+        begin = time.perf_counter()
+        self.run(side, command)
+        taken = (time.perf_counter() - begin) * 1000
+        return taken, taken, taken
+
+    def alternate(
+        self, question: str, unit: str, ask: Callable[[Side], Figures], sides: Sequence[Side], rounds: int = 0
+    ) -> list[Row]:
+        """Ask every side in turn; `native` always comes first."""
+        everyone = [Side(NATIVE), *sides]
+        for side in everyone:  # warms caches; its figures are not used
+            ask(side)
+        asked: dict[str, list[Figures]] = {side.name: [] for side in everyone}
+        turns = [side for _ in range(rounds or self.rounds) for side in everyone]
+        with click.progressbar(turns, label=f"{question:44}", file=sys.stderr) as progress:
+            for side in progress:
+                asked[side.name].append(ask(side))
+        return [_row(question, unit, name, answers, asked[NATIVE]) for name, answers in asked.items()]
+
+
+def _row(question: str, unit: str, side: str, answers: list[Figures], native: list[Figures]) -> Row:
+    pairs = list(zip(answers, native, strict=True))
+    return Row(
+        question,
+        side,
+        unit,
+        tuple(round(statistics.median(column), 2) for column in zip(*answers, strict=True)),
+        round(statistics.median(mine[0] - theirs[0] for mine, theirs in pairs), 2),
+        round(statistics.median(mine[0] / theirs[0] for mine, theirs in pairs), 3),
+    )
+
+
+def host() -> dict[str, object]:
+    """What the figures depend on."""
+    return {
+        "machine": platform.machine(),
+        "processors": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "load": os.getloadavg()[0],
+        "root": os.geteuid() == 0,
+    }
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """A table as GitHub shows it."""
+    lines = ["| question | side | p50 | p95 | p99 | added | ratio |", "|---|---|--:|--:|--:|--:|--:|"]
+    for row in rows:
+        p50, p95, p99 = (f"{figure:,.1f}" for figure in row.figures)
+        added = "" if row.side == NATIVE else f"{row.added:,.1f}"
+        ratio = "" if row.side == NATIVE else f"{row.ratio:,.2f}"
+        lines.append(f"| {row.question}, {row.unit} | {row.side} | {p50} | {p95} | {p99} | {added} | {ratio} |")
+    return "\n".join(lines)
+
+
+def _memory_disk() -> str | None:
+    """A directory that no disk slows down, if programs can be run from it."""
+    place = "/dev/shm"
+    if not os.access(place, os.W_OK) or os.statvfs(place).f_flag & os.ST_NOEXEC:
+        return None
+    return place
+
+
+@contextmanager
+def laboratory(rounds: int, scale: float) -> Iterator[Lab]:
+    with tempfile.TemporaryDirectory(prefix="sentry-bench-", dir=_memory_disk()) as directory:
+        workspace = Path(os.path.realpath(directory)) / "workspace"
+        workspace.mkdir()
+        yield Lab(workspace, rounds, scale)
+
+
+def main(measure: Callable[[Lab], list[Row]], description: str, rounds: int = 7) -> None:
+    """The command line of every benchmark."""
+    parser = argparse.ArgumentParser(
+        description=f"{description}\n{__doc__}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=rounds, help="how often the sides take turns")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies the operations in a round")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="draw them there (.svg or .png)")
+    parser.add_argument("--gate", type=Path, metavar="FILE", help="fail if a ratio is a quarter above the one in FILE")
+    options = parser.parse_args()
+    with laboratory(options.rounds, options.scale) as lab:
+        rows = measure(lab)
+    about = host()
+    print(f"{about['machine']}, {about['processors']} processors, Linux {about['kernel']}, Python {about['python']}")
+    print(f"{options.rounds} rounds\n\n{markdown(rows)}")
+    if options.json:
+        options.json.write_text(json.dumps({"host": about, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
+    if options.chart:
+        from chart import draw
+
+        draw(rows, options.chart)
+    if options.gate and (worse := regressions(rows, json.loads(options.gate.read_text())["rows"])):
+        sys.exit("slower than the baseline:\n" + "\n".join(worse))
+
+
+def regressions(rows: Sequence[Row], baseline: Sequence[Mapping[str, object]]) -> list[str]:
+    """Compare ratios with a baseline's: absolute times of two machines, or two days, say nothing."""
+    before = {(row["question"], row["side"]): float(str(row["ratio"])) for row in baseline}
+    worse = []
+    for row in rows:
+        was = before.get((row.question, row.side))
+        if was and row.side != NATIVE and _change(row, was) > SLACK:
+            worse.append(f"  {row.question}, {row.side}: ratio {row.ratio} where {was} was measured")
+    return worse
+
+
+def _change(row: Row, was: float) -> float:
+    return was / row.ratio if row.unit.endswith("/s") else row.ratio / was

@@ -1,0 +1,51 @@
+"""Beside what one would pick instead, as far as it is installed: the same open, the same start."""
+
+import importlib.util
+import shutil
+import sys
+
+from harness import Lab, Row, Side, main
+
+SANDLOCK = """import sys, sandlock
+result = sandlock.Sandbox(fs_readable=["/"], fs_writable=[sys.argv[1]]).run(sys.argv[2:])
+sys.stdout.buffer.write(result.stdout or b"")
+sys.exit(0 if result.success else 1)
+"""
+NONO = """import os, sys, nono_py
+allowed = nono_py.CapabilitySet()
+allowed.allow_path("/", nono_py.AccessMode.READ)
+allowed.allow_path(sys.argv[1], nono_py.AccessMode.READ_WRITE)
+nono_py.apply(allowed)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def measure(lab: Lab) -> list[Row]:
+    sides = [*lab.supervised(), Side("bare C supervisor", (str(lab.compile("bare_supervisor")),)), *_installed(lab)]
+    programs = [side for side in sides if side.name != "bare C supervisor"]
+    return [
+        *lab.alternate("open+read+close of 1 KiB", "us", lambda side: lab.looped(side, "read", 5000, lab.data), sides),
+        *lab.alternate("start of `true`", "ms", lambda side: lab.timed(side, ["/bin/true"]), programs),
+    ]
+
+
+def _installed(lab: Lab) -> list[Side]:
+    place = str(lab.workspace)
+    sides = []
+    for module, text in (("sandlock", SANDLOCK), ("nono_py", NONO)):
+        if importlib.util.find_spec(module):
+            script = lab.workspace / f"with_{module}.py"
+            script.write_text(text)
+            sides.append(Side(module, (sys.executable, str(script), place)))
+    commands = {
+        "strace --seccomp-bpf": ("strace", "-f", "--seccomp-bpf", "-e", "trace=openat", "-o", "/dev/null"),
+        "bubblewrap": ("bwrap", "--ro-bind", "/", "/", "--bind", place, place, "--dev", "/dev", "--proc", "/proc"),
+        "firejail": ("firejail", "--quiet", "--noprofile"),
+        "codex sandbox": ("codex", "sandbox", "linux"),
+        "srt": ("srt",),
+    }
+    return sides + [Side(name, words) for name, words in commands.items() if shutil.which(words[0])]
+
+
+if __name__ == "__main__":
+    main(measure, __doc__)
