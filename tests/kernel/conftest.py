@@ -149,13 +149,11 @@ def make_sandbox(command: tuple[str, ...], uid: int) -> Sandbox:
 
 
 @pytest.fixture(params=_users())
-def sandbox(request: pytest.FixtureRequest, installation: Path) -> Iterator[Sandbox]:
+def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """A fresh sandbox, once as root (where the tests run as root) and once as an ordinary user."""
     root = request.param == "root"
-    here = Path(sysconfig.get_path("scripts")) / "helm-sentry"
-    made = make_sandbox(
-        (str(here) if root else str(installation),), 0 if root else NOBODY if os.getuid() == 0 else os.getuid()
-    )
+    program = Path(sysconfig.get_path("scripts")) / "helm-sentry" if root else request.getfixturevalue("installation")
+    made = make_sandbox((str(program),), 0 if root else NOBODY if os.getuid() == 0 else os.getuid())
     yield made
     shutil.rmtree(made.root, ignore_errors=True)
 
