@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import stat
+from functools import lru_cache
 
 from helm_sentry.abi import flags, libc
 from helm_sentry.abi.flags import AT_FDCWD
@@ -134,6 +135,7 @@ def clone3(call: Call) -> Action:
 def memfd_create(call: Call) -> Action:
     """memfd_create(2): memory that can never be executed, unless the policy says it may."""
     memfd_flags = call.uint32(1)
+    _require_memfd_flags(memfd_flags)
     try:
         name = call.string(0, 250)
     except OSError as error:
@@ -146,6 +148,16 @@ def memfd_create(call: Call) -> Action:
         judge_unless_blocked(call, OWN_OBJECT, operation)
         created = _sealed_memfd(os.fsdecode(name), memfd_flags | flags.MFD_CLOEXEC)
     return Inject(call.hold(created), close_on_exec=bool(memfd_flags & flags.MFD_CLOEXEC))
+
+
+@lru_cache(maxsize=64)
+def _require_memfd_flags(memfd_flags: int) -> None:
+    """Raise EINVAL for flags the kernel does not take: it looks at them before it looks at the name."""
+    try:
+        os.close(os.memfd_create("", memfd_flags))
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise
 
 
 def _sealed_memfd(name: str, memfd_flags: int) -> int:

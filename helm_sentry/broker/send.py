@@ -28,6 +28,7 @@ from helm_sentry.intercept.process_tree import thread_group
 from helm_sentry.operation import Kind, Operation
 
 MSG_ZEROCOPY, SO_ZEROCOPY = 0x4000000, 60  # <linux/socket.h>, <asm-generic/socket.h>
+_MSG_CMSG_COMPAT = 0x80000000  # <linux/socket.h>
 _QUIET = socket.MSG_NOSIGNAL  # the signal is the agent's
 _CHUNK = 1 << 20  # bytes of a stream copied at a time
 _WAITING_CHUNK = 1 << 16  # the same where many may wait at once
@@ -60,7 +61,7 @@ class Message:
 def sendto(call: Call) -> Action | Later:
     """sendto(2) with an address; without one the filter lets it through."""
     ours = call.broker.duplicate(call, call.int32(0))
-    send_flags = _flags(ours, call.uint32(3))
+    send_flags = _flags(ours, call.uint32(3) & ~_MSG_CMSG_COMPAT)
     name, size = b"", min(call.args[2], _MOST_BYTES)
     if call.args[4]:
         raw = read_address(call, call.args[4], call.int32(5))
@@ -70,6 +71,7 @@ def sendto(call: Call) -> Action | Later:
 
 def sendmsg(call: Call) -> Action | Later:
     """sendmsg(2)."""
+    _refuse_compat(call.uint32(2))
     ours = call.broker.duplicate(call, call.int32(0))
     send_flags = _flags(ours, call.uint32(2))
     return _send(call, ours, _message(call, ours, call.args[1], send_flags), send_flags)
@@ -77,10 +79,16 @@ def sendmsg(call: Call) -> Action | Later:
 
 def sendmmsg(call: Call) -> Action | Later:
     """sendmmsg(2): each message is judged for itself; what follows a failed one is not sent."""
+    _refuse_compat(call.uint32(3))
     ours = call.broker.duplicate(call, call.int32(0))
     send_flags = _flags(ours, call.uint32(3))
     count = min(call.uint32(2), UIO_MAXIOV)
     return Later(lambda: _send_many(call, ours, count, send_flags))
+
+
+def _refuse_compat(send_flags: int) -> None:
+    if send_flags & _MSG_CMSG_COMPAT:
+        raise OSError(errno.EINVAL, "a flag of the kernel's own")
 
 
 def _flags(ours: int, send_flags: int) -> int:

@@ -20,6 +20,7 @@ _INTERNET = (sockets.AF_INET, sockets.AF_INET6)
 _TYPE_MASK = 0xF  # the rest of the type argument is SOCK_NONBLOCK and SOCK_CLOEXEC
 _PROTOCOLS = {sockets.IPPROTO_TCP: "tcp", sockets.IPPROTO_UDP: "udp"}
 _SHORTEST, _INTERNET_SIZE = 2, 16  # a family alone; sizeof(struct sockaddr_in)
+_INET6_SIZE = 24  # struct sockaddr_in6 without its scope id, which the kernel takes
 _LONGEST_NAME = 110  # sizeof(struct sockaddr_un); the kernel adds a NUL to a name that fills it
 _LONGEST_LINK = 108  # sizeof(sun_path)
 _PLAIN_SOCKET = Decision(Verdict.ALLOW, Reason.BUILTIN, "sentry/plain-socket")
@@ -213,7 +214,8 @@ def _require_fit(ours: int, raw: bytes) -> None:
     if len(raw) < _SHORTEST or (local and _family(raw) != sockets.AF_UNIX):
         raise OSError(errno.EINVAL, "not an address")
     if not local and _family(raw) == sockets.AF_UNIX:
-        raise OSError(errno.EAFNOSUPPORT if len(raw) >= _INTERNET_SIZE else errno.EINVAL, "address of another family")
+        whole = _INET6_SIZE if domain_of(ours) == sockets.AF_INET6 else _INTERNET_SIZE
+        raise OSError(errno.EAFNOSUPPORT if len(raw) >= whole else errno.EINVAL, "address of another family")
 
 
 def _family(raw: bytes) -> int:

@@ -93,11 +93,15 @@ def statfs(call: Call) -> Action:
 def inotify_add_watch(call: Call) -> Action:
     """inotify_add_watch(2): the watch is put on the pinned object, in the agent's own inotify instance."""
     mask = call.uint32(2)
+    if not mask or mask & ~flags.IN_ALL_BITS:
+        raise OSError(errno.EINVAL, "unknown events")
+    instance = call.broker.duplicate(call, call.int32(0))
+    if call.broker.resolver.name_of(instance) != b"anon_inode:inotify":
+        raise OSError(errno.EINVAL, "not an inotify instance")
     pinned = _look(call, AT_FDCWD, call.string(1), follow=not mask & flags.IN_DONT_FOLLOW)
     if not pinned.anonymous:  # events name what is in a directory, and tell when a file is used
         directory = st.S_ISDIR(pinned.status().st_mode)
         call.judge(file_operation(Kind.FILE_LIST if directory else Kind.FILE_READ, pinned.path))
-    instance = call.broker.duplicate(call, call.int32(0))
     return Value(libc.inotify_add_watch(instance, pinned.link, mask & ~flags.IN_DONT_FOLLOW))
 
 

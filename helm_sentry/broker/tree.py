@@ -104,6 +104,7 @@ def _mkdir(call: Call, directory: int, path: bytes, mode: int) -> Action:
 
 
 def _mknod(call: Call, name: _Name, mode: int, device: int) -> Action:
+    mode &= 0xFFFF  # umode_t
     if stat.S_IFMT(mode) not in _NODES:  # the kernel looks at that first
         raise OSError(errno.EPERM if stat.S_ISDIR(mode) else errno.EINVAL, "not made by mknod")
     place = call.place(name[0], call.string(name[1]))

@@ -61,7 +61,7 @@ class Raw:
     word: str
 
 
-UNMAPPED, READ_ONLY = Raw("u"), Raw("m")
+UNMAPPED, READ_ONLY, ZEROES = Raw("u"), Raw("m"), Raw("w32")
 
 
 def unterminated(text: bytes) -> Raw:
@@ -80,6 +80,11 @@ def named(text: str, ref: Ref) -> Raw:
 
 
 Argument = int | str | bytes | Ref | Out | Raw
+
+
+def words(*parts: Argument) -> Raw:
+    """An array of eight-byte words: integers and addresses."""
+    return Raw(f"[{','.join(_word(part) for part in parts)}]")
 
 
 @dataclass

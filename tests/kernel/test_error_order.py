@@ -13,6 +13,7 @@ import pytest
 from tests.kernel.conftest import PYTHON, Sandbox
 from tests.kernel.file_twins import (
     AT_FDCWD,
+    EVERYTHING,
     UNMAPPED,
     Out,
     Script,
@@ -24,6 +25,7 @@ from tests.kernel.file_twins import (
 pytestmark = pytest.mark.kernel
 
 O_TMPFILE = 0o20200000
+DISCARD = b"\2\0\0\x09\x7f\0\0\1" + bytes(8)
 BENEATH = (os.O_RDONLY).to_bytes(8, "little") + bytes(8) + (8).to_bytes(8, "little")
 
 
@@ -41,6 +43,12 @@ def test_arguments_before_paths(twins: Twins) -> None:
     script.call("mknod", UNMAPPED, 0o170644, 0)
     script.call("mknod", UNMAPPED, stat.S_IFDIR | 0o755, 0)
     script.call("mknod", "missing/x", 0o170644, 0)
+    script.call("mknod", "made", 0x80000000 | 0o644, 0)
+    script.call("sendto", script.call("socket", 2, 2, 0), "x", 1, 0x80000000, DISCARD, 16)
+    script.call("inotify_add_watch", 9999, UNMAPPED, 0)
+    script.call("inotify_add_watch", 9999, UNMAPPED, 0x1000)
+    script.call("inotify_add_watch", script.call("open", "file", 0), UNMAPPED, 1)
+    script.call("memfd_create", UNMAPPED, 0x1000)
     for number in (9999, -1):
         script.call("fsetxattr", number, UNMAPPED, "v", 1, 4)
         script.call("fsetxattr", number, UNMAPPED, "v", 1, 0)
@@ -51,7 +59,8 @@ def test_arguments_before_paths(twins: Twins) -> None:
     script.call("renameat2", 9999, UNMAPPED, 9999, UNMAPPED, 8)
     script.call("renameat2", 9999, UNMAPPED, 9999, UNMAPPED, 3)
     script.call("openat2", -1, "/absolute", BENEATH, len(BENEATH))
-    twins.equal(script)
+    loopback = "\n  - {id: discard, connect: {addresses: [loopback], ports: [any]}}\n"
+    twins.equal(script, policy=EVERYTHING.rstrip() + loopback)
 
 
 def test_the_first_path_before_the_second(twins: Twins) -> None:

@@ -13,6 +13,8 @@
  *   iNUMBER  integer   xHEX  bytes and a NUL   oSIZE  zeroed out buffer   rLINE  return value of an earlier line
  *   u  unmapped address   m  read-only page   eHEX  bytes at the end of a page that nothing follows
  *   pHEX  bytes and a NUL on a page that may not be read
+ *   wCOUNT  zeroed pages
+ *   [WORD,WORD…]  an array of eight-byte words
  *   fLINE:HEX  text in which %d is the value of an earlier line
  *
  * The script is argv[1], or standard input.
@@ -102,24 +104,51 @@ static long forbidden(const char *text)
 	return (long)place;
 }
 
-static void argument(struct call *call, int index, const char *word)
+static long array(char *words);
+
+/* Returns what a word stands for; its end has been cut off. */
+static long meaning(char *word)
 {
 	size_t size;
 	switch (word[0]) {
-	case 'i': call->arguments[index] = strtol(word + 1, NULL, 10); break;
-	case 'x': call->arguments[index] = (long)unhex(word + 1, &size); break;
-	case 'r': call->arguments[index] = calls[atoi(word + 1)].value; break;
-	case 'u': call->arguments[index] = (long)pages(1, PROT_NONE); break;
-	case 'm': call->arguments[index] = (long)pages(1, PROT_READ); break;
-	case 'p': call->arguments[index] = forbidden(word + 1); break;
-	case 'e': call->arguments[index] = at_page_end(word + 1); break;
-	case 'f': call->arguments[index] = formatted(word + 1); break;
-	case 'o':
+	case 'i': return strtol(word + 1, NULL, 10);
+	case 'x': return (long)unhex(word + 1, &size);
+	case 'r': return calls[atoi(word + 1)].value;
+	case 'u': return (long)pages(1, PROT_NONE);
+	case 'm': return (long)pages(1, PROT_READ);
+	case 'w': return (long)pages(atoi(word + 1), PROT_READ | PROT_WRITE);
+	case 'p': return forbidden(word + 1);
+	case 'e': return at_page_end(word + 1);
+	case 'f': return formatted(word + 1);
+	case '[': return array(word + 1);
+	default: stop("unknown argument");
+	}
+	return 0;
+}
+
+static long array(char *words)
+{
+	long *found = calloc(strlen(words) + 1, sizeof *found);
+	for (int count = 0, depth = 0, more = 1; more; count++) {
+		char *end = words;
+		for (; depth || (*end != ',' && *end != ']'); end++)
+			depth += (*end == '[') - (*end == ']');
+		more = *end == ',';
+		*end = 0;
+		found[count] = meaning(words);
+		words = end + 1;
+	}
+	return (long)found;
+}
+
+static void argument(struct call *call, int index, char *word)
+{
+	if (word[0] == 'o') {
 		call->out_size[index] = strtoul(word + 1, NULL, 10);
 		call->out[index] = calloc(call->out_size[index] + 1, 1);
 		call->arguments[index] = (long)call->out[index];
-		break;
-	default: stop("unknown argument");
+	} else {
+		call->arguments[index] = meaning(word);
 	}
 }
 
@@ -246,6 +275,7 @@ int main(int count, char **arguments)
 	int index = 0;
 	struct sigaction action = {.sa_handler = ignore};
 	sigaction(SIGUSR1, &action, NULL);
+	signal(SIGPIPE, SIG_IGN);
 	setvbuf(source, NULL, _IONBF, 0); /* a copy reads on where this process stopped */
 	while (index < MAX_LINES && (size = getline(&text, &room, source)) > 0) {
 		text[size - (text[size - 1] == '\n')] = 0;

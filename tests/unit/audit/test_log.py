@@ -48,6 +48,22 @@ class TestAppend:
         assert read_back(tmp_path) == given
         assert given[0]["time"] == 1_700_000_000_123_456
 
+    def test_a_clock_that_jumps_breaks_no_chain(self, tmp_path):
+        jumps = iter([1_700_000_000 * 10**9, 0, 9_000_000 * 10**9 * 1000, 1, 1_700_000_001 * 10**9])
+        log = new_log(str(tmp_path), "run", clock=lambda: next(jumps))
+        given = [decision() for _ in range(5)]
+        assert [log.append(fields) for fields in given] == list(range(5))
+        assert read_back(tmp_path) == given
+
+    def test_a_clock_beyond_what_a_record_holds_is_a_refusal(self, tmp_path):
+        times = iter([1, 2**80, 2])
+        log = new_log(str(tmp_path), "run", clock=lambda: next(times))
+        log.append(decision())
+        with pytest.raises(AuditError, match="cannot be written"):
+            log.append(decision())
+        log.append(decision())
+        assert len(read_back(tmp_path)) == 2
+
     def test_totals(self, tmp_path):
         log = new_log(str(tmp_path), "run")
         for verdict in (Verdict.ALLOW, Verdict.DENY, Verdict.ALLOW):
