@@ -34,7 +34,6 @@ XATTR_SIZE_MAX = 65536
 
 # <linux/inotify.h>
 IN_DONT_FOLLOW = 0x02000000
-IN_ALL_BITS = 0xF700EFFF  # <linux/inotify.h>: the bits that mean something
 
 # <linux/memfd.h>
 MFD_CLOEXEC = 0x1

@@ -17,6 +17,7 @@ from helm_sentry.operation import Kind
 _STAT_SIZE = STAT_SIZES[native().name]
 _STAT_FLAGS = flags.AT_SYMLINK_NOFOLLOW | 0x800 | flags.AT_EMPTY_PATH | 0x6000  # AT_NO_AUTOMOUNT, AT_STATX_*
 _SYNC_TYPE = 0x6000  # AT_STATX_FORCE_SYNC and AT_STATX_DONT_SYNC, which exclude each other
+_WATCH_BITS = 0xF700EFFF  # every IN_* of <linux/inotify.h>
 _ACCESS_FLAGS = flags.AT_EACCESS | flags.AT_SYMLINK_NOFOLLOW | flags.AT_EMPTY_PATH
 
 
@@ -93,7 +94,7 @@ def statfs(call: Call) -> Action:
 def inotify_add_watch(call: Call) -> Action:
     """inotify_add_watch(2): the watch is put on the pinned object, in the agent's own inotify instance."""
     mask = call.uint32(2)
-    if not mask or mask & ~flags.IN_ALL_BITS:
+    if not mask or mask & ~_WATCH_BITS:
         raise OSError(errno.EINVAL, "unknown events")
     instance = call.broker.duplicate(call, call.int32(0))
     if call.broker.resolver.name_of(instance) != b"anon_inode:inotify":
