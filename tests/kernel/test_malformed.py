@@ -51,7 +51,7 @@ allow:
 """
 # What names processes or starts programs is not made at random natively. SO_ZEROCOPY and its like have tests of their own.
 ELSEWHERE = {"kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal", "execve", "execveat",
-             "setpriority", "ioprio_set", "prlimit64", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler",
+             "setpriority", "ioprio_set", "prlimit64", "setrlimit", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler",
              "clone3", "socket", "setsockopt", "listen", "setxattrat", "getxattrat", "listxattrat", "removexattrat"}  # fmt: skip
 POINTERS = {"path", "string", "buf", "ptr", "sockaddr", "msghdr", "mmsghdr", "stat_buf", "statx_buf", "statfs_buf", "utimbuf",
             "timeval", "timespec", "open_how"}  # fmt: skip
