@@ -5,19 +5,19 @@ before it continues: at the exec stop the new image is in place, none of it has 
 gone. If the file that really runs is not the one that was approved, the process is killed there and the record says so.
 """
 
-import errno
 import os
 import signal
 import struct
 from dataclasses import dataclass
 from functools import cache
 
-from helm_sentry.abi import flags, libc
+from helm_sentry.abi import flags
 from helm_sentry.abi.arch import native
 from helm_sentry.abi.flags import AT_FDCWD, PATH_MAX
 from helm_sentry.broker.action import Action, Answered
 from helm_sentry.broker.call import Call
 from helm_sentry.broker.memory import Gone, Unreadable
+from helm_sentry.broker.seizure import continue_seized, detach, reap, wait_for_any
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.intercept.process_tree import stat_fields
 from helm_sentry.operation import Kind, Operation
@@ -54,83 +54,28 @@ def identity(status: os.stat_result) -> tuple[int, int]:
 
 def continue_verified(call: Call, approved: Approved) -> Action:
     """Let the exec go on and look at what it became. Runs on one worker thread from seize to detach."""
-    # An attached thread whose tracer dies is killed, so a supervisor that dies here leaves nothing unverified.
-    options = flags.PTRACE_O_TRACEEXEC | flags.PTRACE_O_EXITKILL
-    try:
-        libc.ptrace(flags.PTRACE_SEIZE, call.tid, options)
-    except ProcessLookupError:
-        raise Gone from None
-    except PermissionError:
-        raise call.out_of_reach() from None
-    try:
-        continue_to_stop(call)
-    except BaseException:
-        _let_go(call)
-        raise
+    continue_seized(call, flags.PTRACE_O_TRACEEXEC)
     return _await_exec(call, approved)
-
-
-def continue_to_stop(call: Call) -> None:
-    """Record and continue the call of a seized thread, which stops when the call has returned.
-
-    That stop tells a failed exec from one that takes long. It is asked for before the thread can go on and reach its
-    next call, and as late as can be: where a waiting caller can be interrupted (before Linux 5.19) it may leave the
-    call for the stop and make it anew.
-    """
-    call.broker.record(call, "continue")
-    libc.ptrace(flags.PTRACE_INTERRUPT, call.tid)
-    call.broker.listener.send_continue(call.id)
-
-
-def _let_go(call: Call) -> None:
-    """End the seizure of a thread that was never continued: answer with an error, wait for the stop, detach."""
-    try:
-        libc.ptrace(flags.PTRACE_INTERRUPT, call.tid)
-        call.broker.listener.send_errno(call.id, errno.EPERM)
-        pid, status = os.waitpid(-1, flags.WALL | flags.WNOTHREAD)
-    except (ProcessLookupError, ChildProcessError):
-        return
-    if os.WIFSTOPPED(status):
-        detach(pid)
 
 
 def _await_exec(call: Call, approved: Approved) -> Action:
     while True:
         try:
-            # When a thread that is not the leader execs, it takes the leader's id: wait for any tracee of this thread.
-            pid, status = os.waitpid(-1, flags.WALL | flags.WNOTHREAD)
+            pid, status = wait_for_any()
         except ChildProcessError:
             return Answered()
         if not os.WIFSTOPPED(status):
             if pid == call.tid:
                 return Answered()
             continue
-        event = status >> 16
-        if event == flags.PTRACE_EVENT_EXEC:
-            return _verify(call, pid, approved)
+        if status >> 16 == flags.PTRACE_EVENT_EXEC:
+            return _verify(call, pid, status, approved)
         # Any other stop comes after the call has returned: the exec failed, and the agent has its errno.
-        detach(pid, os.WSTOPSIG(status) if event != flags.PTRACE_EVENT_STOP else 0)
+        detach(pid, status)
         return Answered()
 
 
-def detach(pid: int, deliver: int = 0) -> None:
-    """Let go of a stopped tracee of this thread, or collect it if it has been killed: its parent hears only then."""
-    try:
-        libc.ptrace(flags.PTRACE_DETACH, pid, deliver)
-    except ProcessLookupError:
-        reap(pid)
-
-
-def reap(pid: int) -> None:
-    """Collect a tracee of this thread that dies."""
-    try:
-        while os.WIFSTOPPED(os.waitpid(pid, flags.WALL | flags.WNOTHREAD)[1]):
-            pass
-    except ChildProcessError:
-        return
-
-
-def _verify(call: Call, pid: int, approved: Approved) -> Action:
+def _verify(call: Call, pid: int, stop: int, approved: Approved) -> Action:
     """Compare the image that is about to run with the approved one; kill the process if they differ."""
     call.broker.memory.executed()  # before anything is read from the new memory
     found = "unreadable"
@@ -141,7 +86,7 @@ def _verify(call: Call, pid: int, approved: Approved) -> Action:
         stranger = _stranger(call, pid, found) or _unjudged(pid, approved)
         if same and not stranger:
             call.broker.executed(pid, found, "{:x}:{:x}".format(*identity(status)), _arguments(pid))
-            detach(pid)
+            detach(pid, stop)
             return Answered()
         found = f"{found} with {stranger}" if stranger else found
     except (OSError, Gone, Unreadable):

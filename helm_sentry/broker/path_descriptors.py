@@ -12,11 +12,11 @@ import signal
 from collections.abc import Iterator
 from contextlib import suppress
 
-from helm_sentry.abi import flags, libc
 from helm_sentry.broker.action import Action, Answered, Later
 from helm_sentry.broker.call import Call
-from helm_sentry.broker.memory import Gone, Unreadable
+from helm_sentry.broker.memory import Unreadable
 from helm_sentry.broker.paths import is_path_descriptor
+from helm_sentry.broker.seizure import continue_to_stop, detach
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.decode.operations import file_operation
 from helm_sentry.intercept.process_tree import descendants, thread_group
@@ -39,28 +39,11 @@ def open_path(call: Call, directory: int, path: bytes, open_flags: int) -> Later
 
 
 def _continue(call: Call) -> Action:
-    try:
-        libc.ptrace(flags.PTRACE_SEIZE, call.tid, flags.PTRACE_O_EXITKILL)
-        libc.ptrace(flags.PTRACE_INTERRUPT, call.tid)
-    except ProcessLookupError:
-        raise Gone from None
-    except PermissionError:
-        raise call.out_of_reach() from None
-    call.broker.record(call, "continue")
-    call.broker.listener.send_continue(call.id)
-    _, status = os.waitpid(call.tid, flags.WALL | flags.WNOTHREAD)
-    if os.WIFSTOPPED(status):
+    status = continue_to_stop(call)
+    if status is not None:
         _verify(call)
-        _let_go(call.tid, 0 if status >> 16 == flags.PTRACE_EVENT_STOP else os.WSTOPSIG(status))
+        detach(call.tid, status)
     return Answered()
-
-
-def _let_go(tid: int, deliver: int) -> None:
-    try:
-        libc.ptrace(flags.PTRACE_DETACH, tid, deliver)
-    except ProcessLookupError:  # killed: its parent hears of it only after its tracer has
-        with suppress(ChildProcessError):
-            os.waitpid(tid, flags.WALL | flags.WNOTHREAD)
 
 
 def _verify(call: Call) -> None:

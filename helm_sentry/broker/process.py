@@ -10,10 +10,10 @@ from helm_sentry.abi import flags, libc
 from helm_sentry.abi.flags import AT_FDCWD
 from helm_sentry.broker.action import SUCCESS, Action, Answered, Continue, Errno, Inject, Later
 from helm_sentry.broker.call import Call
-from helm_sentry.broker.exec_stop import continue_to_stop, detach, reap
 from helm_sentry.broker.files import OWN_OBJECT
 from helm_sentry.broker.lineage import RLIMIT_LOCKS
 from helm_sentry.broker.memory import Gone, Unreadable
+from helm_sentry.broker.seizure import continue_to_stop, detach, reap
 from helm_sentry.broker.sockets import judge_unless_blocked
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.decode.operations import file_operation
@@ -194,24 +194,15 @@ def _signal_name(number: int) -> str:
 def _continue_chdir(call: Call, judged: os.stat_result) -> Action:
     """Continue under a seizure; where the thread then stands must be somewhere the policy lets it look."""
     before = _directory(call)
-    try:
-        libc.ptrace(flags.PTRACE_SEIZE, call.tid, flags.PTRACE_O_EXITKILL)
-    except ProcessLookupError:
-        raise Gone from None
-    except PermissionError:
-        raise call.out_of_reach() from None
-    continue_to_stop(call)
-    try:
-        pid, status = os.waitpid(call.tid, flags.WALL | flags.WNOTHREAD)
-    except ChildProcessError:
+    status = continue_to_stop(call)
+    if status is None:
         return Answered()
-    if os.WIFSTOPPED(status):
-        if strayed := _strayed(call, before, judged):
-            libc.tgkill(thread_group(pid), pid, signal.SIGKILL)
-            call.broker.killed(call, _STRAYED, f"the working directory became {strayed}")
-            reap(pid)
-        else:
-            detach(pid, os.WSTOPSIG(status) if status >> 16 != flags.PTRACE_EVENT_STOP else 0)
+    if strayed := _strayed(call, before, judged):
+        libc.tgkill(thread_group(call.tid), call.tid, signal.SIGKILL)
+        call.broker.killed(call, _STRAYED, f"the working directory became {strayed}")
+        reap(call.tid)
+    else:
+        detach(call.tid, status)
     return Answered()
 
 

@@ -48,7 +48,7 @@ def test_handlers_that_continue_are_in_modules_whose_rows_have_reasons() -> None
 
 def test_only_known_places_continue_a_call_themselves() -> None:
     """Those that verify afterwards answer under a seizure; each serves rows that say why they may be continued."""
-    serves = {"exec_stop": ("execve", "execveat", "chdir"), "path_descriptors": ("open", "openat")}
+    serves = {"seizure": ("execve", "execveat", "chdir", "open", "openat")}
     found = {path.stem for path in BROKER.glob("*.py") if ".send_continue(" in path.read_text()}
     assert found == {"action", *serves}
     reasons = {row.name for row in syscalls.rows() if row.continue_reason}
