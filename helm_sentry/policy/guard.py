@@ -87,23 +87,23 @@ class Guard:
 
     def opinion(self, operation: Operation, context: Context) -> Decision | None:
         """Return what the rule says about an operation, None when it says nothing."""
-        permitted, barred = _finds(self.permits, operation), _finds(self.bars, operation)
-        if not (permitted or barred) or not self._concerns(operation, context):
+        permitted = _finds(self.permits, operation)
+        if not (permitted or _finds(self.bars, operation)) or not self._concerns(operation, context):
             return None
-        if self.condition is not None:
-            try:
-                holds = self.condition.holds(operation, context)
-            except ConditionError as error:
-                return self._says(Verdict.DENY, Reason.CONDITION_ERROR, str(error)) if barred else None
-            if not holds:
-                return self._says(self.rule.otherwise, Reason.CONDITION) if barred else None
-        if self.rule.limit:
-            if self.rule.id in context.spent and (_finds(self.uses, operation)):
-                return self._says(Verdict.DENY, Reason.BUDGET)
-            barred = False
+        if self.condition is not None and (refusal := self._refusal(self.condition, operation, context)):
+            return refusal if _finds(self.bars, operation) else None
+        if self.rule.limit and self.rule.id in context.spent and _finds(self.uses, operation):
+            return self._says(Verdict.DENY, Reason.BUDGET)
         if self.rule.effect is Effect.BLOCK:
-            return self._says(Verdict.DENY, Reason.BLOCK) if barred else None
+            return None if self.rule.limit else self._says(Verdict.DENY, Reason.BLOCK)
         return self._says(Verdict.ALLOW, Reason.RULE) if permitted else None
+
+    def _refusal(self, condition: Condition, operation: Operation, context: Context) -> Decision | None:
+        """Return what a condition that does not hold comes to, None when it holds."""
+        try:
+            return None if condition.holds(operation, context) else self._says(self.rule.otherwise, Reason.CONDITION)
+        except ConditionError as error:
+            return self._says(Verdict.DENY, Reason.CONDITION_ERROR, str(error))
 
     def charged(self, operation: Operation, context: Context) -> bool:
         """Whether an operation that is allowed uses up the rule's limit."""

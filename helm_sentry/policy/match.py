@@ -5,6 +5,7 @@ the allow rules that match, each `NONE` when there is none. What the two mean is
 """
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import NamedTuple, TypeAlias
 
@@ -236,5 +237,6 @@ def _smallest(one: Found, other: Found) -> Found:
     return min(one[0], other[0]), min(one[1], other[1])
 
 
+@lru_cache(maxsize=4096)
 def _numeric(address: str) -> tuple[int, int]:
     return (6, int(IPv6Address(address))) if ":" in address else (4, int(IPv4Address(address)))
