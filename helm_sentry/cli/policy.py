@@ -30,6 +30,7 @@ from helm_sentry.policy.model import Policy
 from helm_sentry.policy.observation import Observation, ObservedRun, read_log
 from helm_sentry.policy.plan import make_plan
 from helm_sentry.policy.question import considered, context, operation_of, remedies
+from helm_sentry.policy.schema import json_schema
 from helm_sentry.receipt.store import read_run
 from helm_sentry.state import run_directory, state_directory
 
@@ -208,6 +209,12 @@ def replay_(file: str, log: str, as_json: bool) -> None:
 def show(file: str, workspace: str) -> None:
     """Print a policy with its packs and variables filled in."""
     click.echo(json.dumps(load_file(file, _variables(workspace)).canonical(), indent=2))
+
+
+@policy.command()
+def schema() -> None:
+    """Print the JSON Schema of policy files, for editors to complete from."""
+    _print_json(json_schema())
 
 
 def _print_json(value: object) -> None:

@@ -14,6 +14,7 @@ from helm_sentry.policy import document, pattern, samples
 from helm_sentry.policy.context import Context
 from helm_sentry.policy.document import Items, Node, Place, Scalar, Table
 from helm_sentry.policy.engine import CompiledPolicy, compile_policy, decide
+from helm_sentry.policy.fields import pairs
 from helm_sentry.policy.loader import load
 from helm_sentry.policy.model import Effect, ExecMatch, Policy, Rule
 from helm_sentry.policy.question import only
@@ -206,10 +207,8 @@ def _changeable(
 
 # What may be left out of a file so that the rest still reads: a member of a list of rules, an entry of an inner table.
 def _pruned(root: Node, places: list[Place]) -> Node:
-    if not isinstance(root, Table):
-        return root
     entries = []
-    for key, value in root.entries:
+    for key, value in pairs(root, "a policy"):
         if any(key.place == place or value.place == place for place in places):
             continue
         if isinstance(value, Items) and key.text in _LISTS:

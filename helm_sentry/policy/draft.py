@@ -173,13 +173,11 @@ def _paths_rule(
 
 
 def _network_rule(operation: Operation, evidence: Evidence, used: set[str], runs: int) -> Iterator[str]:
-    lines = suggestion(operation).splitlines()[1:]
-    if len(lines) != 2:  # an id and what it matches
-        return
-    identifier = _free(lines[0].partition("id: ")[2], used)
+    _, name, match = suggestion(operation).splitlines()
+    identifier = _free(name.partition("id: ")[2], used)
     yield f"  # {_seen(evidence, runs)}{_about(operation)}"
     yield f"  - id: {identifier}"
-    yield lines[1]
+    yield match
 
 
 def _about(operation: Operation) -> str:

@@ -11,6 +11,7 @@ from helm_sentry.operation import Kind, Operation
 from helm_sentry.policy import draft
 from helm_sentry.policy.draft import Draft, Withheld
 from helm_sentry.policy.engine import CompiledPolicy, compile_policy, decide
+from helm_sentry.policy.explain import suggestion
 from helm_sentry.policy.grants import MANY, Evidence, Grant, NameTree, Place
 from helm_sentry.policy.loader import load
 from helm_sentry.policy.observation import Observation, ObservedRun
@@ -114,7 +115,9 @@ def _sort_one(
 
 def _can_be_granted(operation: Operation) -> bool:
     kind = operation.kind
-    return kind in _NETWORK if not operation.path else kind.startswith("file.") or kind is Kind.EXEC or kind in _UNIX
+    if kind in _NETWORK:
+        return bool(suggestion(operation))
+    return bool(operation.path) and (kind.startswith("file.") or kind is Kind.EXEC or kind in _UNIX)
 
 
 def _lineage(path: str) -> list[str]:

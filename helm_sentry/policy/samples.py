@@ -10,7 +10,6 @@ from helm_sentry.policy.model import (
     ConnectMatch,
     ExecMatch,
     FileMatch,
-    KernelMatch,
     Rule,
     SocketMatch,
     UnixMatch,
@@ -48,7 +47,7 @@ def operations(rule: Rule) -> Iterator[Operation]:
         yield from _endpoints(match)
     elif isinstance(match, SocketMatch):
         yield from (Operation(Kind.NET_SOCKET, name=family) for family in match.families)
-    elif isinstance(match, KernelMatch):
+    else:
         yield from (Operation(kind, name=kind.partition(".")[2]) for kind in sorted(match.kinds))
 
 

@@ -134,6 +134,14 @@ def test_warnings(text: str, words: str) -> None:
     assert all(each.startswith("p.yaml:") for each in found)
 
 
+def test_rules_of_packs_are_not_reported() -> None:
+    assert warnings("extends: [shell]\nblock: [{id: b, exec: {paths: ['/usr/**']}}]\n") == []
+
+
+def test_a_rule_without_a_sample_is_passed_over() -> None:
+    assert warnings("allow: [{id: a, file: {do: [read], paths: ['/srv/[!qzjx7_]']}}]") == []
+
+
 def test_a_path_through_a_link_is_never_met_here() -> None:
     rule = "{id: a, exec: {paths: [/bin/sh]}}"
     words = "p.yaml:3:14: warning: rule `a`: `/bin/sh` is never met on this host: a link leads to `/usr/bin/dash`"
@@ -158,3 +166,8 @@ def test_a_path_through_a_link_is_never_met_here() -> None:
 )
 def test_no_warning_about_what_is_meant(text: str) -> None:
     assert not [each for each in warnings(text) if "adds nothing" in each or "never" in each or "changed" in each]
+
+
+def test_a_hundred_errors_are_enough() -> None:
+    rules = "".join(f"  - {{id: r{number}, file: {{do: [reed], paths: [/a]}}}}\n" for number in range(105))
+    assert len(errors(HEAD + "allow:\n" + rules)) == 100

@@ -33,7 +33,8 @@ def test_differences_on_samples_of_the_changed_rules() -> None:
 
 
 def test_differences_in_a_log_are_counted() -> None:
-    run = read_log(log(asked("openat", on("file.read", "/c")), asked("openat", on("file.read", "/c"))))
+    own = asked("kill", Operation(Kind.PROCESS_SIGNAL, name="x"), decision=Decision(Verdict.ALLOW, Reason.BUILTIN, "s"))
+    run = read_log(log(asked("openat", on("file.read", "/c")), asked("openat", on("file.read", "/c")), own))
     (change,) = [each for each in differences(OLD, NEW, run.observations) if each.times]
     assert (change.operation.path, change.times, change.seq) == ("/c", 2, 1)
 

@@ -90,6 +90,7 @@ def test_shared_directories_are_never_one(directory: str) -> None:
         on("file.write", "/home/u/.bashrc"),
         Operation(Kind.UNIX_CONNECT, path="/run/docker.sock"),
         Operation(Kind.NET_CONNECT, address="169.254.169.254", port=80, protocol="tcp"),
+        Operation(Kind.NET_CONNECT, address="10.0.0.1", port=1, protocol="132"),
         Operation(Kind.KERNEL_MOUNT, name="mount"),
         Operation(Kind.PROCESS_SIGNAL, name="SIGTERM 1"),
     ],
@@ -203,3 +204,27 @@ def test_an_enforced_run_teaches_what_was_allowed() -> None:
 def test_odd_names_stay_themselves(name: str) -> None:
     text = draft.text(learnt(log(*reads(f"/srv/{name}"))))
     assert verdicts(text, on("file.read", f"/srv/{name}"), on("file.read", "/srv/other")) == ["ALLOW", "DENY"]
+
+
+def test_what_no_rule_decides_teaches_nothing() -> None:
+    own = Decision(Verdict.ALLOW, Reason.BUILTIN, "sentry/own-processes")
+    result = learnt(log(asked("kill", Operation(Kind.PROCESS_SIGNAL, name="SIGTERM"), decision=own)))
+    assert "allow: []" in draft.text(result) and not result.withheld
+
+
+def test_alike_directories_are_joined_with_what_is_in_them() -> None:
+    text = draft.text(learnt(log(*reads("/srv/job.1000/in/x", "/srv/job.1001/in/x", "/srv/job.1001/in/y"))))
+    assert "'/srv/job.[0-9]*/in/x'  # 2 times" in text
+    assert verdicts(text, on("file.read", "/srv/job.7/in/x"), on("file.read", "/srv/job.7/z")) == ["ALLOW", "DENY"]
+
+
+def test_one_rule_for_secrets_covers_what_lies_below() -> None:
+    records = [*reads(*(f"/work/{c}" for c in "abcdefgh"), "/work/s/t/u")]
+    records += [asked("openat", on("file.write", f"/work/s/{c}")) for c in "abcdefgh"]
+    assert draft.text(learnt(log(*records))).count("- id: secrets-") == 1
+
+
+def test_rules_of_the_same_name_are_numbered() -> None:
+    ports = [asked("connect", Operation(Kind.NET_CONNECT, address="10.0.0.1", port=p, protocol="tcp")) for p in (1, 2)]
+    names = [rule.id for rule in load(draft.text(learnt(log(*ports))), "learnt.yaml", VARIABLES).allow]
+    assert names[-2:] == ["connect-10-0-0-1", "connect-10-0-0-1-2"]

@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from helm_sentry.cli.main import main
+from helm_sentry.policy.schema import json_schema
 from tests.unit.policy.runs import asked, log, on
 
 HEAD = "schema: helm-sentry/policy/v1\nname: p\n"
@@ -144,3 +145,7 @@ def test_replay(call, a_run) -> None:
 
 def test_show(call) -> None:
     assert json.loads(call("show", "./p.yaml").output)["allow"][0]["id"] == "data"
+
+
+def test_schema(call) -> None:
+    assert json.loads(call("schema").output) == json_schema()
