@@ -23,6 +23,8 @@ from helm_sentry.broker.paths import Resolver
 from helm_sentry.broker.workers import INTERRUPT
 from helm_sentry.confine import credentials, landlock, limits
 from helm_sentry.confine.credentials import Identity
+from helm_sentry.control.plane import ControlPlane
+from helm_sentry.control.standing import lasting_digest
 from helm_sentry.decision import Decision
 from helm_sentry.errors import AuditError, FeatureError, LaunchError, PolicyError, SentryError, StalePolicyError
 from helm_sentry.features import Features
@@ -69,6 +71,7 @@ class Options:
         dry_run: perform what the policy denies, and only write down that it would be denied.
         quiet: print nothing.
         witness: have the kernel count the calls where it can; it slows every syscall of the machine a little.
+        approve_within: seconds until what needs approval is denied.
         key: private key file to sign with; empty for the one of this machine.
         probe: try this one operation instead of running the command.
     """
@@ -82,6 +85,7 @@ class Options:
     dry_run: bool = False
     quiet: bool = False
     witness: bool = True
+    approve_within: float = 120.0
     key: str = ""
     probe: Operation | None = None
 
@@ -240,6 +244,7 @@ class _Run:
         finally:
             started.end()
             end_descendants()
+            self._control.close() if hasattr(self, "_control") else None
             self._reporter.close() if hasattr(self, "_reporter") else None
 
     def _launch(self) -> Launch:
@@ -289,6 +294,15 @@ class _Run:
         self._log.append({**facts, **digests})
         self._signer = Signer(self.directory, key, self._fail)
         self._reporter = Reporter(prepared.options.quiet, enforcing=not prepared.options.dry_run)
+        self._control = ControlPlane(
+            self._id,
+            lasting_digest(prepared.policy, prepared.scratch),
+            prepared.options.approve_within,
+            self._log.append,
+            self._signer.notify,
+            self._reporter.say,
+            self._fail,
+        )
         threading.Thread(target=self._keep_synced, name="sync", daemon=True).start()
 
     def _serve(self, started: Started) -> None:
@@ -308,7 +322,9 @@ class _Run:
             on_denial=self._denied,
             on_failure=self._fail,
             receiver=self._receiver(started.listener),
+            approvals=None if prepared.options.dry_run else self._control.approvals,
         )
+        self._control.open(started.guardian)
         self._broker.start()
         self._call_witness(started)
         with contextlib.suppress(BrokenPipeError):  # interrupted before it began: the guardian says how it ended
@@ -401,7 +417,9 @@ class _Run:
         if len(message) < REPORT.size:
             raise SentryError("the guardian was killed; the agent was ended")
         letter, first, _ = REPORT.unpack(message)
-        if letter == STOPPED:
+        if letter == STOPPED and self._control.asking:
+            pass  # it wanted the terminal, which a prompt has, and goes on after the answer
+        elif letter == STOPPED:
             stop_with_agent(started.agent, started.guardian, first)
         elif letter == CONTINUED:
             pass

@@ -34,6 +34,16 @@ def witness_directory() -> str:
     return os.path.join(state_directory(), "witness")
 
 
+def control_directory() -> str:
+    """Return the directory of the control sockets of runs that go on."""
+    return os.path.join(state_directory(), "control")
+
+
+def approvals_directory() -> str:
+    """Return the directory of answers that outlive their run."""
+    return os.path.join(state_directory(), "approvals")
+
+
 def new_run_id(now: float | None = None) -> str:
     """Return an id for a run that starts now: UTC time, and six random hex digits."""
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{secrets.token_hex(3)}"

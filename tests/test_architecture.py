@@ -42,6 +42,8 @@ LAYERS = [
     ("helm_sentry.confine", 2),
     ("helm_sentry.intercept", 2),
     ("helm_sentry.broker", 2),
+    ("helm_sentry.control", 2),
+    ("helm_sentry.control.question", 1),
     ("helm_sentry.native", 2),
     ("helm_sentry.sensor", 2),
     ("helm_sentry.sensor.records", 1),

@@ -19,7 +19,9 @@ ActionName: TypeAlias = Literal["fd", "value", "errno", "continue", "kill", "non
 """How a syscall was answered: a descriptor, a number, an error, let through, process killed, not at all."""
 
 FIRST_PREV = "0" * 64
-TYPES = frozenset({"start", "decision", "outcome", "exec", "traffic", "notice", "process", "witness", "gap", "end"})
+TYPES = frozenset(
+    {"start", "decision", "outcome", "exec", "traffic", "notice", "process", "witness", "gap", "approval", "end"}
+)
 MAX_LINE = 1 << 25
 """Bytes in one line at most, so that a reader of a hostile log needs bounded memory."""
 
@@ -349,6 +351,26 @@ def witnessed(kernel: Mapping[str, int], books: Mapping[str, int], *, final: boo
 def gap(code: str, detail: str) -> Fields:
     """Return the record of a difference between the kernel's account and the supervisor's; it gets a receipt."""
     return {"type": "gap", "code": code, "detail": escape(detail)}
+
+
+def approval(of: int, question: int, answer: str, by: str, digest: str) -> Fields:
+    """Return the record of a person's answer; it gets a receipt.
+
+    Args:
+        of: sequence number of the decision that asked.
+        question: the question's number in the run.
+        answer: a `Choice`.
+        by: who answered, and how.
+        digest: hash of the arguments that were copied, in hex.
+    """
+    return {
+        "type": "approval",
+        "of": of,
+        "question": question,
+        "answer": str(answer),
+        "by": escape(by),
+        "digest": digest,
+    }
 
 
 def forked(pid: int, parent: int) -> Fields:

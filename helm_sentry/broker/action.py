@@ -1,9 +1,11 @@
 """What the broker does about one syscall. Exactly one of these ends each notification."""
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from helm_sentry.abi.flags import ERESTARTSYS
 from helm_sentry.audit.record import ActionName
 from helm_sentry.intercept.notify import Listener, Notification
 
@@ -85,3 +87,8 @@ class Later:
 
 
 SUCCESS = Value(0)
+
+
+def errno_name(code: int) -> str:
+    """Return the symbolic name of an error."""
+    return "ERESTARTSYS" if code == ERESTARTSYS else errno.errorcode.get(code, str(code))

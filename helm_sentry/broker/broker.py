@@ -12,16 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 from helm_sentry.abi import libc, syscalls
 from helm_sentry.abi.arch import Arch
-from helm_sentry.abi.flags import ERESTARTSYS
 from helm_sentry.abi.syscalls import Row, Treatment
 from helm_sentry.audit import record as records
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.audit.log import AuditLog
 from helm_sentry.broker import exec as programs
 from helm_sentry.broker import files, metadata, process, send, sockets, stat, tree
-from helm_sentry.broker.action import Action, Answered, Continue, Errno, Later
-from helm_sentry.broker.call import Call, Refused
-from helm_sentry.broker.circumstances import Circumstances
+from helm_sentry.broker.action import Action, Answered, Continue, Errno, Later, errno_name
+from helm_sentry.broker.call import Call, Held, Refused
+from helm_sentry.broker.circumstances import Answered as Answering
+from helm_sentry.broker.circumstances import Circumstances, unanswered
+from helm_sentry.broker.held import park
 from helm_sentry.broker.memory import Gone, Memory, Unreadable
 from helm_sentry.broker.names import Names
 from helm_sentry.broker.paths import Resolver
@@ -30,6 +31,7 @@ from helm_sentry.broker.tally import Tally
 from helm_sentry.broker.traffic import Traffic
 from helm_sentry.broker.workers import Workers
 from helm_sentry.confine.credentials import Identity, assume_in_thread
+from helm_sentry.control.approvals import Approvals
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.decode import address as addresses
 from helm_sentry.errors import AuditError
@@ -54,6 +56,7 @@ HANDLERS: Mapping[str, Handler] = {
 """What is done for each row of the syscall table that says `mediate`."""
 
 _ALLOW = Verdict.ALLOW
+_ORDER = (Verdict.DENY, Verdict.ESCALATE, Verdict.ALLOW)
 _LAST_WORD = 0.5  # seconds for the kernel to tell that a connection has ended
 _UNREADABLE = Decision(Verdict.DENY, Reason.UNREADABLE)
 _FAILED = Decision(Verdict.DENY, Reason.SUPERVISOR_ERROR)
@@ -76,6 +79,7 @@ class Broker:
         signal_scope: the kernel keeps the agent's signals inside its Landlock domain.
         enforcing: false in a dry run, which performs what the policy denies.
         tally: what has become of the calls that arrived.
+        approvals: asks people; None where nobody can be asked, so that what needs approval is refused.
     """
 
     def __init__(
@@ -94,13 +98,14 @@ class Broker:
         on_denial: Callable[[Operation, Decision, bool], None],
         on_failure: Callable[[Exception], None],
         receiver: Receiver | None = None,
+        approvals: Approvals | None = None,
     ) -> None:
         self.listener, self.resolver, self.names = listener, resolver, names
         self.memory, self.workers, self.own_ports = Memory(), Workers(identity), OwnPorts()
         self.signal_scope, self.enforcing = signal_scope, enforcing
         self.traffic = Traffic(log.append, on_failure)
         self.circumstances = Circumstances(policy, context.agent, self.traffic.total)
-        self.tally = Tally()
+        self.tally, self.approvals = Tally(), approvals
         self._arch = arch
         self._turn = threading.Lock()  # held while the receiver handles a notification
         self._native: dict[int, tuple[Row, Handler]] = {
@@ -130,17 +135,25 @@ class Broker:
             self._receiver.settle()
         self.traffic.settle(_LAST_WORD)
 
-    def decide(self, operations: tuple[Operation, ...], tid: int, *, use: bool = False) -> Decision:
-        """Return the first decision that is not ALLOW, or the first one.
+    def decide(
+        self,
+        operations: tuple[Operation, ...],
+        tid: int,
+        *,
+        use: bool = False,
+        answered: Answering = unanswered,
+    ) -> Decision:
+        """Return the first denial, or else the first decision that asks for approval, or else the first one.
 
         Args:
             operations: all operations of one syscall.
             tid: thread that asks.
             use: they will be carried out if all are allowed, so the limits of rules are used up.
+            answered: what becomes of a decision that asks for approval.
         """
         if self.circumstances.concern(operations):
-            decisions = self.circumstances.decide(operations, tid, use=use)
-            return decisions[0] if decisions[-1].verdict is _ALLOW else decisions[-1]
+            decisions = self.circumstances.decide(operations, tid, use=use, answered=answered)
+            return min(decisions, key=_severity)
         first: Decision | None = None
         for operation in operations:
             decision = decide(self._policy, operation, self._context)
@@ -187,10 +200,10 @@ class Broker:
             AuditError: it could not be written.
         """
         decision = call.decision or _FAILED
-        error = _name(code) if code else ""
+        error = errno_name(code) if code else ""
         operations = call.operations
         detail = detail or decision.detail
-        first = call.sequence < 0
+        first = call.sequence < 0 and not call.resumed
         if detail or operations[0].argv or operations[0].protocol or self._log.degraded:
             call.sequence = self._log.append(
                 records.decision(
@@ -209,7 +222,7 @@ class Broker:
             call.sequence = self._log.append_decision(line, decision.verdict)
         if first:
             self.tally.recorded()
-        if decision.verdict is not _ALLOW:
+        if decision.verdict is not _ALLOW and not (call.asked and decision.verdict is Verdict.ESCALATE):
             self._tell(call, decision)
 
     def repeat(self, call: Call, status: os.stat_result) -> None:
@@ -269,21 +282,32 @@ class Broker:
     def _take(self, unserved: Unserved) -> None:
         notification, sequence, error = unserved
         if error:
-            self._fail_answer(notification.id, records.outcome(sequence, _name(error)), error)
+            self.fail_answer(notification.id, records.outcome(sequence, errno_name(error)), error)
         else:
             self._handle(notification)
 
     def _handle(self, notification: Notification) -> None:
-        entry = self._native.get(notification.nr) if notification.arch == self._arch.audit_arch else None
-        row, handler = entry or (self._stranger(notification), self._deny)
-        call = Call(self, notification, row)
+        row, handler = self._entry(notification)
+        call = Call(self, notification, row, hashed=self.circumstances.escalates)
         action = self._act(call, handler)
         if action.__class__ is Later:
             work = action.work
-            if self.workers.submit(lambda: self._finish(call, self._act(call, lambda call: work()))):
+            if self.workers.submit(lambda: self.finish(call, self._act(call, lambda call: work()))):
                 return
             action = Errno(errno.EAGAIN)
-        self._finish(call, action)
+        self.finish(call, action)
+
+    def complete(self, call: Call) -> None:
+        """Carry a call out from beginning to end on this thread."""
+        action = self._act(call, self._entry(call.notification)[1])
+        if action.__class__ is Later:
+            work = action.work
+            action = self._act(call, lambda call: work())
+        self.finish(call, action)
+
+    def _entry(self, notification: Notification) -> tuple[Row, Handler]:
+        entry = self._native.get(notification.nr) if notification.arch == self._arch.audit_arch else None
+        return entry or (self._stranger(notification), self._deny)
 
     def _stranger(self, notification: Notification) -> Row:
         """Return a row for a call that is in no table: another ABI's, or newer than this version."""
@@ -311,6 +335,8 @@ class Broker:
             return handler(call)
         except Refused as refusal:
             return Errno(refusal.code)
+        except Held as held:
+            return self._park(call, held)
         except Gone:
             return Answered()
         except Unreadable:
@@ -321,6 +347,12 @@ class Broker:
             return Errno(error.errno or errno.EIO)
         except Exception as error:  # fail closed: an error of ours is a refusal, and is recorded
             return self._refuse(call, _FAILED, "".join(traceback.format_exception_only(error)).strip())
+
+    def _park(self, call: Call, held: Held) -> Action:
+        try:
+            return park(self, call, held)
+        except AuditError as error:
+            return self._give_up(error)
 
     def _refuse(self, call: Call, decision: Decision, detail: str = "") -> Action:
         call.decision = decision
@@ -336,7 +368,7 @@ class Broker:
         self._on_failure(error)
         return Errno(errno.EPERM)
 
-    def _finish(self, call: Call, action: Action | Later) -> None:
+    def finish(self, call: Call, action: Action | Later) -> None:
         """Record what is not recorded yet, then answer."""
         if isinstance(action, Later):  # a worker's work that asks for more work
             action = self._refuse(call, _FAILED, "work does not end")
@@ -344,7 +376,7 @@ class Broker:
             if call.sequence < 0:
                 self._record_first(call, action)
             elif action.code and call.decision and (call.decision.verdict is _ALLOW or not self.enforcing):
-                self._log.append(records.outcome(call.sequence, _name(action.code)))
+                self._log.append(records.outcome(call.sequence, errno_name(action.code)))
             if action.__class__ is Continue and not _may_continue(call.row):
                 action = Errno(errno.EPERM)
             action.answer(self.listener, call.notification)
@@ -354,7 +386,7 @@ class Broker:
         except OSError as error:
             self._answer_failed(call, error.errno or errno.EIO)
         finally:
-            if call.sequence < 0:
+            if call.sequence < 0 and not call.resumed:
                 self.tally.unjudged()
             call.release()
 
@@ -363,18 +395,21 @@ class Broker:
             self.record(call, action.word, action.code)
         elif action.code not in (0, errno.ENOSYS):
             # Nothing was judged, because the arguments made no sense.
-            call.sequence = self._log.append(records.notice("bad-arguments", f"{call.row.name}: {_name(action.code)}"))
+            call.sequence = self._log.append(
+                records.notice("bad-arguments", f"{call.row.name}: {errno_name(action.code)}")
+            )
             self.tally.recorded()
 
     def _answer_failed(self, call: Call, code: int) -> None:
         """The answer itself failed, as when the agent's descriptor table is full: that is the call's error."""
         if call.sequence >= 0:
-            record = records.outcome(call.sequence, _name(code))
+            record = records.outcome(call.sequence, errno_name(code))
         else:
-            record = records.notice("no-answer", f"{call.row.name}: {_name(code)}")
-        self._fail_answer(call.id, record, code)
+            record = records.notice("no-answer", f"{call.row.name}: {errno_name(code)}")
+        self.fail_answer(call.id, record, code)
 
-    def _fail_answer(self, notification_id: int, record: Fields, code: int) -> None:
+    def fail_answer(self, notification_id: int, record: Fields, code: int) -> None:
+        """Write the record of a call that ends in an error after it had a record, and answer it."""
         try:
             self._log.append(record)
         except AuditError as error:
@@ -387,8 +422,8 @@ def _may_continue(row: Row) -> bool:
     return bool(row.continue_reason) or row.treatment is Treatment.DENY
 
 
-def _name(code: int) -> str:
-    return "ERESTARTSYS" if code == ERESTARTSYS else errno.errorcode.get(code, str(code))
+def _severity(decision: Decision) -> int:
+    return _ORDER.index(decision.verdict)
 
 
 def _exists(operation: Operation) -> bool:

@@ -1,14 +1,16 @@
 """One notified syscall on its way through the broker."""
 
 import errno
+import hashlib
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from helm_sentry.abi.flags import PATH_MAX
 from helm_sentry.abi.syscalls import Row
 from helm_sentry.broker.memory import Gone, Unreadable
 from helm_sentry.broker.paths import Pinned
-from helm_sentry.decision import Decision, Verdict
+from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.intercept.notify import Notification
 from helm_sentry.intercept.process_tree import thread_group
 from helm_sentry.operation import Operation
@@ -17,12 +19,20 @@ if TYPE_CHECKING:  # the broker makes the calls; this direction is for types alo
     from helm_sentry.broker.broker import Broker
 
 
-_ALLOW = Verdict.ALLOW
+_ALLOW, _ESCALATE = Verdict.ALLOW, Verdict.ESCALATE
 _PIDFD_THREAD = os.O_EXCL  # <linux/pidfd.h>, Linux 6.9
 
 
 class Refused(Exception):
     """A decision was not ALLOW; the syscall fails with `code`."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Held(Exception):
+    """A person must be asked before the syscall can go on; it fails with `code` if the answer is no."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -45,11 +55,18 @@ class Call:
         object: `dev:ino` of the judged object, where known.
         keep: descriptors to close when the call is over.
         pidfd: descriptor of the calling thread, -1 until `process` opens it.
+        copied: hash over what was copied from the caller's memory; None when nobody will ask for it.
+        asked: what the last judgement found that needs a person's approval.
+        answers: operations that a person has approved for this very call, each with `digest` as it was then.
+        resumed: it was held before, so it has been counted.
     """
 
     __slots__ = (
+        "answers",
         "args",
+        "asked",
         "broker",
+        "copied",
         "decision",
         "id",
         "keep",
@@ -57,12 +74,13 @@ class Call:
         "object",
         "operations",
         "pidfd",
+        "resumed",
         "row",
         "sequence",
         "tid",
     )
 
-    def __init__(self, broker: "Broker", notification: Notification, row: Row) -> None:
+    def __init__(self, broker: "Broker", notification: Notification, row: Row, *, hashed: bool = False) -> None:
         self.notification = notification
         self.id, self.tid, self.args = notification.id, notification.tid, notification.args
         self.broker, self.row = broker, row
@@ -72,6 +90,10 @@ class Call:
         self.object = ""
         self.keep: list[int] = []
         self.pidfd = -1
+        self.copied = hashlib.sha256() if hashed else None
+        self.asked: list[tuple[Operation, Decision]] = []
+        self.answers: Mapping[Operation, str] = {}
+        self.resumed = False
 
     def int32(self, index: int) -> int:
         """Return an argument that the kernel takes as a C `int`."""
@@ -84,11 +106,24 @@ class Call:
 
     def string(self, index: int, limit: int = PATH_MAX) -> bytes:
         """Return the NUL-terminated string an argument points to; copied once, never read again."""
-        return self.broker.memory.read_string(self.tid, self.args[index], limit)
+        return self.copy(self.broker.memory.read_string(self.tid, self.args[index], limit))
 
     def read(self, address: int, size: int) -> bytes:
         """Return bytes of the agent's memory."""
-        return self.broker.memory.read(self.tid, address, size)
+        return self.copy(self.broker.memory.read(self.tid, address, size))
+
+    def copy(self, data: bytes) -> bytes:
+        """Take what was copied from the caller into account for `digest`, and return it."""
+        if self.copied is not None:
+            self.copied.update(b"%d:" % len(data))
+            self.copied.update(data)
+        return data
+
+    def digest(self) -> str:
+        """Return the hash of the call, its registers, what was copied from memory, and the object it found."""
+        state = self.copied.copy() if self.copied else hashlib.sha256()
+        state.update(f"{self.notification.nr} {self.args} {self.object}".encode())
+        return state.hexdigest()
 
     def write(self, address: int, data: bytes | bytearray) -> None:
         """Copy a result into the caller's memory, if it is still there: its id may be somebody else's by now."""
@@ -140,10 +175,14 @@ class Call:
 
         Raises:
             Refused: an operation is not allowed.
+            Held: a person must be asked.
             Gone: the caller died, so what was read may not have been its own.
         """
         self.operations = operations
-        self.decision = self.broker.decide(operations, self.tid, use=use)
+        self.asked.clear()
+        self.decision = self.broker.decide(operations, self.tid, use=use, answered=self._answered)
+        if self.asked and self.decision.verdict is _ESCALATE:
+            raise Held(refusal)
         if self.decision.verdict is not _ALLOW and (self.broker.enforcing or not self.permits(*operations)):
             raise Refused(refusal)
         if effect:
@@ -152,6 +191,20 @@ class Call:
             if not self.broker.listener.alive(self.id):
                 raise Gone
             self.broker.record(self, "value")
+
+    def _answered(self, operation: Operation, decision: Decision) -> Decision:
+        """Return what people's answers make of a decision that asks for approval; note it if there is none."""
+        approvals = self.broker.approvals
+        if approvals is None:
+            return decision
+        if self.answers and self.digest() not in self.answers.values():
+            return Decision(Verdict.DENY, Reason.CHANGED, decision.rule)
+        if operation in self.answers:
+            return Decision(_ALLOW, Reason.APPROVED, decision.rule)
+        settled = approvals.remembered(operation, decision)
+        if settled.verdict is _ESCALATE:
+            self.asked.append((operation, decision))
+        return settled
 
     def decide(self, *operations: Operation) -> Decision:
         """Return what the policy says about operations that are only looked at."""

@@ -12,15 +12,24 @@ from dataclasses import replace
 from helm_sentry.broker.budgets import Budgets
 from helm_sentry.broker.lineage import Lineage
 from helm_sentry.broker.memory import Gone
-from helm_sentry.decision import Decision
+from helm_sentry.decision import Decision, Verdict
 from helm_sentry.intercept.process_tree import status_field
 from helm_sentry.operation import Kind, Operation
 from helm_sentry.policy.context import Context, Process, Run
 from helm_sentry.policy.engine import CompiledPolicy, decide
 from helm_sentry.policy.guard import ARGV, ENVIRONMENT, PROGRAMS
+from helm_sentry.policy.model import ExecMatch
 
 _LINEAGE = frozenset({PROGRAMS, "process.exe", "process.ancestry"})
 _COUNTS = "run.counts."
+
+Answered = Callable[[Operation, Decision], Decision]
+"""What people's answers make of a decision that asks for approval."""
+
+
+def unanswered(operation: Operation, decision: Decision) -> Decision:
+    """Leave a decision that asks for approval as it is."""
+    return decision
 
 
 class Circumstances:
@@ -30,13 +39,18 @@ class Circumstances:
         lineage: which programs each process comes from; None when no rule asks.
         exact_exec: an exec is judged by its arguments or environment, so what was judged must be what runs.
         environment: the environment of an exec is asked for.
+        escalates: a rule may ask for a person's approval.
     """
 
     def __init__(self, policy: CompiledPolicy, agent: Mapping[str, str], bytes_sent: Callable[[], int]) -> None:
         asks_for = policy.asks_for
         counted = {Kind(name.removeprefix(_COUNTS)) for name in asks_for if name.startswith(_COUNTS)}
         self.lineage = Lineage() if asks_for & _LINEAGE else None
-        self.environment = ENVIRONMENT in asks_for
+        escalating = [rule for rule in policy.policy.contextual if rule.otherwise is Verdict.ESCALATE]
+        self.escalates = bool(escalating)
+        # What a person approves is a program with its arguments and environment, so just these must run.
+        approved = any(isinstance(rule.match, ExecMatch) for rule in escalating)
+        self.environment = approved or ENVIRONMENT in asks_for
         self.exact_exec = self.environment or ARGV in asks_for
         self._policy, self._agent, self._bytes_sent = policy, agent, bytes_sent
         self._asks_for = asks_for
@@ -51,13 +65,16 @@ class Circumstances:
         kinds = self._kinds
         return bool(kinds) and any(operation.kind in kinds for operation in operations)
 
-    def decide(self, operations: tuple[Operation, ...], tid: int, *, use: bool) -> list[Decision]:
-        """Return the decision about each operation, up to the first refusal.
+    def decide(
+        self, operations: tuple[Operation, ...], tid: int, *, use: bool, answered: Answered = unanswered
+    ) -> list[Decision]:
+        """Return the decision about each operation, up to the first denial.
 
         Args:
             operations: all operations of one syscall.
             tid: thread that asks.
             use: the operations are about to be carried out if all are allowed, so limits are used up.
+            answered: what becomes of a decision that asks for approval.
         """
         with self._turn:
             now = time.monotonic()
@@ -65,11 +82,12 @@ class Circumstances:
             context = self._context(tid, now)
             for operation in operations:
                 spent = self._budgets.spent(now, pending)
-                decisions.append(decide(self._policy, operation, replace(context, spent=spent)))
-                if not decisions[-1].allowed:
+                decision = decide(self._policy, operation, replace(context, spent=spent))
+                decisions.append(answered(operation, decision) if decision.verdict is Verdict.ESCALATE else decision)
+                if decisions[-1].verdict is Verdict.DENY:
                     return decisions
                 pending.update(decisions[-1].charges)
-            if use:
+            if use and all(decision.allowed for decision in decisions):
                 self._budgets.use(now, pending)
                 self._counts.update(operation.kind for operation in operations if operation.kind in self._counts)
             return decisions

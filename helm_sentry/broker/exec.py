@@ -53,13 +53,13 @@ def _exec(call: Call, pinned: Pinned, filename: bytes, vector: int, environment_
     argv = whole(call, vector) if asked.exact_exec else arguments(call, vector)
     environment = whole(call, environment_at) if asked.environment else ()
     operation = Operation(Kind.EXEC, path=pinned.path, argv=argv, environment=environment)
+    call.object = "{:x}:{:x}".format(*identity(pinned.status()))
     call.judge(operation, use=False)
     programs = [(pinned, argv), *_interpreters(call, pinned, filename, argv)]
     call.judge(operation, *(_needs(*program, environment) for program in programs[1:]))
     for program, _ in programs:
         call.require(program)
     identities = [identity(program.status()) for program, _ in programs]
-    call.object = "{:x}:{:x}".format(*identities[0])
     approved = Approved(
         filename=filename,
         script=identities[0] if len(programs) > 1 else None,
@@ -130,7 +130,9 @@ def whole(call: Call, vector: int) -> tuple[str, ...]:
     if len(pointers) > _ALL_ARGUMENTS:
         raise OSError(errno.E2BIG, "too many arguments")
     try:
-        return tuple([os.fsdecode(call.broker.memory.read_string(call.tid, at, _ALL_OF_ARGUMENT)) for at in pointers])
+        return tuple(
+            [os.fsdecode(call.copy(call.broker.memory.read_string(call.tid, at, _ALL_OF_ARGUMENT))) for at in pointers]
+        )
     except OSError as error:
         raise OSError(errno.E2BIG if error.errno == errno.ENAMETOOLONG else error.errno, "arguments") from None
 
@@ -147,7 +149,7 @@ def _pointers(call: Call, vector: int, most: int) -> list[int]:
 
 def _argument(call: Call, pointer: int) -> bytes:
     try:
-        return call.broker.memory.read_string(call.tid, pointer, _MOST_ARGUMENT)
+        return call.copy(call.broker.memory.read_string(call.tid, pointer, _MOST_ARGUMENT))
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise

@@ -234,7 +234,7 @@ def _setxattr(call: Call, pin: Callable[[], Pinned]) -> Action:
     name = _attribute_name(call)
     if size > flags.XATTR_SIZE_MAX:
         raise OSError(errno.E2BIG, "value is too long")
-    value = bytes(call.broker.memory.read_large(call.tid, call.args[2], size))
+    value = call.copy(bytes(call.broker.memory.read_large(call.tid, call.args[2], size)))
     if len(value) < size:
         raise OSError(errno.EFAULT, "short read")
     pinned = _changing(call, Kind.FILE_XATTR, pin())

@@ -12,7 +12,7 @@ from helm_sentry.abi import libc
 from helm_sentry.abi.flags import MSG_FASTOPEN, SOCKADDR_MAX, UIO_MAXIOV
 from helm_sentry.abi.structs import MMSGHDR_SIZE, MSGHDR
 from helm_sentry.broker.action import Action, Errno, Later, Value
-from helm_sentry.broker.call import Call, Refused
+from helm_sentry.broker.call import Call, Held, Refused
 from helm_sentry.broker.sockets import (
     ROUTE,
     domain_of,
@@ -108,7 +108,7 @@ def _send_many(call: Call, ours: int, count: int, send_flags: int) -> Action:
         held = len(call.keep)
         try:
             action = _send_one(call, ours, call.args[1] + index * MMSGHDR_SIZE, send_flags)
-        except (Refused, OSError) as error:
+        except (Refused, Held, OSError) as error:
             if not index:
                 raise
             if isinstance(error, Refused):
@@ -146,6 +146,7 @@ def _message(call: Call, ours: int, address: int, send_flags: int) -> Message:
             raise OSError(errno.EINVAL, "negative length")
         raw = read_address(call, name_at, min(name_size, SOCKADDR_MAX))
     buffers = call.broker.memory.read_vector(call.tid, vector, vector_size)
+    call.copy(repr(buffers).encode())
     if any(length >> 63 for _, length in buffers):
         raise OSError(errno.EINVAL, "negative length")
     control = _control(call, control_at, control_size)
@@ -181,7 +182,7 @@ def _control(call: Call, address: int, size: int) -> bytes:
         return b""
     if size > _MOST_CONTROL:
         raise OSError(errno.ENOBUFS, "too much control data")
-    copied = bytes(call.broker.memory.read_large(call.tid, address, size))
+    copied = call.copy(bytes(call.broker.memory.read_large(call.tid, address, size)))
     if len(copied) < size:
         raise OSError(errno.EFAULT, "short read")
     try:

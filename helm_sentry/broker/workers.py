@@ -126,19 +126,23 @@ class Workers:
             return list(self._waiting.items())
 
 
-def interruption(tid: int) -> int:
+def interruption(tid: int, besides: int = 0) -> int:
     """Return the errno that a blocking call of this thread ends with now, 0 when it may go on waiting.
 
     A call that waits for the supervisor hears only fatal signals (WAIT_KILLABLE_RECV), so the supervisor looks for
     the others. ERESTARTSYS lets the kernel honour SA_RESTART, but is only understood by a thread that was itself
     told of the signal; where another thread of the process may have been, EINTR is the safe answer.
+
+    Args:
+        tid: the thread.
+        besides: mask of signals that do not count.
     """
     try:
         pending = int(status_field(tid, "SigPnd"), 16)
         shared = int(status_field(tid, "ShdPnd"), 16)
         if not pending | shared:
             return 0
-        unwanted = int(status_field(tid, "SigBlk"), 16) | int(status_field(tid, "SigIgn"), 16)
+        unwanted = besides | int(status_field(tid, "SigBlk"), 16) | int(status_field(tid, "SigIgn"), 16)
         if pending & ~unwanted:
             return ERESTARTSYS
         if shared & ~unwanted:

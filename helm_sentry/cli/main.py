@@ -11,6 +11,7 @@ from helm_sentry.errors import SentryError
 
 # Each is a function in a module of its own name, loaded when it is asked for: `run` waits for no other's machinery.
 _COMMANDS = (
+    "approvals",
     "attack",
     "bench",
     "conform",

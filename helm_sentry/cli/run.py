@@ -18,6 +18,13 @@ import click
 @click.option("--accept-degraded", is_flag=True, help="Run although a layer is missing; every record says so.")
 @click.option("--max-policy-age", metavar="DURATION", help="Refuse a policy file written longer ago, such as 24h.")
 @click.option("--dry-run", is_flag=True, help="Perform what the policy denies; only record it.")
+@click.option(
+    "--approve-within",
+    default=120.0,
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Deny what needs approval after so long (default: 120).",
+)
 @click.option("--key", default="", metavar="FILE", help="Private key to sign with: ours, or PKCS#8.")
 @click.option("--no-witness", is_flag=True, help="Do not have the kernel count the calls a second time.")
 @click.option("--quiet", is_flag=True, help="Say nothing on standard error.")
@@ -29,6 +36,7 @@ def run(
     accept_degraded: bool,
     max_policy_age: str | None,
     dry_run: bool,
+    approve_within: float,
     key: str,
     no_witness: bool,
     quiet: bool,
@@ -51,6 +59,7 @@ def run(
         accept_degraded=accept_degraded,
         max_policy_age=_seconds(max_policy_age),
         dry_run=dry_run,
+        approve_within=approve_within,
         quiet=quiet,
         witness=not no_witness,
         key=key,

@@ -24,6 +24,9 @@ BY_REASON = {
     Reason.FOREIGN_ABI: PROVENANCE,
     Reason.EXEC_MISMATCH: PROVENANCE,
     Reason.RUN_ENDED: "AGENT_KILLED",
+    Reason.DISAPPROVED: "APPROVAL_REQUIRED",
+    Reason.UNANSWERED: "APPROVAL_TIMEOUT",
+    Reason.CHANGED: PROVENANCE,
 }
 """Codes of reasons that say more than the kind of operation does."""
 

@@ -79,5 +79,5 @@ def block_line(offset: int, root: bytes) -> bytes:
 
 
 def needs_receipt(record: Fields) -> bool:
-    """Return whether a record gets a receipt of its own: everything not simply allowed, and gaps of the witness."""
-    return record.get("verdict") in ("DENY", "ESCALATE") or record.get("type") == "gap"
+    """Return whether a record gets a receipt of its own: everything not simply allowed, gaps, answers of people."""
+    return record.get("verdict") in ("DENY", "ESCALATE") or record.get("type") in ("gap", "approval")

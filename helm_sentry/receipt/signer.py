@@ -30,7 +30,7 @@ _CHECKPOINT_EVERY = 1.0  # seconds
 _LOOK_EVERY = 0.25  # seconds; a log that grows faster has checkpoints by number of records
 _GATHER = 0.02  # seconds between two flushes, so that a flood of denials is not a flood of fdatasync
 _FLUSH_ABOVE = 1 << 20  # bytes of signatures to hold back at most
-_MARKS = (b'"verdict":"DENY"', b'"verdict":"ESCALATE"', b'"type":"gap"')
+_MARKS = (b'"verdict":"DENY"', b'"verdict":"ESCALATE"', b'"type":"gap"', b'"type":"approval"')
 # The interpreter runs one thread at a time and would let the supervisor wait for milliseconds. After so many lines
 # (about 100 us) this thread lets go, for long enough that another one really gets its turn.
 _LINES_AT_ONCE, _LET_GO = 32, 50e-6

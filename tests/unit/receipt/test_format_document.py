@@ -110,6 +110,7 @@ RECORDS = {
     "process": record.forked(1, 1) | record.exited(1, 0),
     "witness": record.witnessed({}, {}, final=True),
     "gap": record.gap("a", "b"),
+    "approval": record.approval(1, 1, "once", "a", "b"),
     "end": record.end({}, exit_status=0) | record.end({}, signal="SIGHUP"),
 }  # fmt: skip
 

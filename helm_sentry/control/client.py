@@ -1,0 +1,75 @@
+"""Asking a run through its control socket."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+
+from helm_sentry.audit.canonical import Fields
+from helm_sentry.control.endpoint import address
+from helm_sentry.errors import SentryError, UsageError
+
+_PATIENCE = 30.0  # seconds for the first answer
+
+
+class Unreachable(SentryError):
+    """Nobody serves the socket, or the run did not let us in."""
+
+
+def live_runs(directory: str) -> list[str]:
+    """Return the ids of the runs that have a control socket; one of them may have been killed and left it."""
+    try:
+        return sorted(name for name in os.listdir(directory) if not name.startswith("."))
+    except FileNotFoundError:
+        return []
+
+
+def ask(directory: str, run: str, request: Fields, *, follow: bool = False) -> Iterator[Fields]:
+    """Send a request to a run and return its answers as they come, the closing `ok` left out.
+
+    Args:
+        directory: where the control sockets are.
+        run: the run's id.
+        request: its `do` and what belongs to it.
+        follow: the answers may take any time.
+
+    Raises:
+        Unreachable: there is nobody to ask.
+        SentryError: the run's own refusal.
+    """
+    with _connect(directory, run) as connection:
+        try:
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            if follow:
+                connection.settimeout(None)
+            with connection.makefile("rb") as answers:
+                for line in answers:
+                    fields = json.loads(line)
+                    if "error" in fields:
+                        raise _refusal(fields)
+                    if fields == {"ok": True}:
+                        return
+                    yield fields
+        except OSError as error:
+            raise Unreachable(f"run `{run}` does not answer: {error}") from error
+    raise Unreachable(f"run `{run}` ended the conversation; it serves its own user and root, and no agent")
+
+
+def _connect(directory: str, run: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    connection.settimeout(_PATIENCE)
+    try:
+        opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            connection.connect(address(opened, run))
+        finally:
+            os.close(opened)
+    except OSError as error:
+        connection.close()
+        raise Unreachable(f"run `{run}` cannot be reached: {error.strerror}; it may have ended") from error
+    return connection
+
+
+def _refusal(fields: Fields) -> SentryError:
+    error = UsageError if fields.get("status") == UsageError.exit_status else SentryError
+    return error(str(fields["error"]))
