@@ -191,6 +191,7 @@ def _refuse_slash(call: Call, place: Pinned, open_flags: int) -> Action:
     call.judge(*opening(open_flags, place.path, exists=False, directory=False))
     if place.error not in (errno.ENOENT, errno.ENOTDIR) or place.parent < 0:
         call.require(place)
+    os.stat(b".", dir_fd=place.parent)  # EACCES where the agent may not search
     raise OSError(errno.EISDIR, "a file cannot be created as a directory")
 
 

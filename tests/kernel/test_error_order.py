@@ -98,6 +98,9 @@ def test_creating_what_cannot_be(twins: Twins) -> None:
         "file/x/.",
         "fifo/x/.",
         "missing/x/.",
+        "closed-dir/within/",
+        "list-dir/within/",
+        "list-dir/x/",
     ):
         for flags in (os.O_CREAT | os.O_WRONLY, os.O_CREAT | os.O_EXCL | os.O_RDWR):
             script.call("open", path, flags, 0o644)
