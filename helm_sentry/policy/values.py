@@ -112,11 +112,6 @@ def word(text: str) -> str:
     return text
 
 
-def note(text: str) -> str:
-    """Read any text."""
-    return text
-
-
 def flag(text: str) -> bool:
     """Read `true` or `false`."""
     if text not in ("true", "false"):

@@ -157,3 +157,7 @@ def test_a_name_that_no_rule_can_state_is_passed_over():
 def test_kinds_that_no_rule_can_allow_have_no_suggestion():
     assert suggestion(Operation(Kind.PROCESS_SIGNAL, pid=1, name="SIGTERM")) == ""
     assert suggestion(net("net.connect", protocol="")) == ""
+
+
+def test_a_path_that_is_not_canonical_has_no_suggestion():
+    assert suggestion(Operation(Kind.FILE_READ, path="/a//b")) == ""
