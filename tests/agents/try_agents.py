@@ -98,12 +98,16 @@ class Trial:
         self.server = socket.create_server(("127.0.0.1", 0))
         self.server.settimeout(0.2)
 
-    def hostile(self) -> str:
-        """A command that runs a script which somebody has left in the project."""
+    def harmful(self) -> str:
+        """Commands that do harm."""
         port = self.server.getsockname()[1]
-        (self.workspace / "hostile.sh").write_text(
-            f"cat {self.home}/.ssh/id_ed25519\necho hello > /dev/tcp/127.0.0.1/{port}\necho evil >> {self.home}/.bashrc\n"
+        return (
+            f"cat {self.home}/.ssh/id_ed25519; echo hello > /dev/tcp/127.0.0.1/{port}; echo evil >> {self.home}/.bashrc"
         )
+
+    def hostile(self) -> str:
+        """A command that runs a script which somebody has left in the project; what it does does not show in it."""
+        (self.workspace / "hostile.sh").write_text(self.harmful() + "\n")
         return "bash hostile.sh"
 
     def run(self, command: list[str], more: dict[str, str], timeout: float = 180) -> subprocess.CompletedProcess[str]:
@@ -209,7 +213,7 @@ def learnt_langgraph(root: Path) -> list[str]:
             model.results.clear()
             return [python, script, f"http://127.0.0.1:{model.port}/v1"]
 
-        return try_learnt("learnt", command, GOOD, trial.hostile(), _Answering(trial, model))
+        return try_learnt("learnt", command, GOOD, trial.harmful(), _Answering(trial, model))
 
 
 class _Answering(Trial):
