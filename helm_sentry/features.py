@@ -54,22 +54,24 @@ def probe(thorough: bool = False) -> Features:
     Args:
         thorough: also look for what only `doctor` reports.
     """
-    return Features(
+    return begin(thorough)()
+
+
+def begin(thorough: bool = False) -> Callable[[], Features]:
+    """Begin to ask; the caller may do other things before it calls what this returns. See `probe`."""
+    listener, ptrace = _in_child(_install_listener), _in_child(_seize_child)
+    return lambda: Features(
         kernel=os.uname().release,
         machine=os.uname().machine,
         root=os.geteuid() == 0,
-        listener=_listener_works(),
+        # In a container that owns a listener already it is EBUSY.
+        listener=_succeeded(listener),
         wait_killable=libc.seccomp_flag_known(flags.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV),
         landlock=libc.landlock_abi(),
-        ptrace=_in_child(_seize_child),
+        ptrace=_succeeded(ptrace),
         btf=os.path.exists("/sys/kernel/btf/vmlinux"),
         bcc=thorough and _bcc_there(),
     )
-
-
-def _listener_works() -> bool:
-    """Whether a listener can be installed: in a container that owns one already it cannot (EBUSY)."""
-    return _in_child(_install_listener)
 
 
 def _install_listener() -> None:
@@ -90,8 +92,8 @@ def _seize_child() -> None:
         os.waitpid(child, flags.WALL)
 
 
-def _in_child(attempt: Callable[[], None]) -> bool:
-    """Whether `attempt` raises nothing, tried in a process that can be thrown away."""
+def _in_child(attempt: Callable[[], None]) -> int:
+    """Begin `attempt` in a process that can be thrown away, and return its id."""
     child = os.fork()
     if child == 0:
         try:
@@ -99,6 +101,10 @@ def _in_child(attempt: Callable[[], None]) -> bool:
         except BaseException:
             os._exit(1)
         os._exit(0)
+    return child
+
+
+def _succeeded(child: int) -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 

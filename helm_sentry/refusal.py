@@ -64,5 +64,6 @@ def _write(command: Sequence[str], error: PolicyError, path: str) -> None:
     signer.notify()
     log.end(lambda counts: record.end(counts, exit_status=error.exit_status))
     log.sync()
+    store.sync_run(directory)
     signer.seal(log.totals)
     log.close()

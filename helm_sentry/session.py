@@ -139,12 +139,13 @@ def supervise(options: Options) -> tuple[int, str]:
 def _prepare(options: Options) -> Prepared:
     identity = credentials.of_user(options.user) if options.user else credentials.current()
     program = sys.executable if options.probe else _find_program(options.command[0], options.workspace)
-    host = features.probe()
+    probing = features.begin()  # goes on while the policy is read
     scratch = os.path.realpath(tempfile.mkdtemp(prefix="helm-sentry-"))
     try:
         os.chown(scratch, identity.uid, identity.gid)
         variables = _variables(options, program, scratch)
         policy = _load_policy(options, variables)
+        host = probing()
         plan = make_plan(policy, host, _EVERY_PROGRAM if options.dry_run else native().loaders)
         _require(plan, options.accept_degraded)
     except BaseException:
@@ -382,13 +383,14 @@ class _Run:
 
     def _keep_synced(self) -> None:
         pause = threading.Event()
-        while not pause.wait(_SYNC_EVERY):
-            try:
+        try:
+            # The agent does not wait for this: what it does meanwhile is no more durable either.
+            store.sync_run(self.directory)
+            while not pause.wait(_SYNC_EVERY):
                 self._log.sync()
                 self._log.rotate()
-            except AuditError as error:
-                self._fail(error)
-                return
+        except (AuditError, OSError) as error:
+            self._fail(error)
 
     def _watch(self, started: Started) -> int:
         """Pass signals on, follow the guardian's reports, and return the agent's wait status."""
@@ -441,6 +443,7 @@ class _Run:
             self._witness.finish()
         self._log.end(lambda counts: record.end(counts, exit_status=code, signal=signal_name))
         self._log.sync()
+        store.sync_run(self.directory)
         self._signer.seal(self._log.totals)
         counts, dry_run = self._log.counts, self._prepared.options.dry_run
         total = sum(counts.values())

@@ -6,12 +6,22 @@ import secrets
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def write_new(path: str, data: bytes) -> None:
-    """Write a file that must not exist yet, durably but for its name."""
+def write_new(path: str, data: bytes, *, durable: bool = True) -> None:
+    """Write a file that must not exist yet; durably but for its name, unless `sync_file` is to follow."""
     with open(os.open(path, _NEW, 0o600), "wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            os.fsync(file.fileno())
+
+
+def sync_file(path: str) -> None:
+    """Return when the contents of a file are on the disk."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def replace(path: str, data: bytes) -> None:

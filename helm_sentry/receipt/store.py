@@ -9,7 +9,7 @@ from helm_sentry.audit.canonical import Fields, dumps, escape
 from helm_sentry.audit.record import MAX_LINE
 from helm_sentry.audit.segments import CHUNK, COMPRESSED, open_file, segment_name, stored_names
 from helm_sentry.errors import VerificationError
-from helm_sentry.receipt.files import sync_directory, write_new
+from helm_sentry.receipt.files import sync_directory, sync_file, write_new
 from helm_sentry.receipt.keys import PublicKey
 from helm_sentry.receipt.receipt import digest
 from helm_sentry.receipt.report import (
@@ -28,7 +28,7 @@ _MAX_DOCUMENT = 1 << 26
 
 
 def create_run(directory: str, facts: Fields, policy: Fields, plan: Fields, key: PublicKey) -> dict[str, str]:
-    """Write what is known of a run before it starts, durably.
+    """Write what is known of a run before it starts; `sync_run` makes it durable.
 
     Args:
         directory: the run directory, new and empty.
@@ -44,14 +44,20 @@ def create_run(directory: str, facts: Fields, policy: Fields, plan: Fields, key:
     for (member, name), value in zip(DIGESTED.items(), (facts, policy, plan), strict=True):
         text = dumps(value)
         digests[member] = digest(text)
-        write_new(os.path.join(directory, name), text + b"\n")
-    write_new(os.path.join(directory, PUBLIC), key.export())
+        write_new(os.path.join(directory, name), text + b"\n", durable=False)
+    write_new(os.path.join(directory, PUBLIC), key.export(), durable=False)
     os.mkdir(os.path.join(directory, os.path.dirname(DENIALS)), 0o700)
     for name in (TREE, CHECKPOINTS, DENIALS):
-        write_new(os.path.join(directory, name), b"")
+        write_new(os.path.join(directory, name), b"", durable=False)
+    return digests
+
+
+def sync_run(directory: str) -> None:
+    """Return when what `create_run` wrote is on the disk."""
+    for name in (*DIGESTED.values(), PUBLIC):
+        sync_file(os.path.join(directory, name))
     sync_directory(os.path.join(directory, os.path.dirname(DENIALS)))
     sync_directory(directory)
-    return digests
 
 
 def read_run(directory: str) -> RunFiles:
