@@ -188,7 +188,7 @@ def load() -> Library | None:
         return None
     try:
         return Library(_PATH)
-    except OSError:
+    except (OSError, AttributeError):  # not there, or built from other sources
         return None
 
 
