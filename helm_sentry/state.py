@@ -66,6 +66,19 @@ def run_directory(name: str) -> str:
     return path
 
 
+def latest_run() -> str:
+    """Return the id of the run that started last.
+
+    Raises:
+        UsageError: there is none.
+    """
+    runs = os.path.join(state_directory(), "runs")
+    found = [name for name in os.listdir(runs) if is_run_id(name)] if os.path.isdir(runs) else []
+    if not found:
+        raise UsageError(f"there are no runs in `{runs}`")
+    return max(found, key=lambda name: (name[:15], os.stat(os.path.join(runs, name)).st_mtime_ns))
+
+
 def new_run(run_id: str) -> str:
     """Create the directory of a new run, closed to others, and return it.
 

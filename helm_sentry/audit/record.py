@@ -301,12 +301,19 @@ def outlived(pid: int) -> Fields:
     return decision(pid, "exit_group", (operation,), _RUN_ENDED, "kill")
 
 
-def executed(pid: int, exe: str, object: str, argv: Sequence[str]) -> Fields:
+def executed(pid: int, exe: str, object: str, argv: Sequence[str], ancestors: Sequence[int] = ()) -> Fields:
     """Return the record of an exec stop: the file that really runs, by path and by `dev:ino`, and its arguments.
 
     The arguments of the decision were copied before; these are the kernel's own copy, which nobody can change.
     """
-    return {"type": "exec", "pid": pid, "exe": escape(exe), "object": object, "argv": _texts(argv)}
+    return {
+        "type": "exec",
+        "pid": pid,
+        "exe": escape(exe),
+        "object": object,
+        "argv": _texts(argv),
+        "ancestors": list(ancestors),
+    }
 
 
 def traffic(of: int, operation: Operation, sent: int, received: int, *, exact: bool, unsent: int = 0) -> Fields:

@@ -36,6 +36,7 @@ from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.decode import address as addresses
 from helm_sentry.errors import AuditError
 from helm_sentry.intercept.notify import Listener, Notification, Unserved
+from helm_sentry.intercept.process_tree import ancestors
 from helm_sentry.native.library import Receiver
 from helm_sentry.operation import Kind, Operation
 from helm_sentry.policy.context import Context
@@ -247,7 +248,7 @@ class Broker:
         """Mark a process with its verified program and write the record, before the program's first instruction."""
         if self.circumstances.lineage:
             self.circumstances.lineage.entered(pid, path)
-        self._log.append(records.executed(pid, path, identity, argv))
+        self._log.append(records.executed(pid, path, identity, argv, ancestors(pid, self.resolver.guardian)))
         self.tally.executed()
 
     def killed(self, call: Call, decision: Decision, detail: str) -> None:

@@ -1,17 +1,23 @@
 """`helm-sentry verify`: is this run what was signed, and by whom?"""
 
+import contextlib
 import json
 import os
+import sys
+from collections.abc import Callable, Iterator
 
 import click
 
 from helm_sentry.audit.canonical import Fields
+from helm_sentry.audit.segments import stored_names
 from helm_sentry.cli.trust import public_key_option, trusted_keys
 from helm_sentry.errors import VerificationError
 from helm_sentry.receipt.report import Report, State, UnsealedError
 from helm_sentry.receipt.store import read_run
 from helm_sentry.receipt.verify import verify_run
 from helm_sentry.state import is_run_id, run_directory
+
+_SHORT = 16 << 20  # bytes of log that are verified before anybody wonders
 
 
 @click.command()
@@ -28,8 +34,10 @@ def verify(run: str, public_keys: tuple[str, ...], allow_unsealed: bool, as_json
     """
     try:
         directory = run_directory(run)
-        files = read_run(directory)
-        report = verify_run(files, trusted_keys(public_keys), pinned=bool(public_keys), allow_unsealed=allow_unsealed)
+        with _progress(directory) as advance:
+            files = read_run(directory, advance)
+            keys = trusted_keys(public_keys)
+            report = verify_run(files, keys, pinned=bool(public_keys), allow_unsealed=allow_unsealed)
         name = os.path.basename(os.path.abspath(directory))
         if is_run_id(name) and report.run != name:
             raise VerificationError(f"the directory of run `{name}` holds run `{report.run}`")
@@ -40,6 +48,18 @@ def verify(run: str, public_keys: tuple[str, ...], allow_unsealed: bool, as_json
     click.echo(json.dumps(report.fields(), indent=2) if as_json else _sentence(report))
     if report.others and not as_json:
         click.echo(f"note: nothing vouches for {', '.join(report.others)}", err=True)
+
+
+@contextlib.contextmanager
+def _progress(directory: str) -> Iterator[Callable[[int], None]]:
+    """Show a bar on a terminal's standard error while a long log is read, and nothing elsewhere."""
+    paths = [os.path.join(directory, name) for name in stored_names(directory)]
+    size = sum(os.path.getsize(path) for path in paths)
+    if size < _SHORT or not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    with click.progressbar(length=size, label="verifying", file=sys.stderr) as bar:
+        yield bar.update
 
 
 def _failure(error: VerificationError) -> Fields:

@@ -3,8 +3,11 @@
 Nothing is cached: a cached process id is somebody else's process id one fork later.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator
+
+_MOST_ANCESTORS = 16
 
 
 def status_field(pid: int, field: str) -> str:
@@ -51,6 +54,15 @@ def stat_fields(pid: int) -> list[bytes]:
     except OSError as error:
         raise ProcessLookupError(error.errno, f"process {pid} is gone") from None
     return text[text.rfind(b")") + 2 :].split()  # the name may contain anything, parentheses too
+
+
+def ancestors(pid: int, root: int) -> list[int]:
+    """Return the processes above one, the nearest first, up to `root` and without it; a few of them at most."""
+    found: list[int] = []
+    with contextlib.suppress(ProcessLookupError):
+        while len(found) < _MOST_ANCESTORS and (pid := parent_of(pid)) not in (0, 1, root):
+            found.append(pid)
+    return found
 
 
 def parent_of(pid: int) -> int:

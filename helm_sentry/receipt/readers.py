@@ -44,10 +44,11 @@ class Log:
         self.tree = BlockTree()
         self.block: tuple[int, bytes] | None = None
         """Offset and root of the block that the last record completed."""
-        self._block_offset = 0
+        self._block_offset, self._name = 0, ""
 
     def __iter__(self) -> Iterator[tuple[Place, Fields]]:
         for segment in self._segments:
+            self._name = segment.name
             place = Place(segment.name, 1, 0, self.records)
             lines = iter(segment.lines)
             for line in lines:
@@ -64,7 +65,7 @@ class Log:
         """Require that a sealed log has its end."""
         if self._sealed and self.last.get("type") != "end":
             raise VerificationError(
-                f"audit.jsonl: cut off before record {self.records}: it has no end record", self.records
+                f"{self._name}: cut off before record {self.records}: it has no end record", self.records
             )
 
     @property

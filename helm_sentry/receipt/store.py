@@ -3,7 +3,7 @@
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from helm_sentry.audit.canonical import Fields, dumps, escape
 from helm_sentry.audit.record import MAX_LINE
@@ -60,8 +60,12 @@ def sync_run(directory: str) -> None:
     sync_directory(directory)
 
 
-def read_run(directory: str) -> RunFiles:
+def read_run(directory: str, advance: Callable[[int], None] = lambda count: None) -> RunFiles:
     """Return the files of a run directory; those that have a line for each record are read as they are iterated.
+
+    Args:
+        directory: the run directory.
+        advance: called now and then with the number of bytes of the log's files that were read since.
 
     Raises:
         VerificationError: a file is missing or cannot be read.
@@ -70,7 +74,7 @@ def read_run(directory: str) -> RunFiles:
     return RunFiles(
         documents={name: read_document(directory, name) for name in DIGESTED.values()},
         public_key=read_document(directory, PUBLIC),
-        segments=tuple(_segment(directory, name) for name in names),
+        segments=tuple(_segment(directory, name, advance) for name in names),
         tree=_lines(directory, TREE),
         checkpoints=_lines(directory, CHECKPOINTS),
         denials=_lines(directory, DENIALS),
@@ -80,15 +84,28 @@ def read_run(directory: str) -> RunFiles:
     )
 
 
-def _segment(directory: str, name: str) -> Segment:
+def _segment(directory: str, name: str, advance: Callable[[int], None]) -> Segment:
     plain = name.removesuffix(COMPRESSED)
     copy = plain + COMPRESSED
     return Segment(
         name=name,
-        lines=_lines(directory, name),
+        lines=_counted(directory, name, advance),
         compressed=name == copy,
         stored=_digest(directory, copy) if _there(directory, copy) else "",
     )
+
+
+def _counted(directory: str, name: str, advance: Callable[[int], None]) -> Iterator[bytes]:
+    """Return the lines of a segment, saying how much of its file that was; of a compressed one at its end."""
+    size, told, read = os.stat(os.path.join(directory, name)).st_size, 0, 0
+    compressed = name.endswith(COMPRESSED)
+    for line in _lines(directory, name):
+        yield line
+        read += len(line)
+        if not compressed and read - told >= CHUNK:
+            advance(read - told)
+            told = read
+    advance(size - told)
 
 
 def _digest(directory: str, name: str) -> str:
