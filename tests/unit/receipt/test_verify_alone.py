@@ -206,6 +206,10 @@ class TestSignatures:
         assert not verify_alone.python_verify(identity, b"anything", identity + bytes(32))
 
 
+def test_the_two_know_the_same_records():
+    assert set(verify_alone.TYPES) == record.TYPES
+
+
 def test_runs_of_every_size_agree(tmp_path):
     for number, count in enumerate((0, 1, 2, 254, 255, 256, 257)):
         files = sealed_run(tmp_path / str(number), verdicts=[Verdict.ALLOW] * count)
