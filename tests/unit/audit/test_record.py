@@ -86,8 +86,8 @@ class TestOtherRecords:
         [
             pytest.param(record.outcome(3, "ENOSPC"), {"type": "outcome", "of": 3, "errno": "ENOSPC"}, id="outcome"),
             pytest.param(
-                record.executed(9, "/bin/\udcff", "1:2", ["\udcff"]),
-                {"type": "exec", "pid": 9, "exe": "/bin/%FF", "object": "1:2", "argv": ["%FF"]},
+                record.executed(9, "/bin/\udcff", "1:2", ["\udcff"], [7, 8]),
+                {"type": "exec", "pid": 9, "exe": "/bin/%FF", "object": "1:2", "argv": ["%FF"], "ancestors": [7, 8]},
                 id="exec",
             ),
             pytest.param(
