@@ -54,7 +54,7 @@ def verify(run: str, public_keys: tuple[str, ...], allow_unsealed: bool, as_json
 def _progress(directory: str) -> Iterator[Callable[[int], None]]:
     """Show a bar on a terminal's standard error while a long log is read, and nothing elsewhere."""
     paths = [os.path.join(directory, name) for name in stored_names(directory)]
-    size = sum(os.path.getsize(path) for path in paths)
+    size = sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
     if size < _SHORT or not sys.stderr.isatty():
         yield lambda count: None
         return

@@ -97,7 +97,7 @@ def _segment(directory: str, name: str, advance: Callable[[int], None]) -> Segme
 
 def _counted(directory: str, name: str, advance: Callable[[int], None]) -> Iterator[bytes]:
     """Return the lines of a segment, saying how much of its file that was; of a compressed one at its end."""
-    size, told, read = os.stat(os.path.join(directory, name)).st_size, 0, 0
+    told, read = 0, 0
     compressed = name.endswith(COMPRESSED)
     for line in _lines(directory, name):
         yield line
@@ -105,7 +105,7 @@ def _counted(directory: str, name: str, advance: Callable[[int], None]) -> Itera
         if not compressed and read - told >= CHUNK:
             advance(read - told)
             told = read
-    advance(size - told)
+    advance(os.stat(os.path.join(directory, name)).st_size - told)
 
 
 def _digest(directory: str, name: str) -> str:
