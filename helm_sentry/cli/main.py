@@ -13,6 +13,7 @@ from helm_sentry.errors import SentryError
 _COMMANDS = (
     "approvals",
     "attack",
+    "audit",
     "bench",
     "conform",
     "demo",

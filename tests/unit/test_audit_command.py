@@ -143,9 +143,8 @@ class TestTail:
         log = AuditLog(str(path), RUN)
         log.append(records()[0])
         log.append(records()[1])
-        command = [sys.executable, "-m", "helm_sentry", "audit", "tail", "-f", "-n", "1", "--json"]
-        program = "from helm_sentry.cli.main import main; main()"
-        command = [sys.executable, "-c", program, *command[3:]]
+        program = "from helm_sentry.cli.audit import audit; audit()"
+        command = [sys.executable, "-c", program, "tail", "-f", "-n", "1", "--json"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
             assert json.loads(process.stdout.readline())["seq"] == 1

@@ -1,0 +1,197 @@
+"""A log that can no longer be written: the agent is refused from that moment, and nothing goes unrecorded."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from helm_sentry.receipt.store import read_run
+from helm_sentry.receipt.verify import verify_run
+from tests.kernel.conftest import PYTHON, Sandbox
+
+pytestmark = pytest.mark.kernel
+FILES, BEFORE = 3000, 100
+# Makes one file after the other and says so; told to go on once, it never looks back.
+AGENT = f"""
+import sys
+for number in range({FILES}):
+    open(f"made-{{number}}", "x").close()
+    print(number, flush=True)
+    if number == {BEFORE}:
+        sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def policy(sandbox: Sandbox) -> Path:
+    return sandbox.policy("extends: [default]\n")
+
+
+def made(sandbox: Sandbox) -> set[str]:
+    return {str(path) for path in sandbox.workspace.glob("made-*")}
+
+
+def run_and_break(sandbox: Sandbox, policy: Path, breaking: Callable[[int, Path], None]) -> tuple[int, str, Path]:
+    """Run the agent, break something when it has made some files, and return how the run ended."""
+    argv = sandbox.argv([PYTHON, "-c", AGENT], policy)
+    process = sandbox.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout
+    for line in process.stdout:
+        if line == f"{BEFORE}\n":
+            break
+    (directory,) = sandbox.runs()
+    breaking(process.pid, directory)
+    _, errors = process.communicate("go\n", timeout=120)
+    return process.returncode, errors, directory
+
+
+def recorded(directory: Path) -> set[str]:
+    """Files whose creation the log allowed, in whole records."""
+    found = set()
+    for name in sorted(directory.glob("audit*.jsonl")):
+        for line in name.read_bytes().splitlines(keepends=True):
+            if line.endswith(b"\n"):
+                record = json.loads(line)
+                if record.get("verdict") == "ALLOW" and "file.create" in record.get("ops", ()):
+                    found.add(record["target"])
+    return found
+
+
+def assert_ended_recorded(sandbox: Sandbox, status: int, errors: str, directory: Path) -> None:
+    assert status == 125, errors
+    assert BEFORE < len(made(sandbox)) < FILES
+    assert made(sandbox) <= recorded(directory)
+    report = verify_run(read_run(str(directory)), allow_unsealed=True)
+    assert report.state == "unsealed"
+    assert sandbox.verify(directory).returncode == 121
+
+
+def test_nothing_broken(sandbox: Sandbox, policy: Path) -> None:
+    """The control: left alone, the agent makes all its files and the run is sealed."""
+    status, errors, directory = run_and_break(sandbox, policy, lambda pid, path: None)
+    assert status == 0, errors
+    assert len(made(sandbox)) == FILES
+    assert made(sandbox) <= recorded(directory)
+    assert sandbox.verify(directory).returncode == 0
+
+
+def test_a_file_that_may_not_grow(sandbox: Sandbox, policy: Path) -> None:
+    """A quota, as the kernel enforces it: the write that crosses it is short, the next one fails."""
+
+    def limit(pid: int, directory: Path) -> None:
+        size = (directory / "audit.jsonl").stat().st_size
+        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size + 10_000, hard))
+
+    assert_ended_recorded(sandbox, *run_and_break(sandbox, policy, limit))
+
+
+@pytest.fixture
+def small_disk(sandbox: Sandbox) -> Iterator[Path]:
+    """A file system of its own for the state directory."""
+    if sandbox.uid or os.geteuid():
+        yield Path()
+        return
+    state = sandbox.root / "state"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(state)], check=True)
+    yield state
+    subprocess.run(["umount", "-l", str(state)], check=True)
+
+
+def test_a_full_disk(sandbox: Sandbox, policy: Path, small_disk: Path) -> None:
+    if not small_disk.name:  # an ordinary user cannot have one: the quota above is the same to the supervisor
+        return
+
+    def fill(pid: int, directory: Path) -> None:
+        filler = small_disk / "filler"
+        with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+            while True:
+                file.write(bytes(4096))
+        os.truncate(filler, filler.stat().st_size - 16384)
+
+    assert_ended_recorded(sandbox, *run_and_break(sandbox, policy, fill))
+
+
+def test_a_directory_that_takes_no_file_any_more(sandbox: Sandbox, policy: Path) -> None:
+    """The log is open already and goes on; the seal cannot be made, so the run ends without one and says so."""
+
+    def take_away(pid: int, directory: Path) -> None:
+        shutil.rmtree(directory / "receipts")  # what root, whom no mode stops, can be refused by
+
+    status, errors, directory = run_and_break(sandbox, policy, take_away)
+    assert status == 125, errors
+    assert "the run receipt cannot be written" in errors
+    assert made(sandbox) <= recorded(directory)
+
+
+def test_a_state_directory_that_cannot_be_written_starts_nothing(sandbox: Sandbox, policy: Path) -> None:
+    runs = sandbox.root / "state" / "helm-sentry" / "runs"
+    assert sandbox.run(["true"], policy).status == 0
+    shutil.rmtree(runs)
+    runs.write_text("")  # not a directory, for root as for anybody
+    result = sandbox.run(["touch", "made-0"], policy)
+    assert result.status == 125
+    assert not made(sandbox)
+
+
+@pytest.mark.parametrize("change", ["unlink", "chmod"])
+def test_a_key_that_is_gone_in_mid_run_changes_nothing(sandbox: Sandbox, policy: Path, change: str) -> None:
+    """The key was read once, before the agent's first instruction."""
+    key = sandbox.root / "state" / "helm-sentry" / "keys" / "signing.key"
+
+    def hide(pid: int, directory: Path) -> None:
+        key.unlink() if change == "unlink" else key.chmod(0)
+
+    status, errors, directory = run_and_break(sandbox, policy, hide)
+    assert status == 0, errors
+    public = next(key.parent.glob("*.pub"))
+    assert sandbox.verify(directory, "--public-key", str(public)).returncode == 0
+
+
+def test_a_key_that_cannot_be_read_starts_nothing(sandbox: Sandbox, policy: Path) -> None:
+    assert sandbox.run(["true"], policy).status == 0
+    key = sandbox.root / "state" / "helm-sentry" / "keys" / "signing.key"
+    key.write_text("damaged")
+    result = sandbox.run(["touch", "made-0"], policy)
+    assert result.status == 125
+    assert "signing key" in result.stderr
+    assert not made(sandbox)
+
+
+def test_the_agent_cannot_read_the_key_it_is_signed_with(sandbox: Sandbox) -> None:
+    """Wherever it lies; the same file under another name, which is no key of this run, can be read."""
+    key, copy = sandbox.workspace / "sign.pem", sandbox.workspace / "copy.pem"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", str(key)], check=True, capture_output=True)
+    copy.write_bytes(key.read_bytes())
+    for path in (key, copy):
+        path.chmod(0o600)
+        os.chown(path, sandbox.uid, sandbox.uid)
+    for name, readable in (("sign.pem", False), ("copy.pem", True)):
+        result = sandbox.run(["cat", name], options=["--key", str(key)])
+        assert ("PRIVATE KEY" in result.stdout) is readable, result.stderr
+        assert result.directory
+    assert [r["rule"] for r in sandbox.run(["cat", "sign.pem"], options=["--key", str(key)]).denials()] == [
+        "sentry/state"
+    ]
+
+
+def test_a_key_by_descriptor_does_not_reach_the_agent(sandbox: Sandbox) -> None:
+    key = sandbox.root / "sign.pem"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", str(key)], check=True, capture_output=True)
+    descriptor = os.open(key, os.O_RDONLY)
+    argv = sandbox.argv(["sh", "-c", f"cat <&{descriptor}"])
+    argv = ["env", f"HELM_SENTRY_KEY_FD={descriptor}", *argv]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "pass_fds": [descriptor]}
+    out, errors = sandbox.popen(argv, **pipes).communicate(timeout=60)
+    os.close(descriptor)
+    assert "PRIVATE KEY" not in out
+    assert "ad file descriptor" in errors
+    public = subprocess.run(["openssl", "pkey", "-in", str(key), "-pubout"], check=True, capture_output=True).stdout
+    (sandbox.root / "k.pub").write_bytes(public)
+    (directory,) = sandbox.runs()
+    assert sandbox.verify(directory, "--public-key", str(sandbox.root / "k.pub")).returncode == 0
