@@ -237,7 +237,10 @@ class _Run:
             self._relay.pass_on_early(started.agent)
             # From here on this process holds the key and the log: nobody of the same user may look inside.
             libc.prctl(flags.PR_SET_DUMPABLE, 0)
-            self._open_records()
+            try:
+                self._open_records()
+            except OSError as error:
+                raise AuditError(f"the files of the run cannot be written: {error}") from error
             self._serve(started)
             status = self._watch(started)
             self._require_no_gap()
