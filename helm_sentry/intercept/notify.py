@@ -106,21 +106,22 @@ class Listener:
         Raises:
             OSError: the caller's descriptor table is full (EMFILE) or the kernel refused; the caller still waits.
         """
-        descriptor_flags = os.O_CLOEXEC if close_on_exec else 0
+        # One step (SECCOMP_ADDFD_FLAG_SEND) would do, but if this thread is stopped or frozen at that moment the kernel
+        # takes the descriptor back and answers 0 all the same; adding alone is taken up again.
+        request = bytearray(_ADDFD(notification.id, 0, descriptor, 0, os.O_CLOEXEC if close_on_exec else 0))
         elsewhere = self._other_processors(notification.tid)
         try:
             if elsewhere is None:
-                self._add(notification.id, flags.SECCOMP_ADDFD_FLAG_SEND, descriptor, descriptor_flags)
-                return
-            # The kernel wakes the caller to install the descriptor, and would wake it on an idle processor: two
-            # trips across, 50 us each in a virtual machine. While it waits for us it is held to our processor; it
-            # runs no instruction of its own until the answer, which is a wake-up on our processor anyway.
-            here = libc.current_processor()
-            os.sched_setaffinity(notification.tid, (here,))
-            try:
-                number = self._add(notification.id, 0, descriptor, descriptor_flags)
-            finally:
-                os.sched_setaffinity(notification.tid, elsewhere)
+                number = fcntl.ioctl(self.descriptor, flags.SECCOMP_IOCTL_NOTIF_ADDFD, request, True)
+            else:
+                # The kernel wakes the caller to install the descriptor, and would wake it on an idle processor: two
+                # trips across, 50 us each in a virtual machine. While it waits for us it is held to our processor; it
+                # runs no instruction of its own until the answer, which is a wake-up on our processor anyway.
+                os.sched_setaffinity(notification.tid, (libc.current_processor(),))
+                try:
+                    number = fcntl.ioctl(self.descriptor, flags.SECCOMP_IOCTL_NOTIF_ADDFD, request, True)
+                finally:
+                    os.sched_setaffinity(notification.tid, elsewhere)
             self.send_value(notification.id, number)
         except ProcessLookupError:
             return  # the caller is gone
@@ -137,10 +138,6 @@ class Listener:
         except OSError:
             return None
         return allowed if len(allowed) > 1 and libc.current_processor() in allowed else None
-
-    def _add(self, notification_id: int, addfd_flags: int, descriptor: int, descriptor_flags: int) -> int:
-        request = bytearray(_ADDFD(notification_id, addfd_flags, descriptor, 0, descriptor_flags))
-        return int(fcntl.ioctl(self.descriptor, flags.SECCOMP_IOCTL_NOTIF_ADDFD, request, True))
 
     def _send(self, response: bytes) -> None:
         try:

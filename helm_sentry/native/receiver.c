@@ -232,13 +232,14 @@ static int open_again(const struct receiver *receiver, const struct opening *ope
 	return -1;
 }
 
-/* Handing the descriptor over. Both return its number, or a negative errno. */
+/* Handing the descriptor over: it is added, then its number is the answer. One step (SECCOMP_ADDFD_FLAG_SEND) would do,
+ * but if this thread is stopped or frozen at that moment the kernel takes the descriptor back and answers 0 all the
+ * same; adding alone is taken up again. */
 
-static int add(int listener, uint64_t id, int descriptor, int flags, uint32_t how)
+static int add(int listener, uint64_t id, int descriptor, int flags)
 {
 	struct seccomp_notif_addfd request = {
 		.id = id,
-		.flags = how,
 		.srcfd = (uint32_t)descriptor,
 		.newfd_flags = (uint32_t)(flags & O_CLOEXEC),
 	};
@@ -246,9 +247,9 @@ static int add(int listener, uint64_t id, int descriptor, int flags, uint32_t ho
 	return number < 0 ? -errno : number;
 }
 
-static void respond(int listener, uint64_t id, int64_t value, int error)
+static void respond(int listener, uint64_t id, int64_t value)
 {
-	struct seccomp_notif_resp response = {.id = id, .val = value, .error = error};
+	struct seccomp_notif_resp response = {.id = id, .val = value};
 	ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &response); /* fails only if the caller is gone */
 }
 
@@ -263,11 +264,9 @@ static int add_here(int listener, const struct seccomp_notif *asked, int descrip
 	if (sched_getaffinity(caller, sizeof elsewhere, &elsewhere) || CPU_COUNT(&elsewhere) < 2 || processor < 0 ||
 	    processor >= CPU_SETSIZE || !CPU_ISSET(processor, &elsewhere) ||
 	    sched_setaffinity(caller, sizeof here, &here))
-		return add(listener, asked->id, descriptor, flags, SECCOMP_ADDFD_FLAG_SEND);
-	int number = add(listener, asked->id, descriptor, flags, 0);
+		return add(listener, asked->id, descriptor, flags);
+	int number = add(listener, asked->id, descriptor, flags);
 	sched_setaffinity(caller, sizeof elsewhere, &elsewhere);
-	if (number >= 0)
-		respond(listener, asked->id, number, 0);
 	return number;
 }
 
@@ -278,20 +277,21 @@ static uint64_t nanoseconds(void)
 	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
+/* Return the descriptor's number in the caller, or a negative errno. */
 static int hand_over(struct receiver *receiver, const struct seccomp_notif *asked, int descriptor, int flags)
 {
 	struct steering *steering = &receiver->steering;
-	if (!steering->possible)
-		return add(receiver->listener, asked->id, descriptor, flags, SECCOMP_ADDFD_FLAG_SEND);
 	/* Which way is quicker depends on what else the processors do, so the other one is tried now and then. */
-	int trial = steering->turn++ % TRIAL_EVERY < TRIALS;
+	int trial = steering->possible && steering->turn++ % TRIAL_EVERY < TRIALS;
 	int steer = trial ? !steering->on : steering->on;
 	uint64_t begin = nanoseconds();
 	int number = steer ? add_here(receiver->listener, asked, descriptor, flags)
-			   : add(receiver->listener, asked->id, descriptor, flags, SECCOMP_ADDFD_FLAG_SEND);
+			   : add(receiver->listener, asked->id, descriptor, flags);
+	if (number >= 0)
+		respond(receiver->listener, asked->id, number);
 	uint64_t taken = nanoseconds() - begin;
 	steering->cost[steer] += ((int64_t)taken - (int64_t)steering->cost[steer]) / 4;
-	if (steering->turn % TRIAL_EVERY == TRIALS)
+	if (steering->possible && steering->turn % TRIAL_EVERY == TRIALS)
 		steering->on = steering->cost[1] <= steering->cost[0];
 	return number;
 }

@@ -8,7 +8,9 @@ import json
 import mmap
 import os
 import resource
+import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -407,3 +409,30 @@ def test_with_and_without_it_a_run_is_the_same(sandbox: Sandbox) -> None:
         return [tuple(map(str, (r.get(m) for m in members))) for r in records if "data" in str(r.get("target"))]
 
     assert judged(with_it) == judged(without)
+
+
+@pytest.mark.parametrize(("receiver", "processors"), [("on", "all"), ("on", "one"), ("off", "one")])
+def test_a_supervisor_that_is_stopped_hands_over_the_right_file(
+    sandbox: Sandbox, victims: Path, receiver: str, processors: str
+) -> None:
+    """Stopped while it hands over a descriptor, as by ^Z or a suspended machine, the supervisor takes it up again."""
+    file = sandbox.workspace / "file"
+    file.write_text("the file")
+    rules = (
+        f"allow:\n  - id: program\n    exec: {{paths: ['{victims}/*']}}\n"
+        "  - id: files\n    file: {do: [read, stat], paths: ['/**']}\n"
+    )
+    argv = sandbox.argv([str(victims / "open_often"), str(file), "4000"], sandbox.policy(rules))
+    argv = ["taskset", "1", *argv] if processors == "one" else argv
+    environment = sandbox.environment() | {"HELM_SENTRY_NATIVE": receiver}
+    process = sandbox.popen(argv, env=environment, stdout=subprocess.PIPE)
+    stops = 0
+    while process.poll() is None:
+        process.send_signal(signal.SIGSTOP)
+        process.send_signal(signal.SIGCONT)
+        stops += 1
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.0002)
+    answer, _ = process.communicate(timeout=60)
+    assert (answer, process.returncode) == ("0 wrong\n", 0)
+    assert stops > 100
