@@ -17,7 +17,11 @@ def write_pack(files: Mapping[str, bytes], target: str) -> None:
     Raises:
         UsageError: there is something already.
         SentryError: it cannot be written.
+        VerificationError: a path leads out of it.
     """
+    for path in files:
+        if not _inside(path):
+            raise VerificationError(f"{path}: a path out of the pack")
     try:
         if target.endswith(".tar"):
             with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
@@ -57,7 +61,7 @@ def read_pack(source: str) -> dict[str, bytes]:
         return read_directory(source) if os.path.isdir(source) else _read_archive(source)
     except FileNotFoundError as error:
         raise UsageError(f"there is no pack `{source}`") from error
-    except (OSError, tarfile.TarError) as error:
+    except (OSError, ValueError, OverflowError, RecursionError, tarfile.TarError) as error:
         raise VerificationError(f"`{source}` cannot be read as a pack: {error}") from error
 
 
@@ -89,13 +93,18 @@ def _read_archive(source: str) -> dict[str, bytes]:
     room = _MOST
     with tarfile.open(source, "r:") as packed:
         for member in packed:
-            safe = not os.path.isabs(member.name) and ".." not in member.name.split("/")
-            if not member.isreg() or not safe or member.name in files:
-                raise VerificationError(f"{member.name}: a link, a path out of the pack, or there twice")
+            plain = member.isreg() and not member.issparse() and member.size >= 0
+            if not plain or not _inside(member.name) or member.name in files:
+                raise VerificationError(f"{member.name}: a link, a hole, a path out of the pack, or there twice")
             room = _left(room, member.size, member.name)
             opened = packed.extractfile(member)
             files[member.name] = opened.read() if opened else b""
     return files
+
+
+def _inside(path: str) -> bool:
+    """Whether a path stays below where it begins, in all its parts: `a//b` is `/b` to whoever takes `a/` off."""
+    return not {"", ".", ".."}.intersection(path.split("/")) and path.isprintable()
 
 
 def _left(room: int, size: int, name: str) -> int:

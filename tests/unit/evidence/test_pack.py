@@ -1,5 +1,8 @@
 """A pack of any run, also of one that ended without its end record, in both layouts."""
 
+import io
+import tarfile
+
 import pytest
 
 from helm_sentry.audit import record
@@ -7,6 +10,7 @@ from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.errors import VerificationError
 from helm_sentry.evidence import pack
 from helm_sentry.evidence.acts import account
+from helm_sentry.evidence.folder import archive, read_pack, write_pack
 from helm_sentry.operation import Kind, Operation
 from helm_sentry.receipt.keys import SigningKey
 
@@ -74,3 +78,46 @@ def test_what_failed_after_it_was_allowed_did_not_happen():
     both = of(decided(Kind.FILE_WRITE, "/w/x"), decided(Kind.FILE_WRITE, "/w/x"), record.outcome(1, "ENOSPC"))
     assert [act.count for act in both.acts] == [1]
     assert len(of(decided(Kind.NET_CONNECT, ""), record.outcome(1, "EINPROGRESS")).acts) == 1
+
+
+OUTSIDE = ["run//{}", "run/../../{}", "run/./x", "/{}", "run/x/", "", "run/\x1b[2J", "run/\0x"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_nothing_is_written_outside_a_pack(tmp_path, name):
+    target = tmp_path / "owned"
+    path = name.format(str(target).strip("/"))
+    for place in (tmp_path / "pack", tmp_path / "pack.tar"):
+        with pytest.raises(VerificationError, match="out of the pack"):
+            write_pack({path: b"x"}, str(place))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_an_archive_that_leads_out_of_the_pack_is_refused(tmp_path, name):
+    packed = tmp_path / "pack.tar"
+    packed.write_bytes(archive({"run/x": b"x"}))
+    assert read_pack(str(packed)) == {"run/x": b"x"}
+    packed.write_bytes(archive({name.format("owned"): b"x"}))
+    with pytest.raises(VerificationError):
+        read_pack(str(packed))
+
+
+def test_an_archive_of_holes_is_refused(tmp_path):
+    """A kilobyte that says it is two gigabytes of zeros."""
+    header = tarfile.TarInfo("run/x")
+    header.size, header.pax_headers = 0, {"GNU.sparse.size": str(1 << 31), "GNU.sparse.map": "0,0"}
+    with tarfile.open(tmp_path / "pack.tar", "w", format=tarfile.PAX_FORMAT) as made:
+        made.addfile(header, io.BytesIO())
+    with pytest.raises(VerificationError, match="a hole"):
+        read_pack(str(tmp_path / "pack.tar"))
+
+
+@pytest.mark.parametrize(("kind", "size"), [(b"x", b"\x80" + b"\x7f" * 11), (b"g", b"\xff" * 12), (b"0", b"\xff" * 12)])
+def test_an_archive_with_impossible_sizes_is_refused(tmp_path, kind, size):
+    header = bytearray(tarfile.TarInfo("run/x").tobuf())
+    header[124:136], header[156:157] = size, kind
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:512]))
+    (tmp_path / "pack.tar").write_bytes(bytes(header) + bytes(1024))
+    with pytest.raises(VerificationError):
+        read_pack(str(tmp_path / "pack.tar"))
