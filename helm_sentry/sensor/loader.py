@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import secrets
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ _OFFSETS = {
     "TASK_SIGNAL": ("task_struct", "signal"),
     "SIGNAL_LIVE": ("signal_struct", "live"),
 }
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_KEPT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PREFIX = "on_"  # a function `on_X` runs at raw tracepoint X
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"  # <linux/proc_ns.h> PROC_PID_INIT_INO
 
@@ -94,20 +97,44 @@ def sources() -> str:
 
 
 def _compiled(cache: str) -> dict[str, Any]:
-    path = os.path.join(cache, f"witness-{_identity()}.json")
-    try:
-        with open(path, encoding="ascii") as file:
-            kept: dict[str, Any] = json.load(file)
-            return kept
-    except (OSError, ValueError):
-        text = _compile()
+    name = f"witness-{_identity()}.json"
     os.makedirs(cache, mode=0o700, exist_ok=True)
-    temporary = f"{path}.{secrets.token_hex(8)}"
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
-        file.write(text)
-    os.replace(temporary, path)
-    compiled: dict[str, Any] = json.loads(text)
-    return compiled
+    directory = os.open(cache, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if (kept := read_kept(directory, name)) is not None:
+            return kept
+        text = _compile()
+        if _is_ours(directory):
+            temporary = f"{name}.{secrets.token_hex(8)}"
+            with open(os.open(temporary, _NEW, 0o600, dir_fd=directory), "w", encoding="ascii") as file:
+                file.write(text)
+            os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        compiled: dict[str, Any] = json.loads(text)
+        return compiled
+    finally:
+        os.close(directory)
+
+
+def read_kept(directory: int, name: str) -> dict[str, Any] | None:
+    """Return compiled programs that were kept; None when there are none that only this user can have written.
+
+    What they do they do inside the kernel, so whoever could write them would own the machine.
+    """
+    if not _is_ours(directory):
+        return None
+    try:
+        with open(os.open(name, _KEPT, dir_fd=directory), encoding="ascii") as file:
+            kept = json.load(file) if _is_ours(file.fileno()) else None
+    except (OSError, ValueError):
+        return None
+    return kept if isinstance(kept, dict) else None
+
+
+def _is_ours(descriptor: int) -> bool:
+    """Whether nobody but this user can write a regular file or a directory."""
+    status = os.fstat(descriptor)
+    ordinary = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
+    return ordinary and status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _identity() -> str:
