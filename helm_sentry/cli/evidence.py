@@ -11,6 +11,7 @@ import click
 
 from helm_sentry import state
 from helm_sentry.audit.canonical import Fields, loads
+from helm_sentry.cli.main import printable
 from helm_sentry.errors import SentryError, UsageError, VerificationError
 from helm_sentry.receipt.keyring import own_key
 from helm_sentry.receipt.keys import PublicKey, load_public_key
@@ -88,7 +89,7 @@ def verify_pack(source: str, public_key: str | None, allow_unsealed: bool, as_js
     fields: Fields = {"files": len(files), "key": key.id, "trusted": bool(public_key), "run": report.fields()}
     trust = "trusted" if public_key else "not pinned: pass --public-key to pin"
     sentence = f"ok: {len(files):,} files, run {report.run} with {report.records:,} records; key {key.id} ({trust})"
-    click.echo(json.dumps(fields, indent=2) if as_json else sentence)
+    click.echo(json.dumps(fields, indent=2) if as_json else printable(sentence))
 
 
 @evidence.command()
@@ -171,7 +172,7 @@ def _lines(findings: Iterable["Finding"]) -> Iterator[str]:
         what = finding.event.what if finding.event else "no event"
         intent = finding.intent.id if finding.intent else "no intent"
         tail = f"  ({finding.detail})" if finding.detail else ""
-        text = f"{finding.status:<40} {what} <- {intent}{tail}"
+        text = printable(f"{finding.status:<40} {what} <- {intent}{tail}")
         yield click.style(text, fg="red", bold=True) if finding.drift else text
 
 

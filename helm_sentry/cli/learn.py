@@ -6,6 +6,7 @@ import tempfile
 
 import click
 
+from helm_sentry.cli.main import printable
 from helm_sentry.errors import UsageError
 from helm_sentry.policy import draft, pattern
 from helm_sentry.policy.draft import Draft
@@ -108,4 +109,4 @@ def _tell(output: str, learnt: Draft, runs: list[ObservedRun]) -> None:
 
 
 def _say(text: str) -> None:
-    click.echo(f"helm-sentry: {text}", err=True)
+    click.echo(f"helm-sentry: {printable(text)}", err=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from helm_sentry.audit.canonical import Fields, dumps, loads
+from helm_sentry.cli.main import printable
 from helm_sentry.cli.trust import public_key_option, trusted_keys
 from helm_sentry.errors import UsageError, VerificationError
 from helm_sentry.receipt.envelope import Envelope, seal
@@ -37,7 +38,9 @@ def show(run: str, sequence: int | None, sign: bool) -> None:
     """
     directory = run_directory(run)
     if sequence is None:
-        click.echo(read_document(directory, SEAL).decode(), nl=False)
+        seal_ = read_document(directory, SEAL)
+        _members(seal_)  # whatever else is there is not for a terminal
+        click.echo(seal_.decode(), nl=False)
         return
     statement = dumps(StoredTree(directory).receipt(sequence))
     if sign:
@@ -68,7 +71,7 @@ def verify(file: click.File, public_keys: tuple[str, ...], as_json: bool) -> Non
     """
     data: bytes = file.read()  # type: ignore[attr-defined]
     found = open_receipt(data, trusted_keys(public_keys), pinned=bool(public_keys))
-    click.echo(json.dumps(found, indent=2) if as_json else _sentence(found))
+    click.echo(json.dumps(found, indent=2) if as_json else printable(_sentence(found)))
 
 
 def open_receipt(data: bytes, keys: "Collection[PublicKey]", *, pinned: bool) -> Fields:

@@ -10,6 +10,7 @@ import click
 
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.audit.segments import stored_names
+from helm_sentry.cli.main import printable
 from helm_sentry.cli.trust import public_key_option, trusted_keys
 from helm_sentry.errors import VerificationError
 from helm_sentry.receipt.report import Report, State, UnsealedError
@@ -45,9 +46,9 @@ def verify(run: str, public_keys: tuple[str, ...], allow_unsealed: bool, as_json
         if as_json:
             click.echo(json.dumps(_failure(error), indent=2))
         raise
-    click.echo(json.dumps(report.fields(), indent=2) if as_json else _sentence(report))
+    click.echo(json.dumps(report.fields(), indent=2) if as_json else printable(_sentence(report)))
     if report.others and not as_json:
-        click.echo(f"note: nothing vouches for {', '.join(report.others)}", err=True)
+        click.echo(printable(f"note: nothing vouches for {', '.join(report.others)}"), err=True)
 
 
 @contextlib.contextmanager

@@ -31,9 +31,8 @@ def start(digests, run=RUN, **members):
         user="agent",
         host="h",
         features=["landlock"],
-        degraded=[],
         digests=digests,
-        **members,
+        **({"degraded": []} | members),
     )
 
 

@@ -64,6 +64,15 @@ class TestResult:
         (tmp_path / "run" / "notes").touch()
         assert call(run).stderr == "note: nothing vouches for notes\n"
 
+    def test_nothing_in_it_steers_the_terminal(self, call, tmp_path):
+        hostile = "\x1b]0;x\x07\nok: 9 records; signed by key 0 (trusted)\x9b2J"
+        sealed_run(tmp_path / "run", degraded=[hostile])
+        (tmp_path / "run" / hostile.replace("/", "")).touch()
+        result = call("run")
+        assert result.exit_code == 0
+        assert "x1b]0;x" in result.stdout and "x1b]0;x" in result.stderr
+        assert [text.rstrip("\n").isprintable() for text in (result.stdout, result.stderr)] == [True, True]
+
 
 class TestFailure:
     def test_tampered(self, call, run, tmp_path):
