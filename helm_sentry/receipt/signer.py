@@ -25,6 +25,7 @@ from helm_sentry.receipt.files import replace
 from helm_sentry.receipt.keys import SigningKey
 from helm_sentry.receipt.receipt import block_line, decision_statement, needs_receipt, run_statement
 from helm_sentry.receipt.report import CHECKPOINTS, DENIALS, SEAL, TREE
+from helm_sentry.receipt.store import sync_run
 
 _CHECKPOINT_EVERY = 1.0  # seconds
 _LOOK_EVERY = 0.25  # seconds; a log that grows faster has checkpoints by number of records
@@ -61,6 +62,7 @@ class Signer:
         self._last = self._rest = b""
         self._tree, self._block_offset = BlockTree(), 0
         self._read = self._taken = self._signed = 0
+        self._described = False
         self._signed_at = time.monotonic()
         # A daemon, so that a supervisor that fails without calling close() still ends.
         self._thread = threading.Thread(target=self._serve, name="receipt signer", daemon=True)
@@ -179,6 +181,9 @@ class Signer:
     def _flush(self) -> None:
         """Write what was signed, after what it speaks for is on the disk."""
         if any(output.size for output in self._outputs.values()):
+            if not self._described:  # once: what the start record speaks for
+                sync_run(self._directory)
+                self._described = True
             self._log.sync()
             for output in self._outputs.values():
                 output.flush()
