@@ -5,6 +5,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
     from helm_sentry.evidence.correlate import Finding
 
 _MOST = 1 << 28  # bytes of a chain or of a file of receipts
-_WORDS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "evidence", "README.pack.md")
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# What a pack holds for whoever reads it, by the names it bears there.
+_WORDS = {
+    "README.md": os.path.join(_PACKAGE, "evidence", "README.pack.md"),
+    "verify_alone.py": os.path.join(_PACKAGE, "receipt", "verify_alone.py"),
+}
 
 
 @click.group()
@@ -55,8 +61,7 @@ def export(run: str, output: str, layout: str, allow_unsealed: bool) -> None:
     directory = state.run_directory(run)
     report = verify_run(read_run(directory), allow_unsealed=allow_unsealed)
     key = own_key()
-    with open(_WORDS, "rb") as file:
-        words = {"README.md": file.read()}
+    words = {name: Path(path).read_bytes() for name, path in _WORDS.items()}
     found = _account(directory)
     files = pack.build(found, read_directory(directory), pack.Layout(layout), key, words)
     write_pack(files, output)

@@ -169,3 +169,16 @@ def test_correlation_of_a_real_run(sandbox: Sandbox) -> None:
     unsigned = sentry(sandbox, "evidence", "correlate", "--host", host, "--helm", str(decide()))
     assert unsigned.returncode == 2
     assert "--helm-key" in unsigned.stderr
+
+
+@pytest.mark.parametrize(("layout", "folder"), [("numbered", "06_LOGS/run"), ("spec", "transcripts/run")])
+def test_a_pack_brings_its_verifier(sandbox: Sandbox, layout: str, folder: str) -> None:
+    result, _ = a_run(sandbox)
+    pack = export(sandbox, result, "pack", "--layout", layout)
+    (verifier,) = pack.rglob("verify_alone.py")
+    command = [PYTHON, "-I", str(verifier), str(pack / folder), "--public-key", public_key(sandbox).data.hex()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    log = pack / folder / "audit.jsonl"
+    log.write_bytes(log.read_bytes().replace(b'"verdict":"DENY"', b'"verdict":"ALLW"', 1))
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 121
