@@ -23,6 +23,8 @@ from helm_sentry.broker.paths import Resolver
 from helm_sentry.broker.workers import INTERRUPT
 from helm_sentry.confine import credentials, landlock, limits
 from helm_sentry.confine.credentials import Identity
+from helm_sentry.control.live import LivePolicy
+from helm_sentry.control.live import Run as LiveRun
 from helm_sentry.control.plane import ControlPlane
 from helm_sentry.control.standing import lasting_digest
 from helm_sentry.decision import Decision
@@ -39,13 +41,12 @@ from helm_sentry.native import library as native_library
 from helm_sentry.native.library import Receiver
 from helm_sentry.operation import Operation
 from helm_sentry.policy.builtin import with_builtin_rules
-from helm_sentry.policy.context import Context
 from helm_sentry.policy.engine import compile_policy
 from helm_sentry.policy.loader import load_file, shipped_packs
 from helm_sentry.policy.model import ConnectMatch, Policy
 from helm_sentry.policy.plan import Plan, make_plan
 from helm_sentry.receipt import store
-from helm_sentry.receipt.keyring import key_descriptor, key_file, signing_key
+from helm_sentry.receipt.keyring import key_descriptor, key_file, known, signing_key
 from helm_sentry.receipt.signer import Signer
 from helm_sentry.refusal import record_refusal
 from helm_sentry.reporter import Reporter
@@ -179,8 +180,13 @@ def _variables(options: Options, program: str, scratch: str) -> dict[str, str]:
 def _load_policy(options: Options, variables: dict[str, str]) -> Policy:
     policy = load_file(options.policy, variables)
     _require_fresh(policy, options.max_policy_age)
+    return _with_own_rules(policy, policy, options)
+
+
+def _with_own_rules(policy: Policy, first: Policy, options: Options) -> Policy:
+    """Return a policy with the supervisor's rules; the files that decide are those of the run's first policy."""
     protected = (os.path.realpath(state.state_directory()), f"/proc/{os.getpid()}")
-    return with_builtin_rules(policy, protected, _what_decides(policy), key_file(os.environ, options.key))
+    return with_builtin_rules(policy, protected, _what_decides(first), key_file(os.environ, options.key))
 
 
 def _require_fresh(policy: Policy, most: int | None) -> None:
@@ -275,7 +281,7 @@ class _Run:
 
     def _open_records(self) -> None:
         prepared = self._prepared
-        key = signing_key(state.key_directory(), os.environ, prepared.options.key)
+        self._key = key = signing_key(state.key_directory(), os.environ, prepared.options.key)
         self.directory = state.new_run(self._id)
         facts = record.start(
             run=self._id,
@@ -315,7 +321,6 @@ class _Run:
         self._broker = Broker(
             arch=native(),
             policy=compile_policy(prepared.policy),
-            context=Context(prepared.policy.agent),
             listener=started.listener,
             resolver=Resolver(started.guardian),
             names=Names(host for match in matches if isinstance(match, ConnectMatch) for host in match.hosts),
@@ -328,11 +333,26 @@ class _Run:
             receiver=self._receiver(started.listener),
             approvals=None if prepared.options.dry_run else self._control.approvals,
         )
-        self._control.open(started.guardian)
+        live = LivePolicy(self._live_run(), prepared.policy, self._fail)
+        self._control.open(started.guardian, live, partial(os.kill, started.agent, signal.SIGKILL))
         self._broker.start()
         self._call_witness(started)
         with contextlib.suppress(BrokenPipeError):  # interrupted before it began: the guardian says how it ended
             started.proceed()
+
+    def _live_run(self) -> LiveRun:
+        """Return what a live policy has to know of this run."""
+        prepared = self._prepared
+        directory = state.key_directory()
+        trusted = [entry.key for entry in known(directory) if entry.role == "trusted"]
+        return LiveRun(
+            id=self._id,
+            complete=lambda policy: _with_own_rules(policy, prepared.policy, prepared.options),
+            swap=self._broker.swap,
+            append=self._log.append,
+            keys=(self._key.public, *trusted),
+            programs=prepared.plan.programs,
+        )
 
     def _receiver(self, listener: Listener) -> Receiver | None:
         """Return the compiled receiver, where there is one and it can hash."""

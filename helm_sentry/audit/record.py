@@ -20,7 +20,8 @@ ActionName: TypeAlias = Literal["fd", "value", "errno", "continue", "kill", "non
 
 FIRST_PREV = "0" * 64
 TYPES = frozenset(
-    {"start", "decision", "outcome", "exec", "traffic", "notice", "process", "witness", "gap", "approval", "end"}
+    {"start", "decision", "outcome", "exec", "traffic", "notice", "process", "witness", "gap"}
+    | {"approval", "policy", "end"}
 )
 MAX_LINE = 1 << 25
 """Bytes in one line at most, so that a reader of a hostile log needs bounded memory."""
@@ -71,6 +72,7 @@ class Record:
         own: the target is a port of the run itself.
         detail: anything a person should read with it.
         degraded: layers that were missing when it was made.
+        epoch: how many policies the run had before the one it was made under.
     """
 
     seq: int
@@ -92,6 +94,7 @@ class Record:
     own: bool = False
     detail: str = ""
     degraded: tuple[str, ...] = ()
+    epoch: int = 0
 
     @classmethod
     def parse(cls, fields: Fields) -> "Record":
@@ -119,6 +122,7 @@ def decision(
     errno: str = "",
     object: str = "",
     detail: str = "",
+    epoch: int = 0,
 ) -> Fields:
     """Return the record of one decision, made for all the operations of one syscall."""
     fields: Fields = {
@@ -145,6 +149,8 @@ def decision(
         fields["object"] = object
     if detail:
         fields["detail"] = escape(detail)
+    if epoch:
+        fields["epoch"] = epoch
     return fields
 
 
@@ -193,13 +199,14 @@ def decision_line(
     action: ActionName,
     errno: str = "",
     object: str = "",
+    epoch: int = 0,
 ) -> Line:
     """Return the record that `decision` and `link` would give, several times faster; without argv and detail."""
     target = operations[0].target
     to = operations[1].target if len(operations) > 1 else target
     kinds = tuple([operation.kind for operation in operations])
     before_hash, ops, before_seq, before_target, end = _frame(
-        syscall, kinds, decided.verdict, decided.reason, decided.rule, action, errno
+        syscall, kinds, decided.verdict, decided.reason, decided.rule, action, errno, epoch
     )
     return Line(
         before_hash,
@@ -220,20 +227,21 @@ class Template(NamedTuple):
     end: bytes
 
 
-def template(syscall: str, operation: Operation, decided: Decision) -> Template:
+def template(syscall: str, operation: Operation, decided: Decision, epoch: int = 0) -> Template:
     """Return what the records of one decision about one operation have in common, answered by a descriptor."""
     before_hash, ops, before_seq, before_target, end = _frame(
-        syscall, (operation.kind,), decided.verdict, decided.reason, decided.rule, "fd", ""
+        syscall, (operation.kind,), decided.verdict, decided.reason, decided.rule, "fd", "", epoch
     )
     return Template(before_hash, ops, before_seq, b'%b%b,"tid":' % (before_target, _text(operation.target)), end)
 
 
 @lru_cache(maxsize=4096)
 def _frame(
-    syscall: str, kinds: tuple[str, ...], verdict: str, reason: str, rule: str, action: str, errno: str
+    syscall: str, kinds: tuple[str, ...], verdict: str, reason: str, rule: str, action: str, errno: str, epoch: int
 ) -> tuple[bytes, bytes, bytes, bytes, bytes]:
     """Return the parts of a record that many decisions share."""
-    failed = b',"errno":%b' % encode(errno) if errno else b""
+    failed = b',"epoch":%d' % epoch if epoch else b""
+    failed += b',"errno":%b' % encode(errno) if errno else b""
     return (
         b'{"action":%b%b,"hash":"' % (encode(str(action)), failed),
         b',"ops":%b,"prev":"' % encode([str(kind) for kind in kinds]),
@@ -378,6 +386,20 @@ def approval(of: int, question: int, answer: str, by: str, digest: str) -> Field
         "by": escape(by),
         "digest": digest,
     }
+
+
+def policy_change(state: str, epoch: int, detail: str, by: str, document: Fields | None = None) -> Fields:
+    """Return the record of a live policy that was applied, or was not.
+
+    Args:
+        state: `applied` or `refused`.
+        epoch: of the rules that hold from here on.
+        detail: what was done, or why it was not.
+        by: who asked.
+        document: the effective policy that holds from here on.
+    """
+    fields: Fields = {"type": "policy", "state": state, "epoch": epoch, "detail": escape(detail), "by": escape(by)}
+    return fields | ({"policy": document} if document is not None else {})
 
 
 def forked(pid: int, parent: int) -> Fields:

@@ -3,12 +3,13 @@
 Nothing is answered before its record is written. Whatever goes wrong on the way ends in a refusal and a record.
 """
 
+import contextlib
 import errno
 import os
 import stat as stat_bits
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from helm_sentry.abi import libc, syscalls
 from helm_sentry.abi.arch import Arch
@@ -20,13 +21,13 @@ from helm_sentry.broker import exec as programs
 from helm_sentry.broker import files, metadata, process, send, sockets, stat, tree
 from helm_sentry.broker.action import Action, Answered, Continue, Errno, Later, errno_name
 from helm_sentry.broker.call import Call, Held, Refused
-from helm_sentry.broker.circumstances import Answered as Answering
-from helm_sentry.broker.circumstances import Circumstances, unanswered
+from helm_sentry.broker.circumstances import Circumstances
 from helm_sentry.broker.held import park
 from helm_sentry.broker.memory import Gone, Memory, Unreadable
 from helm_sentry.broker.names import Names
 from helm_sentry.broker.paths import Resolver
 from helm_sentry.broker.ports import OwnPorts
+from helm_sentry.broker.rules import Rules
 from helm_sentry.broker.tally import Tally
 from helm_sentry.broker.traffic import Traffic
 from helm_sentry.broker.workers import Workers
@@ -39,9 +40,9 @@ from helm_sentry.intercept.notify import Listener, Notification, Unserved
 from helm_sentry.intercept.process_tree import ancestors
 from helm_sentry.native.library import Receiver
 from helm_sentry.operation import Kind, Operation
-from helm_sentry.policy.context import Context
 from helm_sentry.policy.dry_run import performed
-from helm_sentry.policy.engine import CompiledPolicy, decide
+from helm_sentry.policy.engine import CompiledPolicy
+from helm_sentry.policy.model import ConnectMatch
 
 Handler = Callable[[Call], Action | Later]
 HANDLERS: Mapping[str, Handler] = {
@@ -57,7 +58,6 @@ HANDLERS: Mapping[str, Handler] = {
 """What is done for each row of the syscall table that says `mediate`."""
 
 _ALLOW = Verdict.ALLOW
-_ORDER = (Verdict.DENY, Verdict.ESCALATE, Verdict.ALLOW)
 _LAST_WORD = 0.5  # seconds for the kernel to tell that a connection has ended
 _UNREADABLE = Decision(Verdict.DENY, Reason.UNREADABLE)
 _FAILED = Decision(Verdict.DENY, Reason.SUPERVISOR_ERROR)
@@ -76,7 +76,7 @@ class Broker:
         names: what host names in rules mean.
         own_ports: ports the run itself listens on.
         traffic: how many bytes left for which address.
-        circumstances: what rules ask for besides the operation.
+        rules: what the run is under at present.
         signal_scope: the kernel keeps the agent's signals inside its Landlock domain.
         enforcing: false in a dry run, which performs what the policy denies.
         tally: what has become of the calls that arrived.
@@ -88,7 +88,6 @@ class Broker:
         *,
         arch: Arch,
         policy: CompiledPolicy,
-        context: Context,
         listener: Listener,
         resolver: Resolver,
         names: Names,
@@ -105,15 +104,17 @@ class Broker:
         self.memory, self.workers, self.own_ports = Memory(), Workers(identity), OwnPorts()
         self.signal_scope, self.enforcing = signal_scope, enforcing
         self.traffic = Traffic(log.append, on_failure)
-        self.circumstances = Circumstances(policy, context.agent, self.traffic.total)
+        self.rules = Rules.of(policy, self.traffic.total)
         self.tally, self.approvals = Tally(), approvals
         self._arch = arch
         self._turn = threading.Lock()  # held while the receiver handles a notification
+        # A lock goes to whoever asks first, which under load is the receiver again: it waits here for a new policy.
+        self._door, self._changing = threading.Lock(), False
         self._native: dict[int, tuple[Row, Handler]] = {
             number: (row, HANDLERS[row.name] if row.treatment is Treatment.MEDIATE else self._deny)
             for number, row in syscalls.table(arch).items()
         }
-        self._policy, self._context, self._log, self._identity = policy, context, log, identity
+        self._log, self._identity = log, identity
         self._on_denial, self._on_failure = on_denial, on_failure
         # A decision that depends on more than the object is taken each time.
         self._receiver = None if policy.guards else receiver
@@ -136,32 +137,46 @@ class Broker:
             self._receiver.settle()
         self.traffic.settle(_LAST_WORD)
 
-    def decide(
-        self,
-        operations: tuple[Operation, ...],
-        tid: int,
-        *,
-        use: bool = False,
-        answered: Answering = unanswered,
-    ) -> Decision:
-        """Return the first denial, or else the first decision that asks for approval, or else the first one.
+    @property
+    def circumstances(self) -> Circumstances:
+        """What rules ask for besides the operation."""
+        return self.rules.circumstances
+
+    def swap(self, policy: CompiledPolicy, announce: Callable[[int], object]) -> int:
+        """Put the run under another policy, between two decisions, and return its epoch.
+
+        When this returns, no call of the agent is decided by the old one any more, nor is any old decision repeated.
 
         Args:
-            operations: all operations of one syscall.
-            tid: thread that asks.
-            use: they will be carried out if all are allowed, so the limits of rules are used up.
-            answered: what becomes of a decision that asks for approval.
+            policy: what holds from here on.
+            announce: called with the epoch before it holds; nothing changes if that raises.
+
+        Raises:
+            ValueError: a rule asks for what has not been counted or followed since the run began.
         """
-        if self.circumstances.concern(operations):
-            decisions = self.circumstances.decide(operations, tid, use=use, answered=answered)
-            return min(decisions, key=_severity)
-        first: Decision | None = None
-        for operation in operations:
-            decision = decide(self._policy, operation, self._context)
-            if decision.verdict is not _ALLOW:
-                return decision
-            first = first or decision
-        return first or _FAILED
+        matches = [rule.match for rule in policy.policy.rules]
+        self.names.extend(host for match in matches if isinstance(match, ConnectMatch) for host in match.hosts)
+        with self._door, self._at_rest():
+            rules = self.rules.succeeded_by(policy, self.rules.epoch + 1)
+            announce(rules.epoch)
+            self.rules = rules
+            if self._receiver:
+                self._receiver.forget(self.rules.epoch)
+            return self.rules.epoch
+
+    @contextlib.contextmanager
+    def _at_rest(self) -> Iterator[None]:
+        """Hold the receiver between two calls."""
+        self._changing = True
+        try:
+            with self._turn:
+                yield
+        finally:
+            self._changing = False
+
+    def decide(self, operations: tuple[Operation, ...], tid: int) -> Decision:
+        """Return the decision about all operations of one syscall; see `Rules.decide`."""
+        return self.rules.decide(operations, tid)
 
     def permits(self, tid: int, *operations: Operation) -> bool:
         """Return whether all operations may be carried out: the policy allows them, or this is a dry run."""
@@ -216,10 +231,13 @@ class Broker:
                     errno=error,
                     object=call.object,
                     detail=detail,
+                    epoch=call.epoch,
                 )
             )
         else:
-            line = records.decision_line(call.tid, call.row.name, operations, decision, action, error, call.object)
+            line = records.decision_line(
+                call.tid, call.row.name, operations, decision, action, error, call.object, call.epoch
+            )
             call.sequence = self._log.append_decision(line, decision.verdict)
         if first:
             self.tally.recorded()
@@ -240,9 +258,8 @@ class Broker:
         kind, decision = stat_bits.S_IFMT(status.st_mode), call.decision
         if decision and decision.allowed and kind in (stat_bits.S_IFREG, stat_bits.S_IFDIR):
             (operation,) = call.operations
-            self._receiver.learn(
-                call.row.name, kind, operation.path, records.template(call.row.name, operation, decision)
-            )
+            template = records.template(call.row.name, operation, decision, call.epoch)
+            self._receiver.learn(call.row.name, kind, operation.path, template, call.epoch)
 
     def executed(self, pid: int, path: str, identity: str, argv: Sequence[str]) -> None:
         """Mark a process with its verified program and write the record, before the program's first instruction."""
@@ -271,6 +288,9 @@ class Broker:
             while True:
                 unserved = receive()
                 if unserved is not None:
+                    if self._changing:
+                        self._door.acquire()
+                        self._door.release()
                     with self._turn:
                         self._take(unserved)
         except Exception as error:  # the receiver cannot go on: the run ends, and nothing is answered any more
@@ -290,6 +310,7 @@ class Broker:
     def _handle(self, notification: Notification) -> None:
         row, handler = self._entry(notification)
         call = Call(self, notification, row, hashed=self.circumstances.escalates)
+        call.epoch = self.rules.epoch
         action = self._act(call, handler)
         if action.__class__ is Later:
             work = action.work
@@ -300,7 +321,9 @@ class Broker:
 
     def complete(self, call: Call) -> None:
         """Carry a call out from beginning to end on this thread."""
-        action = self._act(call, self._entry(call.notification)[1])
+        with self._turn:  # as where it began: no policy changes on the way
+            call.epoch = self.rules.epoch
+            action = self._act(call, self._entry(call.notification)[1])
         if action.__class__ is Later:
             work = action.work
             action = self._act(call, lambda call: work())
@@ -421,10 +444,6 @@ class Broker:
 def _may_continue(row: Row) -> bool:
     """Whether the table says why a call may go on, or the policy has granted the row's whole kind."""
     return bool(row.continue_reason) or row.treatment is Treatment.DENY
-
-
-def _severity(decision: Decision) -> int:
-    return _ORDER.index(decision.verdict)
 
 
 def _exists(operation: Operation) -> bool:

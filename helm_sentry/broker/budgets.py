@@ -18,6 +18,12 @@ class Budgets:
         # The uses that count are never more than the limit allows.
         self._uses = {rule: deque[float](maxlen=budget.count) for rule, budget in budgets.items()}
 
+    def succeeded_by(self, later: "Budgets") -> "Budgets":
+        """Return the limits of later rules with the uses that were made under these."""
+        for rule in later._uses.keys() & self._uses.keys():
+            later._uses[rule].extend(self._uses[rule])
+        return later
+
     def spent(self, now: float, pending: Counter[str]) -> frozenset[str]:
         """Return the rules whose limit is used up.
 

@@ -58,6 +58,7 @@ class Call:
         copied: hash over what was copied from the caller's memory; None when nobody will ask for it.
         asked: what the last judgement found that needs a person's approval.
         answers: operations that a person has approved for this very call, each with `digest` as it was then.
+        epoch: of the rules it was judged by.
         resumed: it was held before, so it has been counted.
     """
 
@@ -68,6 +69,7 @@ class Call:
         "broker",
         "copied",
         "decision",
+        "epoch",
         "id",
         "keep",
         "notification",
@@ -94,6 +96,7 @@ class Call:
         self.asked: list[tuple[Operation, Decision]] = []
         self.answers: Mapping[Operation, str] = {}
         self.resumed = False
+        self.epoch = 0
 
     def int32(self, index: int) -> int:
         """Return an argument that the kernel takes as a C `int`."""
@@ -180,7 +183,9 @@ class Call:
         """
         self.operations = operations
         self.asked.clear()
-        self.decision = self.broker.decide(operations, self.tid, use=use, answered=self._answered)
+        rules = self.broker.rules
+        self.epoch = rules.epoch
+        self.decision = rules.decide(operations, self.tid, use=use, answered=self._answered)
         if self.asked and self.decision.verdict is _ESCALATE:
             raise Held(refusal)
         if self.decision.verdict is not _ALLOW and (self.broker.enforcing or not self.permits(*operations)):

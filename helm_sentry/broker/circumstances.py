@@ -60,6 +60,24 @@ class Circumstances:
         self._began = time.monotonic()
         self._turn = threading.Lock()  # from the look at what is left to its use
 
+    def succeeded_by(self, policy: CompiledPolicy, agent: Mapping[str, str]) -> "Circumstances":
+        """Return the circumstances for other rules in the same run: what was used up and counted stays so.
+
+        Raises:
+            ValueError: a rule asks for what has not been counted or followed since the run began.
+        """
+        later = Circumstances(policy, agent, self._bytes_sent)
+        if later.lineage and not self.lineage:
+            raise ValueError("rules for programs need a run that began with such rules")
+        with self._turn:
+            if missing := later._counts.keys() - self._counts.keys():
+                raise ValueError(f"`{_COUNTS}{min(missing)}` has not been counted since the run began")
+            later._counts = Counter(self._counts)
+            later._budgets = self._budgets.succeeded_by(later._budgets)
+        later.lineage, later._began = self.lineage, self._began
+        later._kinds |= later._counts.keys()
+        return later
+
     def concern(self, operations: tuple[Operation, ...]) -> bool:
         """Whether any of the operations is decided or counted here."""
         kinds = self._kinds

@@ -27,6 +27,16 @@ class Names:
             threading.Thread(target=self._keep_fresh, args=(ready,), name="names", daemon=True).start()
             ready.wait(_FIRST_ANSWER)
 
+    def extend(self, hosts: Iterable[str]) -> None:
+        """Resolve more names, before rules that use them hold."""
+        new = tuple(sorted(set(hosts) - set(self._hosts)))
+        if not new:
+            return
+        first, self._hosts = not self._hosts, (*self._hosts, *new)
+        self._addresses = self._addresses | {host: found for host in new if (found := _resolve(host))}
+        if first:
+            threading.Thread(target=self._keep_fresh, args=(threading.Event(),), name="names", daemon=True).start()
+
     @property
     def hosts_file(self) -> bool:
         """Whether the agent's /etc/hosts differs from the machine's."""

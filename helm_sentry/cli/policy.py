@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from helm_sentry.audit.canonical import loads
+from helm_sentry.cli.live import freeze, grant, push, revoke
 from helm_sentry.cli.probe import probe as try_for_real
 from helm_sentry.decision import Decision
 from helm_sentry.errors import PolicyError, UsageError
@@ -42,6 +43,12 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print the result a
 @click.group()
 def policy() -> None:
     """Check, explain, try and compare policies."""
+
+
+policy.add_command(push)
+policy.add_command(grant)
+policy.add_command(revoke)
+policy.add_command(freeze)
 
 
 @policy.command()

@@ -7,7 +7,8 @@ from helm_sentry.audit import record
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.control.approvals import Approvals
 from helm_sentry.control.endpoint import Endpoint
-from helm_sentry.control.service import approval_services
+from helm_sentry.control.live import LivePolicy
+from helm_sentry.control.service import approval_services, policy_services, run_services
 from helm_sentry.control.standing import Standing
 from helm_sentry.control.terminal import Terminal
 from helm_sentry.errors import AuditError, SentryError
@@ -53,16 +54,18 @@ class ControlPlane:
         """Whether a prompt has the terminal, so that the agent may be stopped on its account."""
         return self._terminal.asking
 
-    def open(self, guardian: int) -> None:
+    def open(self, guardian: int, live: LivePolicy, kill: Callable[[], None]) -> None:
         """Begin to serve.
 
         Args:
             guardian: process that all of the agent descends from.
+            live: the run's policy.
+            kill: ends the agent.
 
         Raises:
             SentryError: there can be no control socket.
         """
-        services = approval_services(self.approvals)
+        services = approval_services(self.approvals) | policy_services(live) | run_services(kill, self._append)
         try:
             self._endpoint = Endpoint(state.control_directory(), self._run, guardian, services, self._turned_away)
         except OSError as error:

@@ -1,11 +1,13 @@
 """What a run does for those who connect to its control socket."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from helm_sentry.audit import record
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.control.approvals import Approvals
 from helm_sentry.control.endpoint import Peer, Service
+from helm_sentry.control.live import LivePolicy
 from helm_sentry.control.question import Approver, Choice, Question
 from helm_sentry.errors import UsageError
 
@@ -25,6 +27,51 @@ def approval_services(approvals: Approvals) -> dict[str, Service]:
         yield described(approvals.answer(number, Choice(str(choice)), Approver(peer.uid, peer.name, peer.pid, way)))
 
     return {"questions": questions, "answer": answer}
+
+
+def policy_services(live: LivePolicy) -> dict[str, Service]:
+    """Return what serves the live policy: `policy`, `apply`, `grant`, `revoke` and `freeze`."""
+
+    def policy(_: Peer, request: Fields) -> Iterator[Fields]:
+        yield live.describe()
+
+    def apply(peer: Peer, request: Fields) -> Iterator[Fields]:
+        yield live.apply(_text(request, "bundle").encode(), _by(peer), dry_run=request.get("dry_run") is True)
+
+    def grant(peer: Peer, request: Fields) -> Iterator[Fields]:
+        seconds = request.get("seconds")
+        if not isinstance(seconds, int | float):
+            raise UsageError("`seconds` is a number")
+        yield live.grant(_text(request, "rules"), seconds, _by(peer))
+
+    def revoke(peer: Peer, request: Fields) -> Iterator[Fields]:
+        yield live.revoke(_text(request, "grant"), _by(peer))
+
+    def freeze(peer: Peer, request: Fields) -> Iterator[Fields]:
+        yield live.freeze(_by(peer))
+
+    return {"policy": policy, "apply": apply, "grant": grant, "revoke": revoke, "freeze": freeze}
+
+
+def run_services(kill: Callable[[], None], append: Callable[[Fields], int]) -> dict[str, Service]:
+    """Return what serves the run itself: `kill`."""
+
+    def end(peer: Peer, request: Fields) -> Iterator[Fields]:
+        append(record.notice("killed", f"the run was ended by {_by(peer)}"))
+        kill()
+        yield {"killed": True}
+
+    return {"kill": end}
+
+
+def _by(peer: Peer) -> str:
+    return str(Approver(peer.uid, peer.name, peer.pid, "command"))
+
+
+def _text(request: Fields, name: str) -> str:
+    if not isinstance(value := request.get(name), str):
+        raise UsageError(f"`{name}` is missing or not text")
+    return value
 
 
 def described(question: Question) -> Fields:

@@ -127,7 +127,7 @@ class Receiver:
             return Unserved(notification, self._refusal.sequence, self._refusal.error)
         return Unserved(notification)
 
-    def learn(self, syscall: str, kind: int, path: str, record: Template) -> None:
+    def learn(self, syscall: str, kind: int, path: str, record: Template, epoch: int = 0) -> None:
         """Let the receiver repeat an open for reading.
 
         Args:
@@ -135,6 +135,7 @@ class Receiver:
             kind: file type bits of the object, S_IFREG or S_IFDIR.
             path: canonical path that was judged.
             record: what every record of this decision has in common.
+            epoch: of the rules it was made under; one that is over is not taken.
         """
         number = self._numbers.get(syscall)
         if number is None or (syscall, path) in self._known:
@@ -143,7 +144,12 @@ class Receiver:
             self._known.clear()
         self._known.add((syscall, path))
         opening = _Opening(number, kind, *(_Text(text, len(text)) for text in (os.fsencode(path), *record)))
-        self._library.receiver_learn(self._receiver, ctypes.byref(opening))
+        self._library.receiver_learn(self._receiver, ctypes.byref(opening), epoch)
+
+    def forget(self, epoch: int) -> None:
+        """Forget every decision; when this returns none of them is being repeated, and only `epoch` is learnt."""
+        self._library.receiver_forget(self._receiver, epoch)
+        self._known.clear()
 
     def counts(self) -> tuple[int, int]:
         """Return how many calls have arrived here, and of how many the record was written here."""
@@ -163,7 +169,8 @@ class Library:
         waiting.receiver_new.restype = c_void_p
         waiting.receiver_new.argtypes = (c_int, c_void_p, c_uint32, c_int, c_int, c_int)
         waiting.receiver_next.argtypes = (c_void_p, c_void_p, c_void_p)
-        waiting.receiver_learn.argtypes = (c_void_p, c_void_p)
+        waiting.receiver_learn.argtypes = (c_void_p, c_void_p, c_uint64)
+        waiting.receiver_forget.argtypes = (c_void_p, c_uint64)
         waiting.receiver_settle.argtypes = (c_void_p,)
         waiting.receiver_counts.argtypes = (c_void_p, c_void_p)
         quick.log_init.argtypes = (c_void_p, c_int, c_char_p)

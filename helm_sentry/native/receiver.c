@@ -50,6 +50,7 @@ struct receiver {
 	struct steering steering;
 	pthread_mutex_t turn; /* held while an open is served and while the table changes */
 	_Atomic uint64_t recorded, received;
+	uint64_t epoch; /* of the rules its decisions were made under */
 	size_t used;
 	struct entry *table[PLACES];
 };
@@ -143,7 +144,7 @@ static struct entry *entry_of(const struct opening *opening)
 	return entry;
 }
 
-int receiver_learn(struct receiver *receiver, const struct opening *opening)
+int receiver_learn(struct receiver *receiver, const struct opening *opening, uint64_t epoch)
 {
 	if (opening->path.size >= LONGEST_PATH)
 		return 0;
@@ -151,6 +152,11 @@ int receiver_learn(struct receiver *receiver, const struct opening *opening)
 	if (!entry)
 		return -ENOMEM;
 	pthread_mutex_lock(&receiver->turn);
+	if (epoch != receiver->epoch) { /* decided under rules that no longer hold */
+		pthread_mutex_unlock(&receiver->turn);
+		free(entry);
+		return 0;
+	}
 	if (receiver->used >= PLACES / 2)
 		start_anew(receiver);
 	struct entry **place = find(receiver, opening->nr, opening->path.bytes, opening->path.size);
@@ -159,6 +165,14 @@ int receiver_learn(struct receiver *receiver, const struct opening *opening)
 	*place = entry;
 	pthread_mutex_unlock(&receiver->turn);
 	return 0;
+}
+
+void receiver_forget(struct receiver *receiver, uint64_t epoch)
+{
+	pthread_mutex_lock(&receiver->turn);
+	start_anew(receiver);
+	receiver->epoch = epoch;
+	pthread_mutex_unlock(&receiver->turn);
 }
 
 /* The caller's path, made absolute, in `path` of LONGEST_PATH bytes; its length, or 0 where the broker must look. */

@@ -61,7 +61,10 @@ struct refusal {
 };
 int receiver_next(struct receiver *receiver, struct seccomp_notif *notification, struct refusal *refusal);
 /* Let the receiver repeat a decision. Returns 0, or -ENOMEM, and then the broker goes on serving this open. */
-int receiver_learn(struct receiver *receiver, const struct opening *opening);
+int receiver_learn(struct receiver *receiver, const struct opening *opening, uint64_t epoch);
+/* Forget every decision, and take none of another epoch from now on. No decision that was forgotten is being repeated
+ * when this returns. */
+void receiver_forget(struct receiver *receiver, uint64_t epoch);
 /* How many calls have arrived here, and of how many the record was written here. Read in this order: a record is never
  * counted before its call. */
 struct receiver_counts {

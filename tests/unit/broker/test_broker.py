@@ -24,7 +24,7 @@ from helm_sentry.broker.paths import Resolver
 from helm_sentry.confine import credentials
 from helm_sentry.intercept.notify import Notification
 from helm_sentry.operation import Kind, Operation
-from helm_sentry.policy.engine import NO_CONTEXT, compile_policy
+from helm_sentry.policy.engine import compile_policy
 from helm_sentry.policy.loader import load
 
 NUMBER = 100_000
@@ -71,7 +71,6 @@ class Stage:
         self.broker = Broker(
             arch=X86_64,
             policy=compile_policy(load(POLICY)),
-            context=NO_CONTEXT,
             listener=self.answers,
             resolver=Resolver(os.getpid()),
             names=Names(()),

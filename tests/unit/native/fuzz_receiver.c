@@ -47,7 +47,7 @@ static void learn_and_find(struct receiver *receiver)
 	size_t limits[] = {below(8) ? 64 : LONGEST_PATH + 64, 64, 600, 64, 9000, 64};
 	for (size_t i = 0; i < 6; i++)
 		*texts[i] = text(limits[i]);
-	expect(receiver_learn(receiver, &opening) == 0, "learn");
+	expect(receiver_learn(receiver, &opening, 0) == 0, "learn");
 	struct entry *found = *find(receiver, opening.nr, opening.path.bytes, opening.path.size);
 	expect(!!found == (opening.path.size < LONGEST_PATH), "find");
 	struct stat status = {.st_dev = below(1 << 30), .st_ino = below(1 << 30)};

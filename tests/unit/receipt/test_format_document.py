@@ -99,7 +99,7 @@ RECORDS = {
         Decision(Verdict.ALLOW, Reason.RULE, "r"), "value",
     ) | record.decision(
         1, "rename", [Operation(Kind.EXEC, path="/a", argv=("a",)), Operation(Kind.EXEC, path="/b")],
-        Decision(Verdict.DENY, Reason.DEFAULT), "errno", errno="EIO", object="1:1", detail="d",
+        Decision(Verdict.DENY, Reason.DEFAULT), "errno", errno="EIO", object="1:1", detail="d", epoch=1,
     ),
     "outcome": record.outcome(1, "EIO"),
     "exec": record.executed(1, "/a", "1:1", ["a"]),
@@ -110,6 +110,7 @@ RECORDS = {
     "process": record.forked(1, 1) | record.exited(1, 0),
     "witness": record.witnessed({}, {}, final=True),
     "gap": record.gap("a", "b"),
+    "policy": record.policy_change("applied", 1, "a", "b", {}),
     "approval": record.approval(1, 1, "once", "a", "b"),
     "end": record.end({}, exit_status=0) | record.end({}, signal="SIGHUP"),
 }  # fmt: skip

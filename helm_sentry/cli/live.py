@@ -1,0 +1,85 @@
+"""`helm-sentry policy push|grant|revoke|freeze`: the policy of a run that goes on."""
+
+import json
+import os
+from typing import Any
+
+import click
+
+from helm_sentry import state
+from helm_sentry.audit.canonical import Fields
+from helm_sentry.control.bundle import Bundle
+from helm_sentry.control.client import ask
+from helm_sentry.errors import UsageError
+from helm_sentry.policy import values
+from helm_sentry.policy.loader import load, load_file
+from helm_sentry.receipt.keyring import signing_key
+
+
+@click.command()
+@click.argument("run")
+@click.argument("file", metavar="FILE|NAME")
+@click.option("--dry-run", is_flag=True, help="Only say whether it would be accepted.")
+@click.option("--key", default="", metavar="FILE", help="Private key to sign with.")
+def push(run: str, file: str, dry_run: bool, key: str) -> None:
+    """Put RUN under another policy.
+
+    The policy is signed, and replaces only the one that holds now: whoever pushes in between wins, and this fails.
+    Limits, environment and the programs of the floor stay as they were when the run began.
+    """
+    policy = load_file(file, _variables(run))
+    signing = signing_key(state.key_directory(), os.environ, key)
+    now = _one(run, {"do": "policy"})
+    bundle = Bundle(run, int(str(now["epoch"])), policy).sign(signing)
+    _tell(_one(run, {"do": "apply", "bundle": bundle.decode(), "dry_run": dry_run}))
+
+
+@click.command()
+@click.argument("run")
+@click.argument("file", metavar="FILE")
+@click.option("--for", "duration", required=True, metavar="DURATION", help="How long, such as 90s or 10m.")
+def grant(run: str, file: str, duration: str) -> None:
+    """Add the allow rules of FILE to RUN for a while."""
+    with open(file, encoding="utf-8") as opened:
+        policy = load(opened.read(), file, _variables(run))
+    try:
+        seconds = values.duration(duration)
+    except ValueError as error:
+        raise UsageError(f"`{duration}` is no duration: {error}") from error
+    rules = json.dumps(policy.canonical())
+    _tell(_one(run, {"do": "grant", "rules": rules, "seconds": seconds}))
+
+
+@click.command()
+@click.argument("run")
+@click.argument("name", metavar="GRANT")
+def revoke(run: str, name: str) -> None:
+    """Take a grant back before it is over."""
+    _tell(_one(run, {"do": "revoke", "grant": name}))
+
+
+@click.command()
+@click.argument("run")
+def freeze(run: str) -> None:
+    """Allow RUN nothing more, until a policy is pushed."""
+    _tell(_one(run, {"do": "freeze"}))
+
+
+def _one(run: str, request: Fields) -> Fields:
+    answers = list(ask(state.control_directory(), run, request))
+    return answers[0]
+
+
+def _tell(answer: Fields) -> None:
+    click.echo(json.dumps(answer))
+    notes: Any = answer.get("notes", [])
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+
+
+def _variables(run: str) -> dict[str, str]:
+    """Return what the run's variables stand for, as its start record says."""
+    path = os.path.join(state.run_directory(run), "audit.jsonl")
+    with open(path, "rb") as log:
+        variables = json.loads(log.readline()).get("variables", {})
+    return {str(name): str(text) for name, text in variables.items()}

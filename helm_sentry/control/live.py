@@ -1,0 +1,197 @@
+"""The live policy of a run: replaced by a signed bundle, widened for a while by a grant, or frozen.
+
+Each change is a new epoch. It is recorded before it holds, and what cannot be recorded does not hold.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+
+from helm_sentry.audit import record
+from helm_sentry.audit.canonical import Fields, Json
+from helm_sentry.control.bundle import BundleError, open_bundle
+from helm_sentry.errors import PolicyError, UsageError
+from helm_sentry.policy.engine import CompiledPolicy, compile_policy
+from helm_sentry.policy.loader import load
+from helm_sentry.policy.model import Effect, ExecMatch, Policy
+from helm_sentry.receipt.keys import PublicKey
+
+LONGEST_GRANT = 24 * 3600
+"""Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a live policy has to know of its run.
+
+    Attributes:
+        id: the run's id.
+        complete: adds the supervisor's own rules to a policy.
+        swap: puts the run under a policy, after announcing its epoch, and returns that; raises ValueError if that
+            cannot be.
+        append: writes a record.
+        keys: those who may sign a policy.
+        programs: what the floor lets be executed.
+    """
+
+    id: str
+    complete: Callable[[Policy], Policy]
+    swap: Callable[[CompiledPolicy, Callable[[int], object]], int]
+    append: Callable[[Fields], int]
+    keys: Collection[PublicKey]
+    programs: Collection[str]
+
+
+class LivePolicy:
+    """The policy of one run.
+
+    Args:
+        run: the run.
+        policy: what it begins with.
+        on_failure: called when a grant that is over cannot be taken back; the run must end.
+    """
+
+    def __init__(self, run: Run, policy: Policy, on_failure: Callable[[Exception], None]) -> None:
+        self._run, self._on_failure = run, on_failure
+        self._base = self._effective = policy
+        self._grants: dict[str, Policy] = {}
+        self._frozen = False
+        self._granted = 0
+        self._lock = threading.Lock()
+        self.epoch = 0
+
+    def describe(self) -> Fields:
+        """Return the epoch and the effective policy."""
+        with self._lock:
+            return {
+                "epoch": self.epoch,
+                "frozen": self._frozen,
+                "grants": list[Json](sorted(self._grants)),
+                "policy": self._effective.canonical(),
+            }
+
+    def apply(self, data: bytes, by: str, *, dry_run: bool = False) -> Fields:
+        """Put the run under the policy in a bundle. Grants end, a freeze ends.
+
+        Raises:
+            PolicyError: it is not signed by a trusted key, for another run, for an epoch that is over, or no policy;
+                nothing has changed, and that is recorded.
+        """
+        with self._lock, _Recorded(self, by):
+            bundle = open_bundle(data, self._run.keys)
+            if bundle.run != self._run.id:
+                raise BundleError(f"the policy bundle is for run `{bundle.run}`")
+            if bundle.epoch != self.epoch:
+                raise BundleError(f"the policy bundle replaces epoch {bundle.epoch}, and the run is at {self.epoch}")
+            return self._change(bundle.policy, {}, False, "a policy was pushed", by, dry_run=dry_run)
+
+    def grant(self, text: str, seconds: float, by: str) -> Fields:
+        """Add allow rules for a while.
+
+        Args:
+            text: a policy whose `allow` rules are added; it may hold nothing else.
+            seconds: until they are taken back.
+            by: who grants.
+
+        Raises:
+            PolicyError: it cannot be granted; that is recorded.
+        """
+        with self._lock, _Recorded(self, by):
+            granted = load(text, "grant.json", packs={})
+            if granted.block or granted.contextual or not granted.allow:
+                raise PolicyError("a grant holds allow rules and nothing else")
+            if not 0 < seconds <= LONGEST_GRANT:
+                raise PolicyError(f"a grant lasts more than 0 and at most {LONGEST_GRANT} seconds")
+            if self._frozen:
+                raise PolicyError("the run is frozen; push a policy first")
+            self._granted += 1
+            name = f"grant-{self._granted}"
+            rules = tuple(replace(rule, id=f"{name}/{rule.id}") for rule in granted.allow)
+            grants = self._grants | {name: replace(granted, allow=rules)}
+            answer = self._change(self._base, grants, False, f"`{name}` for {seconds:g} s", by)
+        timer = threading.Timer(seconds, self._expire, (name,))
+        timer.daemon = True
+        timer.start()
+        return answer | {"grant": name}
+
+    def revoke(self, name: str, by: str) -> Fields:
+        """Take a grant back.
+
+        Raises:
+            UsageError: there is no such grant.
+        """
+        with self._lock:
+            if name not in self._grants:
+                raise UsageError(f"there is no grant `{name}`: it was never given, or is over")
+            grants = {key: granted for key, granted in self._grants.items() if key != name}
+            return self._change(self._base, grants, self._frozen, f"`{name}` was taken back", by)
+
+    def freeze(self, by: str) -> Fields:
+        """Allow nothing more, until a policy is pushed."""
+        with self._lock:
+            return self._change(self._base, {}, True, "the run was frozen", by)
+
+    def _expire(self, name: str) -> None:
+        with self._lock:
+            if name in self._grants:
+                grants = {key: granted for key, granted in self._grants.items() if key != name}
+                try:
+                    self._change(self._base, grants, self._frozen, f"`{name}` is over", "the clock")
+                except Exception as error:
+                    self._on_failure(error)
+                    raise
+
+    def _change(
+        self, base: Policy, grants: dict[str, Policy], frozen: bool, what: str, by: str, *, dry_run: bool = False
+    ) -> Fields:
+        granted = tuple(rule for each in grants.values() for rule in each.allow)
+        policy = self._run.complete(replace(base, allow=base.allow + granted))
+        if frozen:
+            policy = replace(policy, allow=(), contextual=())
+        try:
+            compiled = compile_policy(policy)
+        except ValueError as error:
+            raise PolicyError(str(error)) from error
+        notes: Fields = {"notes": _notes(policy, self._run.programs)}
+        if dry_run:
+            return {"epoch": self.epoch, "digest": policy.digest, "dry_run": True, **notes}
+
+        def announced(epoch: int) -> Fields:
+            return record.policy_change("applied", epoch, what, by, policy.canonical())
+
+        began = time.monotonic()
+        try:
+            self.epoch = self._run.swap(compiled, lambda epoch: self._run.append(announced(epoch)))
+        except ValueError as error:
+            raise PolicyError(str(error)) from error
+        self._base, self._grants, self._frozen, self._effective = base, grants, frozen, policy
+        taken = int((time.monotonic() - began) * 1e6)
+        return {"epoch": self.epoch, "digest": policy.digest, "microseconds": taken, **notes}
+
+    def _refused(self, error: PolicyError, by: str) -> None:
+        self._run.append(record.policy_change("refused", self.epoch, str(error), by))
+
+
+class _Recorded:
+    """Records a policy that is refused."""
+
+    def __init__(self, live: LivePolicy, by: str) -> None:
+        self._live, self._by = live, by
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, PolicyError):
+            self._live._refused(error, self._by)
+
+
+def _notes(policy: Policy, programs: Collection[str]) -> list[Json]:
+    beyond = {
+        path
+        for rule in policy.allow
+        if isinstance(rule.match, ExecMatch) and rule.effect is Effect.ALLOW
+        for path in rule.match.paths
+        if path not in programs
+    }
+    return [f"`{path}` can be executed by a new run only" for path in sorted(beyond)]
