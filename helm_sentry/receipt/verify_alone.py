@@ -28,7 +28,10 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 FAILED = 121
 BLOCK = 256
 VERDICTS = ("ALLOW", "DENY", "ESCALATE")
-TYPES = ("start", "decision", "outcome", "exec", "traffic", "notice", "process", "witness", "gap", "approval", "end")
+TYPES = (
+    *("start", "decision", "outcome", "exec", "traffic", "notice", "process", "witness", "gap"),
+    *("approval", "policy", "end"),
+)
 DIGESTED = {"run_digest": "run.json", "policy_digest": "policy.json", "plan_digest": "plan.json"}
 PAYLOAD_TYPE = "application/vnd.helm-sentry.receipt+json"
 SCHEMA = "helm-sentry/receipt/v1"
