@@ -12,6 +12,7 @@ import time
 
 from helm_sentry.errors import UsageError
 
+LATEST = "latest"
 _RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
 
 
@@ -55,11 +56,13 @@ def is_run_id(name: str) -> bool:
 
 
 def run_directory(name: str) -> str:
-    """Return the directory of an existing run, given by its id or by its path.
+    """Return the directory of an existing run, given by its id, by its path, or as `latest`.
 
     Raises:
         UsageError: there is no such run.
     """
+    if name == LATEST:
+        name = latest_run()
     path = os.path.join(state_directory(), "runs", name) if is_run_id(name) else name
     if not os.path.isdir(path):
         raise UsageError(f"there is no run `{name}`: `{path}` is not a directory")

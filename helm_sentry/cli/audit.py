@@ -14,7 +14,7 @@ from helm_sentry.audit.query import COLUMNS, Query, line, moment, row
 from helm_sentry.audit.segments import Follower
 from helm_sentry.audit.summary import Summary
 from helm_sentry.errors import UsageError, VerificationError
-from helm_sentry.state import latest_run, run_directory
+from helm_sentry.state import LATEST, run_directory
 
 _LOOK_EVERY = 0.2  # seconds between looks at a log that grows
 _VERDICTS = ("ALLOW", "DENY", "ESCALATE")
@@ -43,9 +43,9 @@ def _filtered(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group()
 def audit() -> None:
-    """Read the log of a run. RUN is its id or directory; without it, the latest run.
+    """Read the log of a run.
 
-    These commands show what stands in the log. Whether it is genuine, `helm-sentry verify` says.
+    RUN is its id, its directory, or `latest`, which is meant where none is named. These commands show what stands in the log. Whether it is genuine, `helm-sentry verify` says.
     """
 
 
@@ -146,7 +146,7 @@ def _query(since: str, until: str, **members: Any) -> Query:
 
 
 def _directory(run: str) -> str:
-    return run_directory(run or latest_run())
+    return run_directory(run or LATEST)
 
 
 def _lines(directory: str, *, follow: bool) -> Iterator[bytes]:

@@ -16,9 +16,9 @@ _SHARED = ("harness", "chart", "servers")
 @click.argument("question", default="quick")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def bench(question: str, options: tuple[str, ...]) -> None:
-    """Measure what supervision costs here, beside unsupervised runs that take turns with it.
+    """Measure what supervision costs on this machine.
 
-    Without QUESTION it takes the quick one; `list` names the others. `helm-sentry bench QUESTION --help` tells the
+    Unsupervised runs take turns with supervised ones. Without QUESTION it takes the quick one; `list` names the others. `helm-sentry bench QUESTION --help` tells the
     method and the options: rounds, JSON, a chart, a baseline to compare with. A C compiler is needed.
     """
     directory = next(place for place in _PLACES if os.path.isdir(place))

@@ -39,7 +39,7 @@ def evidence() -> None:
 
 
 @evidence.command()
-@click.argument("run", metavar="RUN_DIR")
+@click.argument("run", metavar="RUN")
 @click.option("--output", "-o", required=True, metavar="PATH", help="New directory, or an archive if it ends in .tar.")
 @click.option(
     "--layout",

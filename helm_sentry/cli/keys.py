@@ -13,7 +13,7 @@ from helm_sentry.state import key_directory
 
 @click.group()
 def keys() -> None:
-    """Manage the key that signs receipts, and the keys that are trusted.
+    """Manage the key that signs, and the keys that are trusted.
 
     A run signs with the key in the state directory, which is made on first use, unless `run --key FILE`, the
     descriptor in HELM_SENTRY_KEY_FD or the systemd credential helm-sentry.key gives another one.
@@ -49,7 +49,10 @@ def list_keys(as_json: bool) -> None:
     help="As helm-sentry writes it (default), for openssl, or as bare digits.",
 )
 def export(key_id: str, form: str) -> None:
-    """Print a public key, by default that of the signing key. Private keys are never printed."""
+    """Print a public key, by default that of the signing key.
+
+    Private keys are never printed.
+    """
     key = _find(key_id)
     texts = {"line": key.export(), "pem": public_pem(key.data), "hex": key.data.hex().encode() + b"\n"}
     click.echo(texts[form].decode(), nl=False)
@@ -69,9 +72,9 @@ def rotate() -> None:
 @click.argument("key", metavar="KEY")
 @click.option("--remove", is_flag=True, help="Trust it no longer; KEY is an id then.")
 def trust(key: str, remove: bool) -> None:
-    """Trust somebody else's public key: a file, or 64 hex digits. Make sure that it is theirs.
+    """Trust somebody else's public key: a file, or 64 hex digits.
 
-    A key that lies in a run directory proves nothing about who made the run.
+    Make sure that it is theirs. A key that lies in a run directory proves nothing about who made the run.
     """
     if remove:
         keyring.distrust(key_directory(), key)

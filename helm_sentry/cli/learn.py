@@ -30,7 +30,13 @@ _TOLD = 10
 @click.option("--extends", default="base", metavar="PACK", help="What it builds on (default: base).")
 @click.option("--host", "hosts", multiple=True, metavar="NAME", help="Host the program talks to; may be repeated.")
 @click.option("--pass", "passed", multiple=True, metavar="VARIABLE", help="Environment variable it needs.")
-@click.option("--workspace", default=".", metavar="DIR", type=click.Path(exists=True, file_okay=False))
+@click.option(
+    "--workspace",
+    default=".",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False),
+    help="Directory the program starts and works in (default: here).",
+)
 @click.option("--user", default="", metavar="NAME", help="Run the program as this user (root only).")
 @click.argument("command", nargs=-1)
 def learn(
@@ -44,10 +50,10 @@ def learn(
     user: str,
     command: tuple[str, ...],
 ) -> None:
-    """Run COMMAND unhindered and write the smallest policy that allows what it did.
+    """Run COMMAND and write the smallest policy that allows what it did.
 
-    COMMAND has your authority, as in a dry run: use it for programs you trust, on input you trust. Secrets are never
-    granted, but listed. The exit status is COMMAND's.
+    COMMAND runs unhindered, with your authority, as in a dry run: use it for programs you trust, on input you trust.
+    Secrets are never granted, but listed. The exit status is COMMAND's.
     """
     if not command and not earlier:
         raise UsageError("nothing to learn from; give a command, or runs with --from")

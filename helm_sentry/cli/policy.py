@@ -33,7 +33,7 @@ from helm_sentry.policy.plan import make_plan
 from helm_sentry.policy.question import considered, context, operation_of, remedies
 from helm_sentry.policy.schema import json_schema
 from helm_sentry.receipt.store import read_run
-from helm_sentry.state import run_directory, state_directory
+from helm_sentry.state import LATEST, run_directory, state_directory
 
 _MOST_CHANGES = 20
 _WORKSPACE = click.option("--workspace", default=".", metavar="DIR", help="Stands for ${workspace} (default: here).")
@@ -57,7 +57,7 @@ policy.add_command(freeze)
 @_WORKSPACE
 @_JSON
 def check(file: str, strict: bool, workspace: str, as_json: bool) -> None:
-    """Find every error of a policy, and what it allows that may not be meant.
+    """Find every error of a policy, and what may not be meant.
 
     Exit status: 0 without errors, 2 with errors.
     """
@@ -83,7 +83,7 @@ def check(file: str, strict: bool, workspace: str, as_json: bool) -> None:
 @click.option("--as", "role", default="", metavar="ROLE", help="Ask as an agent with this role.")
 @click.option("--by", "program", default="", metavar="PROGRAM", help="Ask as this program.")
 @click.option("--record", type=int, metavar="SEQ", help="Explain a record of a run instead.")
-@click.option("--run", "run_id", default="", metavar="RUN", help="Which run (default: the latest).")
+@click.option("--run", "run_id", default=LATEST, metavar="RUN", help="Which run (default: latest).")
 @click.option("--probe", is_flag=True, help="Also try it, in a throw-away confined child.")
 @_WORKSPACE
 @_JSON
@@ -99,12 +99,12 @@ def explain(
     workspace: str,
     as_json: bool,
 ) -> None:
-    """Say what is decided about OP on TARGET, by which rules, and what would change it.
+    """Say what is decided, by which rules, and what would change it.
 
     OP is a kind of operation such as file.read, read, exec, connect or unix.connect; TARGET a path or HOST:PORT.
     """
     if record is not None:
-        asked, decided, rules = _recorded(run_directory(run_id or _latest_run()), record)
+        asked, decided, rules = _recorded(run_directory(run_id), record)
     elif operation and target:
         asked, decided = operation_of(operation, target), None
         rules = _with_builtin(load_file(file, _variables(workspace)))
@@ -123,7 +123,7 @@ def explain(
 @_WORKSPACE
 @_JSON
 def plan(file: str, workspace: str, as_json: bool) -> None:
-    """Show which layer of this host holds each rule and each kind of operation."""
+    """Show which layer of this host holds which rule and operation."""
     # Imported here: the other verbs work on machines that are not Linux.
     from helm_sentry.abi.arch import native
     from helm_sentry.features import probe
@@ -151,7 +151,10 @@ def plan(file: str, workspace: str, as_json: bool) -> None:
 @click.argument("files", nargs=-1, required=True, metavar="FILE…")
 @_JSON
 def test(files: tuple[str, ...], as_json: bool) -> None:
-    """Try the cases of each FILE; exit status 1 when a decision is not the wanted one."""
+    """Try the cases of each FILE.
+
+    Exit status 1 when a decision is not the wanted one.
+    """
     outcomes = [outcome for file in files for outcome in run_cases(read_text(file, Place("")), file)]
     failed = [outcome for outcome in outcomes if not outcome.passed]
     if as_json:
@@ -171,7 +174,7 @@ def test(files: tuple[str, ...], as_json: bool) -> None:
 @_WORKSPACE
 @_JSON
 def diff(old: str, new: str, logs: tuple[str, ...], workspace: str, as_json: bool) -> None:
-    """Show what becomes allowed and what becomes denied from one policy to another.
+    """Show what becomes allowed or denied from one policy to another.
 
     Exit status 1 when they differ.
     """
@@ -197,7 +200,10 @@ def diff(old: str, new: str, logs: tuple[str, ...], workspace: str, as_json: boo
 @click.argument("log", metavar="RUN")
 @_JSON
 def replay_(file: str, log: str, as_json: bool) -> None:
-    """Decide a run's operations again under another policy and show what changes; exit status 1 if something does."""
+    """Decide a run's operations again under another policy.
+
+    What changes is shown. Exit status 1 if something does.
+    """
     run = _observed(log)
     variables = {**_variables("."), **run.variables}
     changes = replay(load_file(file, variables), run.observations)
@@ -220,7 +226,7 @@ def show(file: str, workspace: str) -> None:
 
 @policy.command()
 def schema() -> None:
-    """Print the JSON Schema of policy files, for editors to complete from."""
+    """Print the JSON Schema of policy files, for editors."""
     _print_json(json_schema())
 
 
@@ -252,14 +258,6 @@ def _text(file: str) -> tuple[str, str]:
 
 def _observed(run: str) -> ObservedRun:
     return read_log(read_run(run_directory(run)).log)
-
-
-def _latest_run() -> str:
-    runs = os.path.join(state_directory(), "runs")
-    names = sorted(os.listdir(runs)) if os.path.isdir(runs) else []
-    if not names:
-        raise UsageError("there is no run yet; name one with `--run`")
-    return names[-1]
 
 
 def _recorded(directory: str, seq: int) -> tuple[Operation, Decision, Policy]:
@@ -328,7 +326,7 @@ def _print_changes(changes: list[Change]) -> None:
         ("becomes denied", [change for change in changes if not change.after.allowed]),
     ):
         for change in islice(some, _MOST_CHANGES):
-            seen = f"{change.times} times in the log, first in record {change.seq}"
+            seen = f"{change.times} {'time' if change.times == 1 else 'times'} in the log, first in record {change.seq}"
             origin = seen if change.times else "by its rules"
             click.echo(
                 pattern.printable(

@@ -55,7 +55,7 @@ def show(run: str, sequence: int | None, sign: bool) -> None:
 @click.option("--old", type=int, default=0, help="Records in the earlier checkpoint; the first one if not given.")
 @click.option("--new", type=int, default=0, help="Records in the later checkpoint; the last one if not given.")
 def consistency(run: str, old: int, new: int) -> None:
-    """Prove that a later checkpoint of a run continues an earlier one."""
+    """Prove that a later checkpoint continues an earlier one."""
     click.echo(dumps(StoredTree(run_directory(run)).consistency(old, new)).decode())
 
 
@@ -64,9 +64,9 @@ def consistency(run: str, old: int, new: int) -> None:
 @public_key_option
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def verify(file: click.File, public_keys: tuple[str, ...], as_json: bool) -> None:
-    """Verify a receipt by itself: of a record, a denial or a run, or a proof of consistency.
+    """Verify a receipt by itself.
 
-    FILE holds one receipt; - is standard input. Exit status 121 if it does not hold. A receipt that does not carry
+    FILE holds one receipt, of a record, a denial or a run, or a proof of consistency; - is standard input. Exit status 121 if it does not hold. A receipt that does not carry
     its key needs --public-key or a key that is trusted here.
     """
     data: bytes = file.read()  # type: ignore[attr-defined]
@@ -130,7 +130,8 @@ def _sentence(found: Fields) -> str:
     trust = "trusted" if found["trusted"] else "not pinned: pass --public-key to pin"
     statement = found.get("statement")
     if isinstance(statement, dict):
-        return f"ok: receipt of a {statement.get('kind')} of run {statement.get('run')}; signer {trust}"
+        what = "" if statement.get("kind") == "run" else f"a {statement.get('kind')} of "
+        return f"ok: receipt of {what}run {statement.get('run')}; signer {trust}"
     signer = f"signed by key {found['key']} ({trust})"
     if "seq" in found:
         return f"ok: record {found['seq']} is in the log of run {found['run']} ({found['records']} records); {signer}"

@@ -29,9 +29,9 @@ _SHORT = 16 << 20  # bytes of log that are verified before anybody wonders
 def verify(run: str, public_keys: tuple[str, ...], allow_unsealed: bool, as_json: bool) -> None:
     """Verify the log and the receipts of a run, offline.
 
-    RUN is a run directory, or the id of a run on this machine. Whether anything was changed and who signed are two
-    answers: without --public-key the run is checked against the key that lies in it, and that key counts as trusted
-    if it is this machine's own or was added with `helm-sentry keys trust`.
+    RUN is a run directory, the id of a run on this machine, or `latest`. Whether anything was changed and who signed
+    are two answers: without --public-key the run is checked against the key that lies in it, and that key counts as
+    trusted if it is this machine's own or was added with `helm-sentry keys trust`.
     """
     try:
         directory = run_directory(run)

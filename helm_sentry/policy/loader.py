@@ -94,7 +94,7 @@ def load_file(name_or_path: str, variables: Mapping[str, str] = NO_VARIABLES) ->
         return load(read_text(name_or_path, Place("")), name_or_path, variables, packs)
     if (text := packs.get(name_or_path)) is None:
         hint = f"; write `./{name_or_path}` for a file" if os.path.exists(name_or_path) else ""
-        raise PolicyError(_unknown_pack(name_or_path, packs) + hint)
+        raise PolicyError(_unknown_pack(name_or_path, [*packs, *packs.presets]) + hint)
     return _Loader(variables, packs).load(text, name_or_path, name_or_path)
 
 

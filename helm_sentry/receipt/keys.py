@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import nacl.bindings
 import nacl.exceptions
 
-from helm_sentry.errors import SentryError
+from helm_sentry.errors import SentryError, UsageError
 from helm_sentry.receipt import pkcs8
 
 KEY_NAME = "signing.key"
@@ -146,7 +146,7 @@ def load_public_key(path: str) -> PublicKey:
             return PublicKey.of(bytes.fromhex(digits))
         return PublicKey.of(pkcs8.public_bytes(text)) if pkcs8.is_pem(text) else PublicKey.parse(text)
     except OSError as error:
-        raise SentryError(f"public key `{path}` cannot be read: {error.strerror}") from error
+        raise UsageError(f"public key `{path}` cannot be read: {error.strerror}") from error
     except SentryError as error:
         raise SentryError(f"`{path}` is {error}") from error
 

@@ -56,6 +56,16 @@ class TestRuns:
         path = state.new_run("20261121-071503-ab12cd")
         assert state.run_directory("20261121-071503-ab12cd") == path == state.run_directory(path)
 
+    def test_the_latest_is_the_one_begun_last(self):
+        last = state.new_run("20261121-071503-ab12cd")
+        state.new_run("20261120-235959-ffffff")
+        os.mkdir(os.path.join(os.path.dirname(last), "stand-in"))
+        assert state.run_directory("latest") == last
+
+    def test_before_the_first_run_there_is_no_latest(self):
+        with pytest.raises(UsageError, match="there are no runs"):
+            state.run_directory("latest")
+
     @pytest.mark.parametrize("name", ["20261121-071503-ab12cd", "absent"])
     def test_no_such_run(self, name):
         with pytest.raises(UsageError, match=f"there is no run `{name}`"):

@@ -126,7 +126,7 @@ def test_diff(call, tmp_path, a_run) -> None:
     result = call("diff", "./p.yaml", "./q.yaml", "--log", a_run)
     assert result.exit_code == 1
     assert (
-        "becomes denied: file.read /srv/data/a (was `data`, now `default`; 1 times in the log, first in record 1)"
+        "becomes denied: file.read /srv/data/a (was `data`, now `default`; 1 time in the log, first in record 1)"
         in result.output
     )
     assert "becomes allowed: file.read /srv/other (was `default`, now `data`; by its rules)" in result.output

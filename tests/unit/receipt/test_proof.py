@@ -150,7 +150,7 @@ class TestCommand:
         key = ("--public-key", KEY.public.data.hex())
         (tmp_path / "run").write_text(call("show", str(run)).output)
         (tmp_path / "denial").write_bytes((run / DENIALS).read_bytes().splitlines()[0])
-        assert call("verify", "run", *key).output == f"ok: receipt of a run of run {RUN}; signer trusted\n"
+        assert call("verify", "run", *key).output == f"ok: receipt of run {RUN}; signer trusted\n"
         assert call("verify", "denial", *key).output == f"ok: receipt of a decision of run {RUN}; signer trusted\n"
         assert isinstance(call("verify", "denial").exception, UsageError)
 
