@@ -45,7 +45,8 @@ def _filtered(command: Callable[..., None]) -> Callable[..., None]:
 def audit() -> None:
     """Read the log of a run.
 
-    RUN is its id, its directory, or `latest`, which is meant where none is named. These commands show what stands in the log. Whether it is genuine, `helm-sentry verify` says.
+    RUN is its id, its directory, or `latest`, which is meant where none is named. These commands show what stands in
+    the log. Whether it is genuine, `helm-sentry verify` says.
     """
 
 

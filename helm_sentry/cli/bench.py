@@ -18,8 +18,9 @@ _SHARED = ("harness", "chart", "servers")
 def bench(question: str, options: tuple[str, ...]) -> None:
     """Measure what supervision costs on this machine.
 
-    Unsupervised runs take turns with supervised ones. Without QUESTION it takes the quick one; `list` names the others. `helm-sentry bench QUESTION --help` tells the
-    method and the options: rounds, JSON, a chart, a baseline to compare with. A C compiler is needed.
+    Unsupervised runs take turns with supervised ones. Without QUESTION it takes the quick one; `list` names the
+    others. `helm-sentry bench QUESTION --help` tells the method and the options: rounds, JSON, a chart, a baseline to
+    compare with. A C compiler is needed.
     """
     directory = next(place for place in _PLACES if os.path.isdir(place))
     questions = sorted(name[:-3] for name in os.listdir(directory) if name.endswith(".py") and name[:-3] not in _SHARED)

@@ -50,7 +50,7 @@ def learn(
     user: str,
     command: tuple[str, ...],
 ) -> None:
-    """Run COMMAND and write the smallest policy that allows what it did.
+    """Run COMMAND and write the smallest policy that fits it.
 
     COMMAND runs unhindered, with your authority, as in a dry run: use it for programs you trust, on input you trust.
     Secrets are never granted, but listed. The exit status is COMMAND's.

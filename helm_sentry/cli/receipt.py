@@ -66,8 +66,8 @@ def consistency(run: str, old: int, new: int) -> None:
 def verify(file: click.File, public_keys: tuple[str, ...], as_json: bool) -> None:
     """Verify a receipt by itself.
 
-    FILE holds one receipt, of a record, a denial or a run, or a proof of consistency; - is standard input. Exit status 121 if it does not hold. A receipt that does not carry
-    its key needs --public-key or a key that is trusted here.
+    FILE holds one receipt, of a record, a denial or a run, or a proof of consistency; - is standard input. Exit status
+    121 if it does not hold. A receipt that does not carry its key needs --public-key or a key that is trusted here.
     """
     data: bytes = file.read()  # type: ignore[attr-defined]
     found = open_receipt(data, trusted_keys(public_keys), pinned=bool(public_keys))
