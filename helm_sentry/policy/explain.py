@@ -78,7 +78,7 @@ def _asked(operation: Operation) -> str:
 
 def _answered(decision: Decision) -> str:
     if decision.verdict is Verdict.ESCALATE:
-        return f"refused, rule `{decision.rule}` asks for approval and nobody can give it"
+        return f"refused, rule `{decision.rule}` asks for approval and nobody gave it"
     if decision.verdict is Verdict.ALLOW and decision.reason is Reason.BUILTIN:
         return "allowed by the supervisor itself"
     answer = _REASONS[decision.reason].format(rule=decision.rule)

@@ -115,7 +115,7 @@ DENIED = Decision(Verdict.DENY, Reason.DEFAULT)
         (
             net("net.connect", hosts=("api.example.com",)),
             Decision(Verdict.ESCALATE, Reason.CONDITION, "api"),
-            "connect to api.example.com (203.0.113.9:443): refused, rule `api` asks for approval and nobody can give it",
+            "connect to api.example.com (203.0.113.9:443): refused, rule `api` asks for approval and nobody gave it",
         ),
         (net("net.send", address="::1", port=53), DENIED, "send to [::1]:53: no rule allows it"),
         (Operation(Kind.NET_SOCKET, name="netlink"), DENIED, "open a socket of family netlink: no rule allows it"),
