@@ -210,7 +210,7 @@ class TestSettings:
         native = lines(sandbox.native([*POWERLESS, *command]))
         # The outsider leads no process group.
         assert native == ["ok" if not text.startswith("group") else "ESRCH" for text in tries]
-        assert os.getpriority(os.PRIO_PROCESS, outsider.pid) == 1
+        assert os.getpriority(os.PRIO_PROCESS, outsider.pid) == 19
 
     def test_threads_are_pinned_as_numerical_libraries_do(self, sandbox: Sandbox) -> None:
         script = (
