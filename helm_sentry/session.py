@@ -5,14 +5,11 @@ import os
 import select
 import shutil
 import signal
-import sys
-import tempfile
 import threading
 import time
-from dataclasses import dataclass
 from functools import partial
 
-from helm_sentry import __version__, features, state
+from helm_sentry import __version__, state
 from helm_sentry.abi import flags, libc, syscalls
 from helm_sentry.abi.arch import native
 from helm_sentry.audit import record
@@ -28,8 +25,7 @@ from helm_sentry.control.live import Run as LiveRun
 from helm_sentry.control.plane import ControlPlane
 from helm_sentry.control.standing import lasting_digest
 from helm_sentry.decision import Decision
-from helm_sentry.errors import AuditError, FeatureError, LaunchError, PolicyError, SentryError, StalePolicyError
-from helm_sentry.features import Features
+from helm_sentry.errors import AuditError, FeatureError, PolicyError, SentryError
 from helm_sentry.intercept.notify import Listener
 from helm_sentry.launch import filter as seccomp_filter
 from helm_sentry.launch.child import NOT_STARTED, REPORT, Launch
@@ -40,13 +36,11 @@ from helm_sentry.launch.start import Started, start
 from helm_sentry.native import library as native_library
 from helm_sentry.native.library import Receiver
 from helm_sentry.operation import Operation
-from helm_sentry.policy.builtin import with_builtin_rules
 from helm_sentry.policy.engine import compile_policy
-from helm_sentry.policy.loader import load_file, shipped_packs
-from helm_sentry.policy.model import ConnectMatch, Policy
-from helm_sentry.policy.plan import Plan, make_plan
+from helm_sentry.policy.model import ConnectMatch
+from helm_sentry.prepare import Options, Prepared, prepare, with_own_rules
 from helm_sentry.receipt import store
-from helm_sentry.receipt.keyring import key_descriptor, key_file, known, signing_key
+from helm_sentry.receipt.keyring import key_descriptor, known, signing_key
 from helm_sentry.receipt.signer import Signer
 from helm_sentry.refusal import record_refusal
 from helm_sentry.reporter import Reporter
@@ -54,55 +48,7 @@ from helm_sentry.sensor import loader as sensor
 from helm_sentry.sensor.witness import Books, Witness
 
 _LAST_WORK = 2.0  # seconds for what was begun for processes that have ended
-_EVERY_PROGRAM = ("/**",)  # the floor of a dry run: what may be executed is only written down
 _SYNC_EVERY = 1.0  # seconds a crashed kernel may lose of the log
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What a user asks for.
-
-    Attributes:
-        command: the agent's program and arguments.
-        policy: file or name of a shipped policy.
-        workspace: directory the agent works in.
-        user: name of the user the agent runs as; empty for the caller.
-        accept_degraded: run although a layer is missing.
-        max_policy_age: seconds since a policy file was last written after which it is refused.
-        dry_run: perform what the policy denies, and only write down that it would be denied.
-        quiet: print nothing.
-        witness: have the kernel count the calls where it can; it slows every syscall of the machine a little.
-        approve_within: seconds until what needs approval is denied.
-        key: private key file to sign with; empty for the one of this machine.
-        probe: try this one operation instead of running the command.
-    """
-
-    command: tuple[str, ...]
-    policy: str = "default"
-    workspace: str = "."
-    user: str = ""
-    accept_degraded: bool = False
-    max_policy_age: int | None = None
-    dry_run: bool = False
-    quiet: bool = False
-    witness: bool = True
-    approve_within: float = 120.0
-    key: str = ""
-    probe: Operation | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """Everything that is known before the first process starts."""
-
-    options: Options
-    host: Features
-    identity: Identity
-    policy: Policy
-    plan: Plan
-    program: str
-    scratch: str
-    variables: dict[str, str]
 
 
 def run(options: Options) -> int:
@@ -126,7 +72,7 @@ def supervise(options: Options) -> tuple[int, str]:
         KeyboardInterrupt: before the agent was started.
     """
     try:
-        prepared = _prepare(options)
+        prepared = prepare(options)
     except PolicyError as error:
         record_refusal(options.command, error, options.key)
         raise
@@ -135,82 +81,6 @@ def supervise(options: Options) -> tuple[int, str]:
         return supervisor.supervise(), supervisor.directory
     finally:
         shutil.rmtree(prepared.scratch, ignore_errors=True)
-
-
-def _prepare(options: Options) -> Prepared:
-    identity = credentials.of_user(options.user) if options.user else credentials.current()
-    program = sys.executable if options.probe else _find_program(options.command[0], options.workspace)
-    probing = features.begin()  # goes on while the policy is read
-    scratch = os.path.realpath(tempfile.mkdtemp(prefix="helm-sentry-"))
-    try:
-        os.chown(scratch, identity.uid, identity.gid)
-        variables = _variables(options, program, scratch)
-        policy = _load_policy(options, variables)
-        host = probing()
-        plan = make_plan(policy, host, _EVERY_PROGRAM if options.dry_run else native().loaders)
-        _require(plan, options.accept_degraded)
-    except BaseException:
-        os.rmdir(scratch)
-        raise
-    return Prepared(options, host, identity, policy, plan, program, scratch, variables)
-
-
-def _find_program(name: str, workspace: str) -> str:
-    """Return the absolute path of a program as a shell in the workspace would find it."""
-    found = shutil.which(os.path.join(workspace, name) if "/" in name else name)
-    if found is None:
-        there = os.path.exists(name) and "/" in name
-        raise LaunchError(
-            f"cannot run `{name}`: {'it is not executable' if there else 'there is no such program'}",
-            126 if there else 127,
-        )
-    return os.path.abspath(found)
-
-
-def _variables(options: Options, program: str, scratch: str) -> dict[str, str]:
-    return {
-        "workspace": os.path.realpath(options.workspace),
-        "home": os.path.realpath(os.path.expanduser(f"~{options.user}" if options.user else "~")),
-        "tmp": scratch,
-        "user": options.user or credentials.user_name(os.getuid()),
-        "program": os.path.realpath(program),
-    }
-
-
-def _load_policy(options: Options, variables: dict[str, str]) -> Policy:
-    policy = load_file(options.policy, variables)
-    _require_fresh(policy, options.max_policy_age)
-    return _with_own_rules(policy, policy, options)
-
-
-def _with_own_rules(policy: Policy, first: Policy, options: Options) -> Policy:
-    """Return a policy with the supervisor's rules; the files that decide are those of the run's first policy."""
-    protected = (os.path.realpath(state.state_directory()), f"/proc/{os.getpid()}")
-    return with_builtin_rules(policy, protected, _what_decides(first), key_file(os.environ, options.key))
-
-
-def _require_fresh(policy: Policy, most: int | None) -> None:
-    for path in policy.files if most is not None else ():
-        age = int(time.time() - os.stat(path).st_mtime)
-        if age > (most or 0):
-            raise StalePolicyError(
-                f"policy `{path}` was last written {age} s ago; `--max-policy-age {most}s` refuses it"
-            )
-
-
-def _what_decides(policy: Policy) -> tuple[str, ...]:
-    """Return the files and directories that decide what the next run does: policies and our own program."""
-    package = os.path.dirname(os.path.abspath(__file__))
-    libraries = [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
-    paths = [*policy.files, shipped_packs().directory, package, sys.argv[0], sys.prefix, *libraries]
-    return tuple(sorted({os.path.realpath(path) for path in paths if os.path.exists(path)}))
-
-
-def _require(plan: Plan, accept_degraded: bool) -> None:
-    if plan.fatal:
-        raise FeatureError("; ".join(plan.fatal))
-    if plan.missing and not accept_degraded:
-        raise FeatureError("; ".join(plan.missing) + "; `--accept-degraded` runs without and marks every record")
 
 
 def _outer_environment(identity: Identity) -> dict[str, str]:
@@ -347,7 +217,7 @@ class _Run:
         trusted = [entry.key for entry in known(directory) if entry.role == "trusted"]
         return LiveRun(
             id=self._id,
-            complete=lambda policy: _with_own_rules(policy, prepared.policy, prepared.options),
+            complete=lambda policy: with_own_rules(policy, prepared.policy, prepared.options),
             swap=self._broker.swap,
             append=self._log.append,
             keys=(self._key.public, *trusted),

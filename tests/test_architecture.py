@@ -51,6 +51,7 @@ LAYERS = [
     ("helm_sentry.state", 2),
     ("helm_sentry.reporter", 2),
     ("helm_sentry.session", 3),
+    ("helm_sentry.prepare", 3),
     ("helm_sentry.refusal", 3),
     ("helm_sentry.cli", 3),
     ("helm_sentry.demo", 3),

@@ -22,7 +22,8 @@ def probe(operation: Operation, policy: str, workspace: str) -> dict[str, Any]:
     """
     # Imported here: only this needs the supervisor's machinery.
     from helm_sentry.launch.probe import TRIALS
-    from helm_sentry.session import Options, supervise
+    from helm_sentry.prepare import Options
+    from helm_sentry.session import supervise
 
     if operation.kind not in TRIALS:
         raise UsageError(f"{operation.kind} cannot be tried without doing it")

@@ -48,7 +48,7 @@ def run(
     failed; 126 and 127 that COMMAND could not be run, as in a shell.
     """
     # Imported here: the other commands, and `--help`, start without the supervisor's machinery.
-    from helm_sentry.session import Options
+    from helm_sentry.prepare import Options
     from helm_sentry.session import run as run_session
 
     options = Options(

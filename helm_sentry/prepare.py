@@ -1,0 +1,151 @@
+"""What is found out and decided before a run's first process starts: program, policy, host, plan."""
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+
+from helm_sentry import features, state
+from helm_sentry.abi.arch import native
+from helm_sentry.confine import credentials
+from helm_sentry.confine.credentials import Identity
+from helm_sentry.errors import FeatureError, LaunchError, StalePolicyError
+from helm_sentry.features import Features
+from helm_sentry.operation import Operation
+from helm_sentry.policy.builtin import with_builtin_rules
+from helm_sentry.policy.loader import load_file, shipped_packs
+from helm_sentry.policy.model import Policy
+from helm_sentry.policy.plan import Plan, make_plan
+from helm_sentry.receipt.keyring import key_file
+
+_EVERY_PROGRAM = ("/**",)  # the floor of a dry run: what may be executed is only written down
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a user asks for.
+
+    Attributes:
+        command: the agent's program and arguments.
+        policy: file or name of a shipped policy.
+        workspace: directory the agent works in.
+        user: name of the user the agent runs as; empty for the caller.
+        accept_degraded: run although a layer is missing.
+        max_policy_age: seconds since a policy file was last written after which it is refused.
+        dry_run: perform what the policy denies, and only write down that it would be denied.
+        quiet: print nothing.
+        witness: have the kernel count the calls where it can; it slows every syscall of the machine a little.
+        approve_within: seconds until what needs approval is denied.
+        key: private key file to sign with; empty for the one of this machine.
+        probe: try this one operation instead of running the command.
+    """
+
+    command: tuple[str, ...]
+    policy: str = "default"
+    workspace: str = "."
+    user: str = ""
+    accept_degraded: bool = False
+    max_policy_age: int | None = None
+    dry_run: bool = False
+    quiet: bool = False
+    witness: bool = True
+    approve_within: float = 120.0
+    key: str = ""
+    probe: Operation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything that is known before the first process starts."""
+
+    options: Options
+    host: Features
+    identity: Identity
+    policy: Policy
+    plan: Plan
+    program: str
+    scratch: str
+    variables: dict[str, str]
+
+
+def prepare(options: Options) -> Prepared:
+    """Return all that a run needs before its first process.
+
+    Raises:
+        SentryError: the program, the policy or the host does not allow a run.
+    """
+    identity = credentials.of_user(options.user) if options.user else credentials.current()
+    program = sys.executable if options.probe else _find_program(options.command[0], options.workspace)
+    probing = features.begin()  # goes on while the policy is read
+    scratch = os.path.realpath(tempfile.mkdtemp(prefix="helm-sentry-"))
+    try:
+        os.chown(scratch, identity.uid, identity.gid)
+        variables = _variables(options, program, scratch)
+        policy = _load_policy(options, variables)
+        host = probing()
+        plan = make_plan(policy, host, _EVERY_PROGRAM if options.dry_run else native().loaders)
+        _require(plan, options.accept_degraded)
+    except BaseException:
+        os.rmdir(scratch)
+        raise
+    return Prepared(options, host, identity, policy, plan, program, scratch, variables)
+
+
+def _find_program(name: str, workspace: str) -> str:
+    """Return the absolute path of a program as a shell in the workspace would find it."""
+    found = shutil.which(os.path.join(workspace, name) if "/" in name else name)
+    if found is None:
+        there = os.path.exists(name) and "/" in name
+        raise LaunchError(
+            f"cannot run `{name}`: {'it is not executable' if there else 'there is no such program'}",
+            126 if there else 127,
+        )
+    return os.path.abspath(found)
+
+
+def _variables(options: Options, program: str, scratch: str) -> dict[str, str]:
+    return {
+        "workspace": os.path.realpath(options.workspace),
+        "home": os.path.realpath(os.path.expanduser(f"~{options.user}" if options.user else "~")),
+        "tmp": scratch,
+        "user": options.user or credentials.user_name(os.getuid()),
+        "program": os.path.realpath(program),
+    }
+
+
+def _load_policy(options: Options, variables: dict[str, str]) -> Policy:
+    policy = load_file(options.policy, variables)
+    _require_fresh(policy, options.max_policy_age)
+    return with_own_rules(policy, policy, options)
+
+
+def with_own_rules(policy: Policy, first: Policy, options: Options) -> Policy:
+    """Return a policy with the supervisor's rules; the files that decide are those of the run's first policy."""
+    protected = (os.path.realpath(state.state_directory()), f"/proc/{os.getpid()}")
+    return with_builtin_rules(policy, protected, _what_decides(first), key_file(os.environ, options.key))
+
+
+def _require_fresh(policy: Policy, most: int | None) -> None:
+    for path in policy.files if most is not None else ():
+        age = int(time.time() - os.stat(path).st_mtime)
+        if age > (most or 0):
+            raise StalePolicyError(
+                f"policy `{path}` was last written {age} s ago; `--max-policy-age {most}s` refuses it"
+            )
+
+
+def _what_decides(policy: Policy) -> tuple[str, ...]:
+    """Return the files and directories that decide what the next run does: policies and our own program."""
+    package = os.path.dirname(os.path.abspath(__file__))
+    libraries = [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
+    paths = [*policy.files, shipped_packs().directory, package, sys.argv[0], sys.prefix, *libraries]
+    return tuple(sorted({os.path.realpath(path) for path in paths if os.path.exists(path)}))
+
+
+def _require(plan: Plan, accept_degraded: bool) -> None:
+    if plan.fatal:
+        raise FeatureError("; ".join(plan.fatal))
+    if plan.missing and not accept_degraded:
+        raise FeatureError("; ".join(plan.missing) + "; `--accept-degraded` runs without and marks every record")
