@@ -26,7 +26,7 @@ demo: setup ## run the bundled agent under a policy and verify its receipts
 	$(BIN)/helm-sentry demo
 
 test: setup test-programs lint ## run every test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: test-programs
 # Programs that the tests run under the supervisor; a machine that has them already installs nothing.

@@ -539,17 +539,24 @@ class TestOwnPorts:
         policy = sandbox.policy(OWN.replace("[base]", "[python]"))
         talk = Conversation(sandbox, policy, ["/usr/bin/python3", "-c", script])
         (port,) = talk.until_waiting()
-        os.seteuid(sandbox.uid)  # the kernel shares a port among sockets of one user only
-        try:
-            sharer = socket.socket()
-        finally:
-            os.seteuid(os.getuid())
-        with sharer:
-            sharer.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            sharer.bind(("127.0.0.1", int(port)))
-            sharer.listen(8)
+        sharer = (
+            "import socket, sys\n"
+            "s = socket.socket()\n"
+            "s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)\n"
+            f"s.bind(('127.0.0.1', {port}))\n"
+            "s.listen(8)\n"
+            "print('listening', flush=True)\n"
+            "sys.stdin.readline()\n"
+        )
+        # The kernel shares a port among sockets of one user only.
+        with sandbox.popen(
+            ["/usr/bin/python3", "-c", sharer], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "listening\n"
             talk.go_on()
             assert talk.end() == ["13"]
+            process.communicate("end\n", timeout=20)
 
     def test_answers_to_a_datagram_client_arrive(self, sandbox: Sandbox) -> None:
         script = (
