@@ -28,6 +28,7 @@ _PATIENCE = 60.0  # seconds for a run to start, and to end
 _TRACE = 0.5  # seconds in which a process that outlived its run leaves its trace
 _LONG, _SHORT = 20_000, 1_000  # refusals of a flood, in a long suite and in a short one
 _LONG_RACE = 2.0
+_CONTROL = 10.0  # seconds without a supervisor, where a race ends when it is won
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ class Settings:
 
     Attributes:
         policy: the user's policy, a file or the name of a shipped one.
-        seconds: how long each race lasts.
+        seconds: how long each race under the supervisor lasts.
         accept_degraded: run although a layer is missing.
     """
 
@@ -108,7 +109,7 @@ class _Stage:
         supervisor = self.process.pid if self.supervised else around.bystander
         return around.ports | {
             "supervised": self.supervised,
-            "seconds": self.settings.seconds,
+            "seconds": self.settings.seconds if self.supervised else max(self.settings.seconds, _CONTROL),
             "denials": _LONG if self.settings.seconds >= _LONG_RACE else _SHORT,
             "workspace": arena.path("workspace"),
             "outside": arena.path("outside"),

@@ -1,7 +1,7 @@
 """From rules to indexes: for each kind of operation, what finds the rules that match. Built once for a policy."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias
 
 from helm_sentry.operation import Kind, Operation
 from helm_sentry.policy import pattern
@@ -12,24 +12,29 @@ from helm_sentry.policy.model import (
     Effect,
     ExecMatch,
     FileMatch,
+    KernelMatch,
     Rule,
     SocketMatch,
     UnixMatch,
 )
+from helm_sentry.policy.pattern import Pattern
 
 # To let a name be moved or linked is to let the object out from under the rule that blocks it.
 _ESCAPES = frozenset({Kind.FILE_RENAME, Kind.FILE_LINK})
 _MOVES = (Kind.FILE_RENAME, Kind.FILE_DELETE, Kind.FILE_CREATE)
 # What takes a filled directory along: out from under a rule, or in under one with what it holds.
 _FILLED = (Kind.FILE_RENAME, Kind.FILE_CREATE)
+_PATHS = (FileMatch, ExecMatch, UnixMatch)
 
 Finder: TypeAlias = Callable[[Operation], Found]
 Finders: TypeAlias = Mapping[Kind, Finder]
-Index = TypeVar("Index", PathIndex, EndpointIndex, NameIndex, KindIndex)
+_Blocked: TypeAlias = list[tuple[Pattern, str]]  # what block rules name, with their ids
 
 
 def finders(rules: Iterable[Rule], *, implied: bool = True) -> Finders:
     """Return what finds the rules that an operation matches.
+
+    The index of a kind is built when the first operation of that kind is looked up: a run meets few kinds.
 
     Args:
         rules: rules that allow and rules that block.
@@ -38,10 +43,19 @@ def finders(rules: Iterable[Rule], *, implied: bool = True) -> Finders:
     Raises:
         ValueError: a path pattern that the loader would have refused.
     """
-    compiler = _Compiler(implied)
+    by_kind: dict[Kind, list[Rule]] = {}
+    blocked: _Blocked = []
     for rule in rules:
-        compiler.add(rule)
-    return compiler.finders()
+        patterns = _patterns(rule)
+        for kind in kinds(rule) if implied else stated_kinds(rule):
+            by_kind.setdefault(kind, []).append(rule)
+        if implied and rule.effect is Effect.BLOCK:
+            blocked += [(one, rule.id) for one in patterns]
+    found: dict[Kind, Finder] = {}
+    for kind in {*by_kind, *(_MOVES if blocked else ())}:
+        builder = _Builder(kind, by_kind.get(kind, []), blocked if kind in _MOVES else [], implied)
+        found[kind] = _built_at_first(found, builder)
+    return found
 
 
 def kinds(rule: Rule) -> frozenset[Kind]:
@@ -68,65 +82,78 @@ def stated_kinds(rule: Rule) -> frozenset[Kind]:
 
 
 def _implied(rule: Rule) -> frozenset[Kind]:
-    if not isinstance(rule.match, FileMatch | ExecMatch | UnixMatch):
+    if not isinstance(rule.match, _PATHS):
         return frozenset()
     # Whoever may use a file may see that it is there.
     return frozenset({Kind.FILE_STAT}) if rule.effect is Effect.ALLOW else _ESCAPES
 
 
-class _Compiler:
-    def __init__(self, implied: bool) -> None:
-        self._implied = implied
-        self._kinds_of = kinds if implied else stated_kinds
-        self._paths: dict[Kind, PathIndex] = {}
-        self._endpoints: dict[Kind, EndpointIndex] = {}
-        self._names: dict[Kind, NameIndex] = {}
-        self._kinds: dict[Kind, KindIndex] = {}
-        self._blocked: list[tuple[str, str]] = []  # pattern and id of every path that a block rule names
+def _built_at_first(found: dict[Kind, Finder], builder: "_Builder") -> Finder:
+    def find(operation: Operation) -> Found:
+        # Two threads may both build it: the same rules give the same index.
+        finder = found[builder.kind] = builder.build()
+        return finder(operation)
 
-    def add(self, rule: Rule) -> None:
-        match = rule.match
-        if isinstance(match, FileMatch | ExecMatch | UnixMatch):
-            self._add_paths(match.paths, rule)
-        elif isinstance(match, ConnectMatch | BindMatch):
-            for endpoints in _each(self._endpoints, self._kinds_of(rule), EndpointIndex):
-                endpoints.add(match, rule.effect, rule.id)
-        elif isinstance(match, SocketMatch):
-            for names in _each(self._names, self._kinds_of(rule), NameIndex):
-                for family in match.families:
-                    names.add(family, rule.effect, rule.id)
-        else:
-            for kind in _each(self._kinds, self._kinds_of(rule), KindIndex):
-                kind.add(rule.effect, rule.id)
-
-    def finders(self) -> dict[Kind, Finder]:
-        found: dict[Kind, Finder] = {}
-        for paths in self._paths.values():
-            paths.seal()
-        for indexes in (self._paths, self._endpoints, self._names, self._kinds):
-            found |= {kind: index.find for kind, index in indexes.items()}
-        for kind in _MOVES if self._blocked else ():
-            moves = MoveIndex(self._paths.setdefault(kind, PathIndex()))
-            for path, rule in self._blocked:
-                moves.add(pattern.parse(path), rule, wild=kind in _FILLED)  # one that is deleted is empty
-            moves.seal()
-            found[kind] = moves.find
-        return found
-
-    def _add_paths(self, paths: tuple[str, ...], rule: Rule) -> None:
-        for path in paths:
-            parsed = pattern.parse(path)
-            for index in _each(self._paths, self._kinds_of(rule), PathIndex):
-                index.add(parsed, rule.effect, rule.id)
-            if not self._implied:
-                continue
-            if rule.effect is Effect.BLOCK:
-                self._blocked.append((path, rule.id))
-                continue
-            stat = self._paths[Kind.FILE_STAT]
-            for directory in (*parsed.ancestors, parsed.prefix or "/"):
-                stat.add_path(directory, rule.effect, rule.id)
+    return find
 
 
-def _each(indexes: dict[Kind, Index], wanted: Iterable[Kind], make: Callable[[], Index]) -> list[Index]:
-    return [indexes.setdefault(kind, make()) for kind in wanted]
+class _Builder(NamedTuple):
+    # The rules of one kind, and how its finder is made of them.
+    kind: Kind
+    rules: list[Rule]
+    blocked: _Blocked
+    implied: bool
+
+    def build(self) -> Finder:
+        match self.rules[0].match if self.rules else None:  # no kind is decided by rules of two sorts
+            case ConnectMatch() | BindMatch():
+                return self._endpoints().find
+            case SocketMatch():
+                return self._names().find
+            case KernelMatch():
+                return self._every().find
+        paths = self._paths()
+        return self._moves(paths).find if self.blocked else paths.find
+
+    def _paths(self) -> PathIndex:
+        index = PathIndex()
+        for rule in self.rules:
+            leads = self.implied and self.kind is Kind.FILE_STAT and rule.effect is Effect.ALLOW
+            for wanted in _patterns(rule):
+                index.add(wanted, rule.effect, rule.id)
+                # Whoever may use something may see the directories that lead to it.
+                for directory in (*wanted.ancestors, wanted.prefix or "/") if leads else ():
+                    index.add_path(directory, rule.effect, rule.id)
+        index.seal()
+        return index
+
+    def _moves(self, paths: PathIndex) -> MoveIndex:
+        moves = MoveIndex(paths)
+        for wanted, rule in self.blocked:
+            moves.add(wanted, rule, wild=self.kind in _FILLED)  # one that is deleted is empty
+        moves.seal()
+        return moves
+
+    def _endpoints(self) -> EndpointIndex:
+        index = EndpointIndex()
+        for rule in self.rules:
+            if isinstance(rule.match, ConnectMatch | BindMatch):
+                index.add(rule.match, rule.effect, rule.id)
+        return index
+
+    def _names(self) -> NameIndex:
+        index = NameIndex()
+        for rule in self.rules:
+            for family in rule.match.families if isinstance(rule.match, SocketMatch) else ():
+                index.add(family, rule.effect, rule.id)
+        return index
+
+    def _every(self) -> KindIndex:
+        index = KindIndex()
+        for rule in self.rules:
+            index.add(rule.effect, rule.id)
+        return index
+
+
+def _patterns(rule: Rule) -> list[Pattern]:
+    return [pattern.parse(path) for path in rule.match.paths] if isinstance(rule.match, _PATHS) else []

@@ -133,8 +133,8 @@ def test_run_variables_are_those_of_a_run():
     table = re.findall(
         r"^\| `(\w+)` \|", DOCUMENT[DOCUMENT.index("| variable |") : DOCUMENT.index("## Decisions")], re.M
     )
-    session = (Path(helm_sentry.__file__).parent / "session.py").read_text()
-    (variables,) = re.findall(r"def _variables\(.*?    return \{\n(.*?)\n    \}", session, re.DOTALL)
+    prepare = (Path(helm_sentry.__file__).parent / "prepare.py").read_text()
+    (variables,) = re.findall(r"def _variables\(.*?    return \{\n(.*?)\n    \}", prepare, re.DOTALL)
     assert table == re.findall(r'^ +"(\w+)":', variables, re.MULTILINE)
 
 
