@@ -107,7 +107,7 @@ class Broker:
         self.rules = Rules.of(policy, self.traffic.total)
         self.tally, self.approvals = Tally(), approvals
         self._arch = arch
-        self._turn = threading.Lock()  # held while the receiver handles a notification
+        self._turn = threading.Lock()  # held while a receiver handles a notification
         # A lock goes to whoever asks first, which under load is the receiver again: it waits here for a new policy.
         self._door, self._changing = threading.Lock(), False
         self._native: dict[int, tuple[Row, Handler]] = {
@@ -120,8 +120,9 @@ class Broker:
         self._receiver = None if policy.guards else receiver
 
     def start(self) -> None:
-        """Begin to serve, on a thread that acts with the agent's identity."""
-        threading.Thread(target=self._serve, name="receiver", daemon=True).start()
+        """Begin to serve, on threads that act with the agent's identity."""
+        for source in self._receiver.sources() if self._receiver else [self._calls()]:
+            threading.Thread(target=self._serve, args=(source,), name="receiver", daemon=True).start()
 
     def arrived(self) -> tuple[int, int]:
         """Return how many calls have arrived, and how many of them have a record."""
@@ -281,12 +282,10 @@ class Broker:
         )
         self._on_denial(denied, decision, _exists(denied))
 
-    def _serve(self) -> None:
+    def _serve(self, source: Iterator[Unserved | None]) -> None:
         try:
             assume_in_thread(self._identity)
-            receive = self._receiver.receive if self._receiver else self._receive
-            while True:
-                unserved = receive()
+            for unserved in source:
                 if unserved is not None:
                     if self._changing:
                         self._door.acquire()
@@ -296,9 +295,10 @@ class Broker:
         except Exception as error:  # the receiver cannot go on: the run ends, and nothing is answered any more
             self._on_failure(error)
 
-    def _receive(self) -> Unserved | None:
-        notification = self.listener.receive()
-        return None if notification is None else Unserved(notification)
+    def _calls(self) -> Iterator[Unserved | None]:
+        while True:
+            notification = self.listener.receive()
+            yield None if notification is None else Unserved(notification)
 
     def _take(self, unserved: Unserved) -> None:
         notification, sequence, error = unserved

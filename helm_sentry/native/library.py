@@ -8,7 +8,10 @@ import ctypes
 import errno
 import os
 import threading
+from collections.abc import Callable, Iterator
 from ctypes import Structure, c_char, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
+from functools import partial
+from typing import Any
 
 from helm_sentry.abi import structs, syscalls
 from helm_sentry.abi.arch import Arch
@@ -18,6 +21,7 @@ from helm_sentry.intercept.notify import Listener, Notification, Unserved
 _PATH = os.path.join(os.path.dirname(__file__), "libreceiver.so")
 _MISSED = (-errno.ENOENT, -errno.EINTR)
 _MOST_KNOWN = 4096  # half of PLACES in receiver.c
+_MOST_HELPERS = 3
 
 
 class _Text(Structure):
@@ -105,27 +109,19 @@ class Receiver:
         )
         if not self._receiver:
             raise MemoryError("no room for the receiver")
-        self._notification = ctypes.create_string_buffer(structs.SECCOMP_NOTIF.size)
-        self._refusal = _Refusal()
         self._known: set[tuple[str, str]] = set()
-        self._arguments = (self._receiver, self._notification, ctypes.byref(self._refusal))
 
-    def receive(self) -> Unserved | None:
-        """Wait for a syscall that the broker must look at; None when its caller was killed before it could be read.
+    def sources(self) -> list[Iterator[Unserved | None]]:
+        """Return where the broker takes calls from, each on a thread of its own.
 
-        Raises:
-            OSError: the listener is gone.
+        The first one serves; the others, one for each further processor, help while more calls are waiting. Each yields
+        the syscalls that the broker must look at, None for one whose caller was killed before it could be read, and
+        raises OSError when the listener is gone.
         """
-        result = self._library.receiver_next(*self._arguments)
-        if result < 0:
-            if result in _MISSED:
-                return None
-            raise OSError(-result, os.strerror(-result))
-        fields = structs.SECCOMP_NOTIF.unpack_from(self._notification)
-        notification = Notification(fields[0], fields[1], fields[3], fields[4], fields[6:])
-        if result:
-            return Unserved(notification, self._refusal.sequence, self._refusal.error)
-        return Unserved(notification)
+        helpers = sorted(os.sched_getaffinity(0))[1 : 1 + _MOST_HELPERS]
+        serve = partial(self._library.receiver_next, self._receiver)
+        help_ = partial(self._library.receiver_help, self._receiver)
+        return [_calls(serve), *(_calls(partial(help_, processor)) for processor in helpers)]
 
     def learn(self, syscall: str, kind: int, path: str, record: Template, epoch: int = 0) -> None:
         """Let the receiver repeat an open for reading.
@@ -161,6 +157,20 @@ class Receiver:
         self._library.receiver_settle(self._receiver)
 
 
+def _calls(take: Callable[[ctypes.Array[c_char], Any], int]) -> Iterator[Unserved | None]:
+    room, refusal = ctypes.create_string_buffer(structs.SECCOMP_NOTIF.size), _Refusal()
+    while True:
+        result = take(room, ctypes.byref(refusal))
+        if result < 0:
+            if result not in _MISSED:
+                raise OSError(-result, os.strerror(-result))
+            yield None
+            continue
+        fields = structs.SECCOMP_NOTIF.unpack_from(room)
+        notification = Notification(fields[0], fields[1], fields[3], fields[4], fields[6:])
+        yield Unserved(notification, refusal.sequence, refusal.error) if result else Unserved(notification)
+
+
 class Library:
     """The compiled functions: those that wait give up the interpreter, the log's lock does not."""
 
@@ -169,6 +179,7 @@ class Library:
         waiting.receiver_new.restype = c_void_p
         waiting.receiver_new.argtypes = (c_int, c_void_p, c_uint32, c_int, c_int, c_int)
         waiting.receiver_next.argtypes = (c_void_p, c_void_p, c_void_p)
+        waiting.receiver_help.argtypes = (c_void_p, c_int, c_void_p, c_void_p)
         waiting.receiver_learn.argtypes = (c_void_p, c_void_p, c_uint64)
         waiting.receiver_forget.argtypes = (c_void_p, c_uint64)
         waiting.receiver_settle.argtypes = (c_void_p,)

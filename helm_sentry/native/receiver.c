@@ -12,7 +12,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <poll.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +29,7 @@
 #define PAGE 4096
 #define TRIAL_EVERY 1024
 #define TRIALS 4
+#define LOOK_EVERY 4 /* calls between two looks whether more are waiting than one receiver serves */
 #define REPEATABLE_FLAGS (O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK | O_DIRECTORY)
 
 struct entry {
@@ -37,9 +40,10 @@ struct entry {
 
 /* Which of two ways to hand a descriptor over is quicker at present; see docs/adr/0003 and 0006. */
 struct steering {
-	int possible, on;
-	unsigned int turn;
-	uint64_t cost[2]; /* nanoseconds, a moving average for each way */
+	int possible;
+	_Atomic int on;
+	_Atomic unsigned int turn;
+	_Atomic uint64_t cost[2]; /* nanoseconds, a moving average for each way; an update lost to another thread is no loss */
 };
 
 struct receiver {
@@ -48,12 +52,23 @@ struct receiver {
 	int nr_open, nr_openat;
 	struct log_state *log;
 	struct steering steering;
-	pthread_mutex_t turn; /* held while an open is served and while the table changes */
+	pthread_rwlock_t table_lock; /* read while an open is served, written while the table changes */
 	_Atomic uint64_t recorded, received;
+	sem_t call; /* wakes a helper */
+	_Atomic int asleep; /* helpers that wait for it */
 	uint64_t epoch; /* of the rules its decisions were made under */
 	size_t used;
 	struct entry *table[PLACES];
 };
+
+static int start_lock(pthread_rwlock_t *lock)
+{
+	pthread_rwlockattr_t kind;
+	pthread_rwlockattr_init(&kind);
+	/* Opens without end must not keep a new policy waiting. */
+	pthread_rwlockattr_setkind_np(&kind, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	return pthread_rwlock_init(lock, &kind);
+}
 
 struct receiver *receiver_new(int listener, struct log_state *log, uint32_t audit_arch, int nr_open, int nr_openat,
 			      int steer)
@@ -69,7 +84,8 @@ struct receiver *receiver_new(int listener, struct log_state *log, uint32_t audi
 	receiver->steering.possible = receiver->steering.on = steer;
 	receiver->held = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	receiver->proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (receiver->held < 0 || receiver->proc < 0 || pthread_mutex_init(&receiver->turn, NULL)) {
+	if (receiver->held < 0 || receiver->proc < 0 || start_lock(&receiver->table_lock) ||
+	    sem_init(&receiver->call, 0, 0)) {
 		free(receiver);
 		return NULL;
 	}
@@ -84,8 +100,8 @@ void receiver_counts(struct receiver *receiver, struct receiver_counts *counts)
 
 void receiver_settle(struct receiver *receiver)
 {
-	pthread_mutex_lock(&receiver->turn);
-	pthread_mutex_unlock(&receiver->turn);
+	pthread_rwlock_wrlock(&receiver->table_lock);
+	pthread_rwlock_unlock(&receiver->table_lock);
 }
 
 /* The table of decisions. */
@@ -151,9 +167,9 @@ int receiver_learn(struct receiver *receiver, const struct opening *opening, uin
 	struct entry *entry = entry_of(opening);
 	if (!entry)
 		return -ENOMEM;
-	pthread_mutex_lock(&receiver->turn);
+	pthread_rwlock_wrlock(&receiver->table_lock);
 	if (epoch != receiver->epoch) { /* decided under rules that no longer hold */
-		pthread_mutex_unlock(&receiver->turn);
+		pthread_rwlock_unlock(&receiver->table_lock);
 		free(entry);
 		return 0;
 	}
@@ -163,16 +179,16 @@ int receiver_learn(struct receiver *receiver, const struct opening *opening, uin
 	receiver->used += *place == NULL;
 	free(*place);
 	*place = entry;
-	pthread_mutex_unlock(&receiver->turn);
+	pthread_rwlock_unlock(&receiver->table_lock);
 	return 0;
 }
 
 void receiver_forget(struct receiver *receiver, uint64_t epoch)
 {
-	pthread_mutex_lock(&receiver->turn);
+	pthread_rwlock_wrlock(&receiver->table_lock);
 	start_anew(receiver);
 	receiver->epoch = epoch;
-	pthread_mutex_unlock(&receiver->turn);
+	pthread_rwlock_unlock(&receiver->table_lock);
 }
 
 /* The caller's path, made absolute, in `path` of LONGEST_PATH bytes; its length, or 0 where the broker must look. */
@@ -304,7 +320,8 @@ static int hand_over(struct receiver *receiver, const struct seccomp_notif *aske
 	if (number >= 0)
 		respond(receiver->listener, asked->id, number);
 	uint64_t taken = nanoseconds() - begin;
-	steering->cost[steer] += ((int64_t)taken - (int64_t)steering->cost[steer]) / 4;
+	int64_t average = (int64_t)steering->cost[steer];
+	steering->cost[steer] = (uint64_t)(average + ((int64_t)taken - average) / 4);
 	if (steering->possible && steering->turn % TRIAL_EVERY == TRIALS)
 		steering->on = steering->cost[1] <= steering->cost[0];
 	return number;
@@ -331,7 +348,7 @@ static int64_t write_record(struct receiver *receiver, const struct seccomp_noti
 	return log_append(receiver->log, &line, 1);
 }
 
-enum outcome { FOR_BROKER, SERVED, REFUSED };
+enum outcome { SERVED, FOR_BROKER, REFUSED };
 
 static enum outcome answer(struct receiver *receiver, const struct seccomp_notif *asked, const struct opening *opening,
 			   int flags, struct refusal *refusal)
@@ -369,17 +386,66 @@ static enum outcome serve(struct receiver *receiver, const struct seccomp_notif 
 	return answer(receiver, asked, &entry->opening, flags, refusal);
 }
 
+static int take(struct receiver *receiver, struct seccomp_notif *notification, struct refusal *refusal)
+{
+	memset(notification, 0, sizeof *notification);
+	if (ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_RECV, notification))
+		return -errno;
+	receiver->received++;
+	pthread_rwlock_rdlock(&receiver->table_lock);
+	enum outcome outcome = serve(receiver, notification, refusal);
+	pthread_rwlock_unlock(&receiver->table_lock);
+	return (int)outcome;
+}
+
+/* Receivers and helpers. Two that wait for a call would take turns, each on the other's processor, where one is all
+ * that a single thread needs. So helpers sleep until more calls are waiting than are being served. */
+
+static int more_wait(const struct receiver *receiver)
+{
+	struct pollfd listener = {.fd = receiver->listener, .events = POLLIN};
+	return poll(&listener, 1, 0) == 1 && listener.revents & POLLIN;
+}
+
+static void call_helper(struct receiver *receiver)
+{
+	if (receiver->asleep <= 0 || !more_wait(receiver))
+		return;
+	if (receiver->asleep-- > 0)
+		sem_post(&receiver->call);
+	else
+		receiver->asleep++;
+}
+
 int receiver_next(struct receiver *receiver, struct seccomp_notif *notification, struct refusal *refusal)
 {
-	for (;;) {
-		memset(notification, 0, sizeof *notification);
-		if (ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_RECV, notification))
-			return -errno;
-		receiver->received++;
-		pthread_mutex_lock(&receiver->turn);
-		enum outcome outcome = serve(receiver, notification, refusal);
-		pthread_mutex_unlock(&receiver->turn);
-		if (outcome != SERVED)
-			return outcome == REFUSED;
+	for (unsigned int turn = 0;; turn++) {
+		if (turn % LOOK_EVERY == LOOK_EVERY - 1)
+			call_helper(receiver);
+		int outcome = take(receiver, notification, refusal);
+		if (outcome == SERVED)
+			continue;
+		call_helper(receiver); /* the broker takes its time */
+		return outcome < 0 ? outcome : outcome == REFUSED;
 	}
+}
+
+int receiver_help(struct receiver *receiver, int processor, struct seccomp_notif *notification, struct refusal *refusal)
+{
+	cpu_set_t before, here;
+	CPU_ZERO(&here);
+	CPU_SET(processor, &here);
+	sched_getaffinity(0, sizeof before, &before);
+	sched_setaffinity(0, sizeof here, &here);
+	int outcome = SERVED;
+	while (outcome == SERVED) {
+		if (!more_wait(receiver)) {
+			receiver->asleep++;
+			while (sem_wait(&receiver->call))
+				;
+		}
+		outcome = take(receiver, notification, refusal);
+	}
+	sched_setaffinity(0, sizeof before, &before); /* threads that the broker starts from here are to have it */
+	return outcome < 0 ? outcome : outcome == REFUSED;
 }

@@ -60,6 +60,9 @@ struct refusal {
 	int64_t error; /* errno that the caller is to get */
 };
 int receiver_next(struct receiver *receiver, struct seccomp_notif *notification, struct refusal *refusal);
+/* The same for a thread besides the one that does that: it serves, on one processor, while more calls are waiting. */
+int receiver_help(struct receiver *receiver, int processor, struct seccomp_notif *notification,
+		  struct refusal *refusal);
 /* Let the receiver repeat a decision. Returns 0, or -ENOMEM, and then the broker goes on serving this open. */
 int receiver_learn(struct receiver *receiver, const struct opening *opening, uint64_t epoch);
 /* Forget every decision, and take none of another epoch from now on. No decision that was forgotten is being repeated

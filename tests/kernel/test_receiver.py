@@ -90,8 +90,7 @@ class Agent:
         """Let the child go on to its end; return what it answered and what the receiver left to the broker."""
         self._channel.sendall(b"!")
         left = []
-        while True:
-            unserved = self.receiver.receive()
+        for unserved in self.receiver.sources()[0]:
             if unserved is None:
                 continue
             notification = unserved.notification
@@ -137,6 +136,41 @@ def test_a_known_open_never_reaches_the_interpreter(tmp_path: Path, place: Path)
     answer, left = agent.serve()
     assert (answer, left) == (b" ".join([b"good"] * 20), [])
     assert agent.log.count == agent.log.counts["ALLOW"] == 20
+
+
+def open_in_threads(path: Path, threads: int, times: int) -> bytes:
+    answers: list[bytes] = []
+    every = [threading.Thread(target=lambda: answers.extend(read(path) for _ in range(times))) for _ in range(threads)]
+    for thread in every:
+        thread.start()
+    for thread in every:
+        thread.join()
+    return str(answers.count(b"good")).encode()
+
+
+def time_on_processor(tid: int) -> int:
+    """Nanoseconds, from schedstat in proc(5)."""
+    return int(Path(f"/proc/self/task/{tid}/schedstat").read_text().split()[0])
+
+
+def test_helpers_serve_while_more_calls_wait(tmp_path: Path, place: Path) -> None:
+    agent = Agent(tmp_path, lambda: open_in_threads(place / "file", 8, 1000))
+    agent.learn(place / "file")
+    helpers = agent.receiver.sources()[1:]
+    assert len(helpers) == min(3, len(os.sched_getaffinity(0)) - 1)
+    helper = threading.Thread(target=lambda: next(helpers[0], None) if helpers else None, daemon=True)
+    helper.start()
+    assert helper.native_id
+    others = os.sched_getaffinity(0)
+    assert agent.serve() == (b"8000", [])
+    assert agent.log.count == agent.log.counts["ALLOW"] == 8000
+    assert agent.receiver.counts() == (8001, 8000)  # getppid(2) is not recorded
+    if helpers:
+        assert time_on_processor(helper.native_id) > 1_000_000
+        assert os.sched_getaffinity(helper.native_id) < others
+    prev = record.FIRST_PREV
+    for seq, line in enumerate((tmp_path / "audit.jsonl").read_bytes().splitlines()):
+        prev = str(record.read(line, seq, prev)["hash"])
 
 
 def test_its_records_are_the_brokers(tmp_path: Path, place: Path) -> None:
