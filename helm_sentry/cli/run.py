@@ -1,6 +1,8 @@
 """`helm-sentry run`."""
 
+import os
 import sys
+from typing import NoReturn
 
 import click
 
@@ -64,7 +66,14 @@ def run(
         witness=not no_witness,
         key=key,
     )
-    sys.exit(run_session(options))
+    _leave(run_session(options))
+
+
+def _leave(status: int) -> NoReturn:
+    """End this process at once: what must last is on the disk, and to take the interpreter apart costs 30 ms."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _seconds(text: str | None) -> int | None:
