@@ -165,7 +165,8 @@ def _destination(call: Call, ours: int, raw: bytes, send_flags: int, size: int) 
         if family == socket.AF_UNSPEC:
             raise OSError(errno.EOPNOTSUPP, "no address family")
         return judge_destination(call, Kind.NET_CONNECT, raw, ours, size)
-    if (domain == socket.AF_INET6 and family == socket.AF_UNSPEC) or (domain == socket.AF_UNIX and not raw):
+    unread = option_of(ours, socket.SO_TYPE) != socket.SOCK_DGRAM or not raw  # by a Unix socket
+    if (domain == socket.AF_INET6 and family == socket.AF_UNSPEC) or (domain == socket.AF_UNIX and unread):
         call.operations = ()  # no address at all: it goes to the peer, or fails
         return raw
     return judge_destination(call, Kind.NET_SEND, raw, ours, size)

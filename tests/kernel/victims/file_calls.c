@@ -10,7 +10,8 @@
  *   begin PATH         go on in a forked copy, in the directory PATH (hex); lines count from 0 again
  *   end                leave that copy, and everything it opened and changed about itself
  *
- *   iNUMBER  integer   xHEX  bytes and a NUL   oSIZE  zeroed out buffer   rLINE  return value of an earlier line
+ *   iNUMBER  integer   xHEX  bytes and a NUL   rLINE[+NUMBER]  return value of an earlier line, and a number added
+ *   oSIZE[:HEX]  out buffer, which begins with these bytes; the rest is zero
  *   u  unmapped address   m  read-only page   eHEX  bytes at the end of a page that nothing follows
  *   pHEX  bytes and a NUL on a page that may not be read
  *   wCOUNT  zeroed pages
@@ -104,6 +105,13 @@ static long forbidden(const char *text)
 	return (long)place;
 }
 
+static long earlier(const char *text)
+{
+	char *rest;
+	long value = calls[strtol(text, &rest, 10)].value;
+	return *rest ? value + strtol(rest, NULL, 10) : value;
+}
+
 static long array(char *words);
 
 /* Returns what a word stands for; its end has been cut off. */
@@ -113,7 +121,7 @@ static long meaning(char *word)
 	switch (word[0]) {
 	case 'i': return strtol(word + 1, NULL, 10);
 	case 'x': return (long)unhex(word + 1, &size);
-	case 'r': return calls[atoi(word + 1)].value;
+	case 'r': return earlier(word + 1);
 	case 'u': return (long)pages(1, PROT_NONE);
 	case 'm': return (long)pages(1, PROT_READ);
 	case 'w': return (long)pages(atoi(word + 1), PROT_READ | PROT_WRITE);
@@ -144,8 +152,14 @@ static long array(char *words)
 static void argument(struct call *call, int index, char *word)
 {
 	if (word[0] == 'o') {
-		call->out_size[index] = strtoul(word + 1, NULL, 10);
+		char *rest;
+		size_t given = 0;
+		call->out_size[index] = strtoul(word + 1, &rest, 10);
 		call->out[index] = calloc(call->out_size[index] + 1, 1);
+		if (*rest) {
+			unsigned char *first = unhex(rest + 1, &given);
+			memcpy(call->out[index], first, given < call->out_size[index] ? given : call->out_size[index]);
+		}
 		call->arguments[index] = (long)call->out[index];
 	} else {
 		call->arguments[index] = meaning(word);
