@@ -17,7 +17,10 @@ from helm_sentry.intercept.process_tree import umask_of
 from helm_sentry.operation import Kind, Operation
 
 _INTERNET = (sockets.AF_INET, sockets.AF_INET6)
-_TAKEN = {sockets.AF_UNIX: (sockets.AF_UNIX,), **dict.fromkeys(_INTERNET, (*_INTERNET, AF_UNSPEC))}
+_TAKEN: dict[int, tuple[int, ...]] = {
+    sockets.AF_UNIX: (sockets.AF_UNIX,),
+    **dict.fromkeys(_INTERNET, (*_INTERNET, AF_UNSPEC)),
+}
 _TYPE_MASK = 0xF  # the rest of the type argument is SOCK_NONBLOCK and SOCK_CLOEXEC
 _PROTOCOLS = {sockets.IPPROTO_TCP: "tcp", sockets.IPPROTO_UDP: "udp"}
 _SHORTEST = 2  # a family alone

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -64,6 +65,7 @@ class LiveTwins:
     uid: int
     script: Script = field(default_factory=Script)
     calls: int = 0
+    outcomes: Counter[tuple[str, object]] = field(default_factory=Counter)  # by name: an errno, or 0
     order: Collection[
         tuple[str, str, str]
     ] = ()  # calls that may fail with another of their errors: natively, supervised
@@ -93,6 +95,7 @@ class LiveTwins:
             for agent, script in zip(both, scripts, strict=True)
         ]
         ref = Ref(len(self.script.words) - 1)
+        self.outcomes[name, results[0][0] if isinstance(results[0][0], str) else 0] += 1
         if results[0] != results[1] and (name, results[0][0], results[1][0]) not in self.order:
             words = [f"{at} {word}" for at, word in enumerate(self.script.words)][-12:]
             raise AssertionError("\n".join([*words, f"  natively   {results[0]}", f"  supervised {results[1]}"]))

@@ -47,9 +47,10 @@ SO_RCVTIMEO, SO_SNDTIMEO = 20, 21  # <asm-generic/socket.h>
 PATIENCE = struct.pack("=qq", 0, 20_000)  # how long a blocking call waits
 PORTS = 3  # of its own that each side knows
 NOT_EPHEMERAL = range(10_000, 30_000)
-SENDS = ("sendto", "sendmsg", "sendmmsg")
 # Messages that are wrong in two ways, of which the broker finds the other one first; see docs/limitations.md.
-ORDER = {(name, state, "EFAULT") for name in SENDS for state in ("ENOTCONN", "EDESTADDRREQ")}
+ORDER = {
+    ("sendmsg", "EFAULT", other) for other in ("ENOENT", "EACCES", "ELOOP", "ENOTDIR", "ENAMETOOLONG", "ECONNREFUSED")
+}
 UNTOUCHED = b"\xee"
 FASTOPEN = 0x20000000
 SECOND_HALF = 32  # of an eight-byte word
@@ -197,7 +198,9 @@ bindings = st.one_of(
 fds = st.one_of(st.integers(0, 3), st.integers(0, 8)).map(Descriptor)
 wrong_fds = st.sampled_from([-1, 9999, AT_FDCWD, 1 << 32 | 9999])
 descriptors = st.one_of(*[fds] * 9, wrong_fds)
-payloads = st.sampled_from([(b"x", 1), (b"hello", 5), (b"", 0), (b"p" * 3000, 3000), (b"q" * 70_000, 70_000), (UNMAPPED, 4), (0, 0)])
+payloads = st.sampled_from(
+    [(b"x", 1), (b"hello", 5), (b"", 0), (b"p" * 3000, 3000), (b"q" * 70_000, 70_000), (UNMAPPED, 4), (0, 0)]
+)
 send_flags = st.sampled_from(
     [0, 0, 0, socket.MSG_NOSIGNAL, socket.MSG_DONTWAIT, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL, socket.MSG_MORE, socket.MSG_EOR,
      socket.MSG_OOB, socket.MSG_CONFIRM, 0x1000000, 0x8000000, 1 << 31]
@@ -225,7 +228,9 @@ def setting(which: tuple[int, int], value: int, size: int) -> tuple[Any, ...]:
     return (*which, struct.pack("=iii", value, 0, 0), size)
 
 
-def header(target: tuple[Any, Any], payload: tuple[Any, int], parts: int, control: Raw | int, size: int) -> Callable[[Agent], Raw]:
+def header(
+    target: tuple[Any, Any], payload: tuple[Any, int], parts: int, control: Raw | int, size: int
+) -> Callable[[Agent], Raw]:
     """A msghdr with its payload in `parts` buffers of the same content."""
 
     def made(agent: Agent) -> Raw:
@@ -331,7 +336,14 @@ class Sockets(Sequences):
             self.patient(flags)
             self.named_as()
 
-    @rule(fd=fds, to=st.one_of(st.just((0, 0)), targets), payload=payloads, passed=fds, level=st.sampled_from([1, 1, 2]), kind=st.sampled_from([1, 1, 3]))
+    @rule(
+        fd=fds,
+        to=st.one_of(st.just((0, 0)), targets),
+        payload=payloads,
+        passed=fds,
+        level=st.sampled_from([1, 1, 2]),
+        kind=st.sampled_from([1, 1, 3]),
+    )
     def passed(
         self, fd: Descriptor, to: tuple[Any, Any], payload: tuple[Any, int], passed: Descriptor, level: int, kind: int
     ) -> None:
@@ -370,3 +382,4 @@ def test_random_sequences(sandbox: Sandbox, victims: Path) -> None:
     with live_twins(sandbox, victims / "file_calls", POLICY) as twins:
         twins.order = ORDER
         print(f"{run_sequences(Sockets, twins, OPERATIONS)} operations")
+        print(sorted(twins.outcomes.items(), key=str))
