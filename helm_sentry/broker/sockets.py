@@ -221,11 +221,12 @@ def _meaning(ours: int, raw: bytes, unspecified_is_inet: bool) -> Internet | Uni
     Raises:
         OSError: EINVAL, EAFNOSUPPORT.
     """
-    if len(raw) < _SHORTEST:
+    if not raw:  # which the kernel would take for no address
         raise OSError(errno.EINVAL, "not an address")
     domain = domain_of(ours)
     try:
-        if addresses.family_of(raw) in _TAKEN.get(domain, (addresses.family_of(raw),)):
+        family = addresses.family_of(raw)
+        if family in _TAKEN.get(domain, (family,)):
             return addresses.parse(raw, unspecified_is_inet)
         code = errno.EAFNOSUPPORT
     except AddressError:

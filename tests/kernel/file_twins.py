@@ -107,6 +107,12 @@ class Script:
     def start(self, name: str, *arguments: Argument) -> Ref:
         return self._add("start", name, arguments)
 
+    def spawn(self, name: str, *arguments: Argument) -> Ref:
+        """Make an exec in a child; its exit status, and what it prints."""
+        ref = self._add("spawn", name, arguments)
+        self.outs[-1] = [Out(0, text)]
+        return ref
+
     def running(self, ref: Ref) -> Ref:
         return self._line(f"running {ref.line}", f"running {self.words[ref.line]}", [])
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
@@ -48,9 +48,9 @@ class Sequences(RuleBasedStateMachine):
         """Make the tree that the example begins with."""
         raise NotImplementedError
 
-    def make(self, name: str, *arguments: Any) -> Value:
+    def make(self, name: str, *arguments: Any, verb: Literal["call", "spawn"] = "call") -> Value:
         """Make a call on both sides; what it gives must be the same."""
-        ref, value = self.twins.call(name, *(self.real(argument) for argument in arguments))
+        ref, value = self.twins.call(name, *(self.real(argument) for argument in arguments), verb=verb)
         if name in self.openers and isinstance(value[0], int):
             self.descriptors.append(ref)
         return value

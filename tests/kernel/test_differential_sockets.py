@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import rule
+from hypothesis.stateful import initialize, rule
 
 from tests.kernel.conftest import Sandbox
 from tests.kernel.file_twins import (
@@ -192,6 +192,8 @@ lengths = st.one_of(st.none(), st.none(), st.none(), st.none(), odd_lengths)
 targets = st.one_of(
     st.builds(pair, addresses, lengths), st.builds(pair, addresses, st.none()), st.just((UNMAPPED, 16)), st.just((0, 0))
 )
+nobody = st.just((0, 0))  # but the peer
+destinations = st.one_of(nobody, targets)
 bindings = st.one_of(
     st.builds(pair, to_bind, lengths), st.builds(pair, to_bind, st.none()), st.just((UNMAPPED, 16)), st.just((0, 0))
 )
@@ -214,6 +216,7 @@ strange_kinds = st.sampled_from(
     [(UNIX, 7, 0), (UNIX, 0, 0), (UNIX, STREAM, 5), (UNIX, STREAM, 1), (UNIX, STREAM | 0x100, 0), (IPV4, STREAM | 0x100, 0), (IPV4, STREAM, 6),
      (IPV6, DGRAM, 17)]
 )  # fmt: skip
+places = kinds.flatmap(lambda kind: st.tuples(st.just(kind), address_of(kind[0])))
 rooms = st.sampled_from([128, 128, 128, 28, 16, 10, 2, 0, -1])
 SETTINGS = [
     (socket.SOL_SOCKET, socket.SO_REUSEADDR), (socket.SOL_SOCKET, socket.SO_KEEPALIVE), (socket.SOL_SOCKET, socket.SO_OOBINLINE),
@@ -250,14 +253,14 @@ def headers(made: list[Callable[[Agent], Raw]]) -> Callable[[Agent], Raw]:
     return many
 
 
-plain_headers = st.builds(header, targets, payloads, st.sampled_from([1, 1, 2, 0]), st.just(0), st.just(0))
+plain_headers = st.builds(header, destinations, payloads, st.sampled_from([1, 1, 2, 0]), st.just(0), st.just(0))
 OPERATION_ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "bind": (descriptors, bindings),
     "connect": (descriptors, targets),
     "listen": (descriptors, st.sampled_from([0, 1, 5, -1, 1 << 31])),
     "getsockname": (descriptors, st.builds(lambda n: (address_out(max(n, 1)), length_out(n)), rooms)),
     "getpeername": (descriptors, st.builds(lambda n: (address_out(max(n, 1)), length_out(n)), rooms)),
-    "sendto": (descriptors, payloads, send_flags, targets),
+    "sendto": (descriptors, payloads, send_flags, destinations),
     "sendmsg": (descriptors, plain_headers, send_flags),
     "sendmmsg": (descriptors, st.lists(plain_headers, min_size=1, max_size=3).map(lambda m: (headers(m), len(m))), send_flags),
     "recvfrom": (descriptors, st.sampled_from([(Out(16), 16), (Out(1), 1), (Out(1), 0), (UNMAPPED, 4)]), receive_flags,
@@ -273,6 +276,9 @@ OPERATION_ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "chmod": (st.sampled_from(["s", "d"]), st.sampled_from([0, 0o777, 0o755, 0o200])), "umask": (st.sampled_from([0, 0o22, 0o77, 0o777]),),
     "chdir": (st.sampled_from(["d", "..", "."]),), "stat": (st.sampled_from(["s", "t", "d/s"]), st.just(STAT)),
 }  # fmt: skip
+MESSAGES = ("sendto", "sendmsg", "sendmmsg")
+messages = st.sampled_from(MESSAGES).flatmap(lambda name: st.tuples(st.just(name), *OPERATION_ARGUMENTS[name][1:]))
+receptions = st.tuples(*OPERATION_ARGUMENTS["recvfrom"][1:])
 COMMON = ("connect", "bind", "listen", "sendto", "sendmsg", "getsockname", "getpeername", "recvfrom", "getsockopt")
 operations = st.sampled_from(sorted(OPERATION_ARGUMENTS) + list(COMMON) * 2).flatmap(
     lambda name: st.tuples(st.just(name), *OPERATION_ARGUMENTS[name])
@@ -297,48 +303,81 @@ class Sockets(Sequences):
             for option in (SO_RCVTIMEO, SO_SNDTIMEO):
                 self.make("setsockopt", Descriptor(0), socket.SOL_SOCKET, option, PATIENCE, len(PATIENCE))
 
-    @rule(kind=kinds, flags=kind_flags)
-    def opened(self, kind: tuple[int, int], flags: int) -> None:
-        self.make("socket", kind[0], kind[1] | flags, 0)
-        self.patient(flags)
+    def open(self, family: int, kind: int, flags: int, protocol: int = 0) -> None:
+        if isinstance(self.make("socket", family, kind | flags, protocol)[0], int):
+            self.patient(flags)
 
-    @rule(kind=strange_kinds)
-    def opened_strangely(self, kind: tuple[int, int, int]) -> None:
-        if isinstance(self.make("socket", *kind)[0], int):
-            self.patient(0)
+    @rule(kind=st.one_of(kinds, kinds, strange_kinds), flags=kind_flags)
+    def opened(self, kind: tuple[int, ...], flags: int) -> None:
+        self.open(*kind[:2], flags, *kind[2:])
 
-    @rule(
-        kind=kinds.flatmap(lambda kind: st.tuples(st.just(kind), address_of(kind[0]))), flags=kind_flags,
-        backlog=st.sampled_from([0, 1, 5]), reuse=st.booleans(),
-    )  # fmt: skip
-    def served(self, kind: tuple[tuple[int, int], Any], flags: int, backlog: int, reuse: bool) -> None:
+    @rule(place=places, flags=kind_flags, backlog=st.sampled_from([0, 1, 5]), reuse=st.booleans())
+    def served(self, place: tuple[tuple[int, int], Any], flags: int, backlog: int, reuse: bool) -> None:
+        self.serve(place, flags, backlog, reuse=reuse)
+
+    def serve(self, place: tuple[tuple[int, int], Any], flags: int, backlog: int, *, reuse: bool) -> None:
         """A socket with a name, that takes connections if it can."""
-        self.opened(kind[0], flags)
+        self.open(*place[0], flags)
         if reuse:
             self.make("setsockopt", Descriptor(0), socket.SOL_SOCKET, socket.SO_REUSEADDR, struct.pack("=i", 1), 4)
-        self.make("bind", Descriptor(0), *pair(kind[1], None))
+        self.make("bind", Descriptor(0), *pair(place[1], None))
         self.make("listen", Descriptor(0), backlog)
-        self.named_as()
+        self.named_as(Descriptor(0))
 
-    @rule(kind=kinds.flatmap(lambda kind: st.tuples(st.just(kind), address_of(kind[0]))), flags=kind_flags)
-    def connected(self, kind: tuple[tuple[int, int], Any], flags: int) -> None:
+    @rule(place=places, flags=kind_flags)
+    def connected(self, place: tuple[tuple[int, int], Any], flags: int) -> None:
+        self.reach(place, flags)
+
+    def reach(self, place: tuple[tuple[int, int], Any], flags: int) -> None:
         """A socket that goes to some address, twice."""
-        self.opened(kind[0], flags)
+        self.open(*place[0], flags)
         for _ in range(2):
-            self.make("connect", Descriptor(0), *pair(kind[1], None))
-        self.settle()
-        self.named_as()
+            self.make("connect", Descriptor(0), *pair(place[1], None))
+        self.settle(Descriptor(0))
+        self.named_as(Descriptor(0))
+
+    @initialize(place=places, flags=kind_flags, other_flags=kind_flags)
+    def begun(self, place: tuple[tuple[int, int], Any], flags: int, other_flags: int) -> None:
+        self.join(place, flags, other_flags)
+
+    @rule(place=places, flags=kind_flags, other_flags=kind_flags)
+    def joined(self, place: tuple[tuple[int, int], Any], flags: int, other_flags: int) -> None:
+        self.join(place, flags, other_flags)
+
+    def join(self, place: tuple[tuple[int, int], Any], flags: int, other_flags: int) -> None:
+        """A socket with a name, one that is connected to it, and what the first one accepts."""
+        self.serve(place, flags, 1, reuse=True)
+        self.reach(place, other_flags)
+        if place[0][1] != DGRAM:
+            self.accept(Descriptor(1), other_flags, peer=True)
 
     @rule(fd=fds, flags=kind_flags, peer=st.booleans())
     def accepted(self, fd: Descriptor, flags: int, peer: bool) -> None:
+        self.accept(fd, flags, peer)
+
+    def accept(self, fd: Descriptor, flags: int, peer: bool) -> None:
         where = (address_out(128, show_peer), Out(4, lambda data: "", struct.pack("=i", 128))) if peer else (0, 0)
         if isinstance(self.make("accept4", fd, *where, flags)[0], int):
             self.patient(flags)
-            self.named_as()
+            self.named_as(Descriptor(0))
+
+    @rule(fd=fds, other=fds, message=messages, received=receptions)
+    def talked(self, fd: Descriptor, other: Descriptor, message: tuple[Any, ...], received: tuple[Any, ...]) -> None:
+        """A message, and a look whether it has arrived."""
+        self.make(message[0], fd, *flat(message[1:]))
+        self.make("recvfrom", other, *flat(received))
+
+    @rule(fd=fds, other=fds, ending=st.sampled_from(["close", "shutdown", "shutdown"]), how=st.sampled_from([0, 1, 2]))
+    def ended(self, fd: Descriptor, other: Descriptor, ending: str, how: int) -> None:
+        """An end of a connection, and what its other end makes of that."""
+        self.make(ending, fd, *([how] if ending == "shutdown" else []))
+        for name, *arguments in (("recvfrom", Out(4), 4, socket.MSG_DONTWAIT, 0, 0), ("sendto", b"x", 1, 0, 0, 0)):
+            self.make(name, other, *arguments)
+        self.make("getsockopt", other, socket.SOL_SOCKET, socket.SO_ERROR, Out(4), length_out(4))
 
     @rule(
         fd=fds,
-        to=st.one_of(st.just((0, 0)), targets),
+        to=destinations,
         payload=payloads,
         passed=fds,
         level=st.sampled_from([1, 1, 2]),
@@ -363,23 +402,22 @@ class Sockets(Sequences):
     def called(self, operation: tuple[Any, ...]) -> None:
         self.make(operation[0], *flat(operation[1:]))
         if operation[0] == "connect":
-            self.settle()
+            self.settle(operation[1])
         elif operation[0] == "bind":
-            self.make("getsockname", operation[1], address_out(128), length_out(128))
+            self.named_as(operation[1])
 
-    def settle(self) -> None:
+    def settle(self, fd: Descriptor) -> None:
         """Give a connection that has begun the time that the other side of this machine takes to answer."""
-        ref = self.real(Descriptor(0))
+        ref = self.real(fd)
         if isinstance(ref, Ref):
             self.make("poll", words(plus(ref, 4 << SECOND_HALF)), 1, 20)
 
-    def named_as(self) -> None:
+    def named_as(self, fd: Descriptor) -> None:
         for name in ("getsockname", "getpeername"):
-            self.make(name, Descriptor(0), address_out(128), length_out(128))
+            self.make(name, fd, address_out(128), length_out(128))
 
 
 def test_random_sequences(sandbox: Sandbox, victims: Path) -> None:
     with live_twins(sandbox, victims / "file_calls", POLICY) as twins:
         twins.order = ORDER
         print(f"{run_sequences(Sockets, twins, OPERATIONS)} operations")
-        print(sorted(twins.outcomes.items(), key=str))

@@ -162,6 +162,10 @@ def test_addresses_that_mean_nothing_to_a_socket(twins: Twins) -> None:
                 script.call("connect", each, name, size)
                 script.call("sendto", each, "x", 1, 0, name, size)
                 script.call("bind", each, name, size)
+    more = 0x8000  # MSG_MORE: where the whole datagram goes, its first part has said
+    for size in (16, 1, 2):
+        script.call("sendto", own[3], "x", 1, more, DISCARD, 16)
+        script.call("sendto", own[2], "x", 1, more, DISCARD, size)
     loopback = "\n  - {id: discard, connect: {addresses: [loopback], ports: [any]}}\n"
     result = twins.equal(script, policy=EVERYTHING.rstrip() + loopback)
     assert not result.denials(), result.denials()

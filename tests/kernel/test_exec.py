@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -136,6 +137,29 @@ class TestScripts:
         result = sandbox.run(command, sandbox.policy(policy(victims / "exec_report")))
         assert (result.status, result.stdout) == (9, "exec EACCES\n")
         assert result.denials("exec")[0]["target"] == str(script)
+
+    def test_a_script_that_cannot_be_read_runs_where_its_interpreter_may(
+        self, sandbox: Sandbox, victims: Path, script: Path
+    ) -> None:
+        """Nobody but the kernel can look into it, so its interpreter is judged when it is there."""
+        inner = sandbox.workspace / "inner"
+        for path, content in ((script, f"#!{victims}/exec_report one\n"), (inner, "#!./script\n")):
+            path.write_text(content)
+            path.chmod(0o111)
+            os.chown(path, sandbox.uid, sandbox.uid)
+        for name in ("./script", "./inner"):
+            command = [str(victims / "exec_attempt"), "path", name]
+            assert sandbox.native([*POWERLESS, *command]).status == 42
+            both = sandbox.run(command, sandbox.policy(policy(script, inner, victims / "exec_report")))
+            assert both.status == 42, both.stderr
+            assert executed(both)[-1] == str(victims / "exec_report")
+            result = sandbox.run(command, sandbox.policy(policy(script, inner)))
+            assert (result.status, result.stdout) == (9, "exec EACCES\n"), result.stdout  # by the floor
+            assert str(victims / "exec_report") not in executed(result)
+            block = f'block: [{{id: one, exec: {{paths: ["{victims}/exec_report"], argv: ["*", one, "..."]}}}}]\n'
+            killed = sandbox.run(command, sandbox.policy(policy(script, inner, victims / "exec_report", more=block)))
+            assert killed.status == -signal.SIGKILL
+            assert str(victims / "exec_report") not in executed(killed)
 
     def test_the_interpreter_of_an_interpreter_needs_a_rule(
         self, sandbox: Sandbox, victims: Path, script: Path

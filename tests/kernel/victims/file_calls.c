@@ -5,6 +5,7 @@
  *   call NR ARG...     make it here            start NR ARG...    make it on a thread of its own: ["started"]
  *   running N          has N not returned?     join N             wait for the thread of line N and give its result
  *   interrupt N        SIGUSR1 to the thread of line N until its call has returned, then join
+ *   spawn NR ARG...    make it in a child, an exec: its status (256 and more: a signal) and what it prints, or the errno
  *   fork               a child that waits to be killed; the value is its process id
  *   self               the value is this process's id
  *   begin PATH         go on in a forked copy, in the directory PATH (hex); lines count from 0 again
@@ -34,7 +35,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_ARGS = 6, MAX_LINES = 4096, PATIENCE_MS = 20000 };
+enum { MAX_ARGS = 6, MAX_LINES = 4096, PATIENCE_MS = 20000, SPAWN_OUTPUT = 1 << 16 };
 
 struct call {
 	long number, arguments[MAX_ARGS], value;
@@ -226,6 +227,39 @@ static pid_t child(void)
 	return pid;
 }
 
+static void spawn(struct call *call)
+{
+	int output[2], failure[2], status = 0;
+	if (pipe2(output, O_CLOEXEC) || pipe2(failure, O_CLOEXEC))
+		stop("no pipe");
+	pid_t pid = fork();
+	if (pid == 0) {
+		alarm(PATIENCE_MS / 1000);
+		dup2(output[1], 1);
+		make(call);
+		(void)!write(failure[1], &call->error, sizeof call->error);
+		_exit(98);
+	}
+	close(output[1]);
+	close(failure[1]);
+	unsigned char *bytes = malloc(SPAWN_OUTPUT);
+	size_t size = 0;
+	ssize_t part;
+	while ((part = read(output[0], bytes + size, SPAWN_OUTPUT - size)) > 0)
+		size += part;
+	if (read(failure[0], &call->error, sizeof call->error) == 0)
+		call->error = 0;
+	close(output[0]);
+	close(failure[0]);
+	waitpid(pid, &status, 0);
+	call->value = call->error ? -1 : WIFSIGNALED(status) ? 256 + WTERMSIG(status) : WEXITSTATUS(status);
+	printf("[%ld, %d, [\"", call->value, call->error);
+	for (size_t at = 0; at < size; at++)
+		printf("%02x", bytes[at]);
+	printf("\"]]\n");
+	free(bytes);
+}
+
 static void line(int index, char *text)
 {
 	struct call *call = &calls[index];
@@ -252,6 +286,10 @@ static void line(int index, char *text)
 			if (pthread_create(&call->thread, NULL, make, call))
 				stop("no thread");
 			printf("[0, 0, []]\n");
+			return;
+		}
+		if (!strcmp(word, "spawn")) {
+			spawn(call);
 			return;
 		}
 		make(call);
