@@ -15,7 +15,7 @@ from helm_sentry.abi import flags
 from helm_sentry.abi.arch import native
 from helm_sentry.abi.flags import AT_FDCWD, PATH_MAX
 from helm_sentry.broker.action import Action, Answered
-from helm_sentry.broker.call import Call
+from helm_sentry.broker.call import Call, Held, Refused
 from helm_sentry.broker.memory import Gone, Unreadable
 from helm_sentry.broker.seizure import continue_seized, detach, reap, wait_for_any
 from helm_sentry.decision import Decision, Reason, Verdict
@@ -110,10 +110,17 @@ def _arguments(pid: int) -> list[str]:
 
 
 def _permitted(call: Call, pid: int, found: str, approved: Approved) -> bool:
-    """Whether rules allow the interpreter of a script that nobody could read before: none of it has run."""
+    """Judge the interpreter of a script that nobody could read before: none of it has run."""
     with open(f"/proc/{pid}/cmdline", "rb") as file:
         argv = tuple(map(os.fsdecode, file.read().split(b"\0")[:-1]))
-    return call.permits(Operation(Kind.EXEC, path=found, argv=argv, environment=approved.environment or ()))
+    judged = call.operations, call.decision
+    try:
+        call.judge(Operation(Kind.EXEC, path=found, argv=argv, environment=approved.environment or ()))
+    except (Refused, Held):
+        return False
+    finally:
+        call.operations, call.decision = judged
+    return True
 
 
 def _unjudged(pid: int, approved: Approved) -> str:

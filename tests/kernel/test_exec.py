@@ -161,6 +161,15 @@ class TestScripts:
             assert killed.status == -signal.SIGKILL
             assert str(victims / "exec_report") not in executed(killed)
 
+    def test_an_interpreter_of_such_a_script_counts(self, sandbox: Sandbox, victims: Path, script: Path) -> None:
+        script.chmod(0o111)
+        os.chown(script, sandbox.uid, sandbox.uid)
+        command = ["sh", "-c", "for time in 1 2 3; do ./script >&2; echo $?; done"]
+        paths = f'[{script}, "{victims}/exec_report"]'
+        rule = f"  - {{id: counted, exec: {{paths: {paths}}}, limit: {{count: 4}}}}\n"
+        result = sandbox.run(command, sandbox.policy(policy(extends="shell", more=rule)))
+        assert result.stdout.split() == ["42", "42", "126"], result.stderr
+
     def test_the_interpreter_of_an_interpreter_needs_a_rule(
         self, sandbox: Sandbox, victims: Path, script: Path
     ) -> None:
