@@ -72,13 +72,14 @@ class Sequences(RuleBasedStateMachine):
 
 
 def run_sequences(machine: type[Sequences], twins: LiveTwins, calls: int, steps: int = STEPS) -> int:
-    """Make about `calls` calls in examples of `steps` rules, and return how many were made."""
+    """Make at least `calls` calls in examples of `steps` rules, and return how many were made."""
     machine.twins = twins
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=max(1, calls // steps), stateful_step_count=steps, deadline=None, database=None,
-            suppress_health_check=list(HealthCheck), phases=(Phase.generate, Phase.shrink),
-        ),
-    )  # fmt: skip
+    while (left := calls - twins.calls) > 0:
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                max_examples=-(-left // steps), stateful_step_count=steps, deadline=None, database=None,
+                suppress_health_check=list(HealthCheck), phases=(Phase.generate, Phase.shrink),
+            ),
+        )  # fmt: skip
     return twins.calls
