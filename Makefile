@@ -39,11 +39,11 @@ test-programs:
 .PHONY: vm-test vm-packages
 # Runs under other kernels (tests/vm/guest.py), as root, as much as software emulation allows in a few minutes.
 VM_KERNELS ?= 6.1 6.12
-VM_TESTS := tests/kernel/test_witness.py tests/kernel/test_run.py
-VM_CHOICE := root and (equal or executes_stays or no_rule or verifies)
+VM_TESTS := tests/kernel/test_witness.py tests/kernel/test_run.py tests/vm/clock_jumps.py
+VM_CHOICE := root and (equal or executes_stays or no_rule or verifies or clock_jumps)
 vm-test: setup vm-packages ## run as root under Debian's 6.1 and 6.12 kernels, in a throw-away QEMU guest
 	@set -e; for kernel in $(VM_KERNELS); do echo "Linux $$kernel"; \
-	  $(PYTHON) tests/vm/guest.py --kernel $$kernel --timeout 400 -- \
+	  $(PYTHON) tests/vm/guest.py --kernel $$kernel --timeout 700 -- \
 	  env WITNESS_OPENS=300 WITNESS_FORKS=20 WITNESS_EXECS=5 \
 	  $(BIN)/python -m pytest -q -p no:cacheprovider -k "$(VM_CHOICE)" $(VM_TESTS) </dev/null; done
 
@@ -51,6 +51,12 @@ vm-packages:
 	@if ! dpkg -s qemu-system-x86 busybox-static >/dev/null 2>&1; then $(SUDO) apt-get update -q && \
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
 	    qemu-system-x86 busybox-static; fi
+
+.PHONY: differential
+differential: setup ## random file, socket and exec calls, natively and supervised: no difference (20 minutes)
+	SENTRY_DIFFERENTIAL_FILES=100000 SENTRY_DIFFERENTIAL_SOCKETS=10000 SENTRY_DIFFERENTIAL_EXECS=10000 \
+	  $(BIN)/python -m pytest -q tests/kernel/test_differential_files.py tests/kernel/test_differential_sockets.py \
+	  tests/kernel/test_differential_exec.py
 
 cpython-tests: setup ## CPython's own tests, natively and supervised: the same verdicts (20 minutes)
 	$(BIN)/python tests/cpython/compare.py

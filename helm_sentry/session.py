@@ -45,6 +45,7 @@ from helm_sentry.receipt.signer import Signer
 from helm_sentry.refusal import record_refusal
 from helm_sentry.reporter import Reporter
 from helm_sentry.sensor import loader as sensor
+from helm_sentry.sensor.wall_clock import WallClock
 from helm_sentry.sensor.witness import Books, Witness
 
 _LAST_WORK = 2.0  # seconds for what was begun for processes that have ended
@@ -173,6 +174,7 @@ class _Run:
         self._log = AuditLog(self.directory, self._id, degraded=prepared.plan.missing_layers, state=self._log_state)
         self._log.append({**facts, **digests})
         self._signer = Signer(self.directory, key, self._fail)
+        self._wall_clock = WallClock()
         self._reporter = Reporter(prepared.options.quiet, enforcing=not prepared.options.dry_run)
         self._control = ControlPlane(
             self._id,
@@ -280,10 +282,15 @@ class _Run:
             # The agent does not wait for this: what it does meanwhile is no more durable either.
             store.sync_run(self.directory)
             while not pause.wait(_SYNC_EVERY):
+                self._look_at_the_clock()
                 self._log.sync()
                 self._log.rotate()
         except (AuditError, OSError) as error:
             self._fail(error)
+
+    def _look_at_the_clock(self) -> None:
+        if jump := self._wall_clock.jump():
+            self._log.append(record.clock_set(jump))
 
     def _watch(self, started: Started) -> int:
         """Pass signals on, follow the guardian's reports, and return the agent's wait status."""
@@ -332,6 +339,7 @@ class _Run:
         signal_name = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else ""
         code = None if signal_name else os.waitstatus_to_exitcode(status)
         self._broker.settle(_LAST_WORK)
+        self._look_at_the_clock()
         if self._witness:
             self._witness.finish()
         self._log.end(lambda counts: record.end(counts, exit_status=code, signal=signal_name))

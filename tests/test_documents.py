@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from helm_sentry.attack.catalogue import attacks
+
 ROOT = Path(__file__).resolve().parents[1]
 NAMED = re.compile(r"`((?:unit|kernel|attacks|vm|test_)[\w/]*\.py)(?:::(\w+))?`")
 
 
-@pytest.mark.parametrize("document", ["SECURITY.md", "docs/INVARIANTS.md"])
+@pytest.mark.parametrize("document", ["SECURITY.md", "docs/INVARIANTS.md", "docs/attacks.md"])
 def test_named_tests_exist(document: str) -> None:
     named = NAMED.findall((ROOT / document).read_text())
     assert len(named) > 5
@@ -35,3 +37,8 @@ def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
         if not target.startswith("http"):
             assert (path.parent / target).exists(), target
+
+
+def test_the_list_of_attacks_names_every_program_and_no_other() -> None:
+    listed = re.findall(r"`([a-z]+_\w+)`", (ROOT / "docs" / "attacks.md").read_text())
+    assert set(listed) == {attack.name for attack in attacks()}

@@ -70,6 +70,9 @@ _bpf = _raw("bpf", c_int, c_char_p, c_uint)
 _signalfd4 = _raw("signalfd4", c_int, c_char_p, c_size_t, c_int)
 
 
+_NOWHERE = 1  # an address on the page that is never mapped
+
+
 def address_of(buffer: Buffer) -> int:
     """Return where a writable buffer lies in this process; the caller keeps the buffer alive and unresized."""
     return ctypes.addressof((ctypes.c_char * len(buffer)).from_buffer(buffer))
@@ -163,8 +166,19 @@ def socket_name(descriptor: int, peer: bool) -> bytes:
     return bytes(buffer[: size.value])
 
 
-def sendmsg(descriptor: int, name: bytes, data: bytes | bytearray, control: bytes, send_flags: int) -> int:
-    """Send one message and return the number of bytes taken."""
+def sendmsg(
+    descriptor: int, name: bytes, data: bytes | bytearray, control: bytes, send_flags: int, unreadable: int = 0
+) -> int:
+    """Send one message and return the number of bytes taken.
+
+    Args:
+        descriptor: the socket.
+        name: destination sockaddr, empty for none.
+        data: payload.
+        control: control data, empty for none.
+        send_flags: MSG_* bits.
+        unreadable: bytes of payload after `data` that cannot be read: the kernel says what becomes of such a message.
+    """
     payload = (
         (ctypes.c_char * len(data)).from_buffer_copy(data)
         if isinstance(data, bytes)
@@ -174,12 +188,15 @@ def sendmsg(descriptor: int, name: bytes, data: bytes | bytearray, control: byte
         ctypes.create_string_buffer(name, len(name)),
         ctypes.create_string_buffer(control, len(control)),
     )
-    vector = ctypes.create_string_buffer(structs.IOVEC.pack(ctypes.addressof(payload), len(data)), structs.IOVEC.size)
+    parts = structs.IOVEC.pack(ctypes.addressof(payload), len(data))
+    if unreadable:
+        parts += structs.IOVEC.pack(_NOWHERE, unreadable)
+    vector = ctypes.create_string_buffer(parts, len(parts))
     header = structs.MSGHDR.pack(
         ctypes.addressof(destination) if name else 0,
         len(name),
         ctypes.addressof(vector),
-        1,
+        len(parts) // structs.IOVEC.size,
         ctypes.addressof(ancillary) if control else 0,
         len(control),
         0,

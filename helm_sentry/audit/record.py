@@ -353,6 +353,13 @@ def notice(code: str, detail: str) -> Fields:
     return {"type": "notice", "code": code, "detail": escape(detail)}
 
 
+def clock_set(microseconds: int) -> Fields:
+    """Return the record of somebody having set the wall clock, forwards or (a negative number) backwards."""
+    way = "forwards" if microseconds > 0 else "backwards"
+    seconds, rest = divmod(abs(microseconds), 1_000_000)
+    return notice("clock-set", f"the wall clock was set {way} by {seconds}.{rest // 1000:03} s")
+
+
 def witnessing() -> Fields:
     """Return the record of the moment from which the kernel counts what the agent does."""
     return {"type": "witness", "state": "begins"}

@@ -34,11 +34,12 @@ def execve(call: Call) -> Action | Later:
 
 def execveat(call: Call) -> Action | Later:
     """execveat(2)."""
-    directory, at_flags = call.int32(0), call.uint32(4)
+    directory, at_flags, path = call.int32(0), call.uint32(4), call.string(1)
+    if not path and not at_flags & flags.AT_EMPTY_PATH:
+        raise OSError(errno.ENOENT, "empty path")
     if at_flags & ~(flags.AT_EMPTY_PATH | flags.AT_SYMLINK_NOFOLLOW):
         raise OSError(errno.EINVAL, "unknown flags")
-    path = call.string(1)
-    if not path and at_flags & flags.AT_EMPTY_PATH:
+    if not path:
         return _exec(call, call.descriptor(directory), b"/dev/fd/%d" % directory, call.args[2], call.args[3])
     pinned = call.pin(directory, path, follow=not at_flags & flags.AT_SYMLINK_NOFOLLOW)
     relative = directory != AT_FDCWD and not path.startswith(b"/")
@@ -50,20 +51,28 @@ def _exec(call: Call, pinned: Pinned, filename: bytes, vector: int, environment_
         call.judge(file_operation(Kind.FILE_STAT, pinned.path))
         call.require(pinned)
     asked = call.broker.circumstances
-    argv = whole(call, vector) if asked.exact_exec else arguments(call, vector)
-    environment = whole(call, environment_at) if asked.environment else ()
+    try:
+        argv = whole(call, vector) if asked.exact_exec else arguments(call, vector)
+        environment = whole(call, environment_at) if asked.environment else ()
+    except OSError:
+        _require_runnable(pinned)  # which the kernel looks at first
+        raise
     operation = Operation(Kind.EXEC, path=pinned.path, argv=argv, environment=environment)
     call.object = "{:x}:{:x}".format(*identity(pinned.status()))
     call.judge(operation, use=False)
-    programs = [(pinned, argv), *_interpreters(call, pinned, filename, argv)]
+    programs = [(pinned, argv)]
+    unread = _add_interpreters(call, programs, filename)
     call.judge(operation, *(_needs(*program, environment) for program in programs[1:]))
-    for program, _ in programs:
-        call.require(program)
+    if (missing := programs[-1][0]).error:
+        for program, _ in programs[:-1]:  # a script that may not be run fails before its interpreter is looked for
+            _require_runnable(program)
+        call.require(missing)
     identities = [identity(program.status()) for program, _ in programs]
     approved = Approved(
         filename=filename,
         script=identities[0] if len(programs) > 1 else None,
         image=identities[-1],
+        unread=unread,
         argv=programs[-1][1] if asked.exact_exec else None,
         environment=environment if asked.environment else None,
     )
@@ -77,36 +86,41 @@ def _needs(interpreter: Pinned, argv: tuple[str, ...], environment: tuple[str, .
     return Operation(Kind.EXEC, path=interpreter.path, argv=argv, environment=environment)
 
 
-def _interpreters(
-    call: Call, program: Pinned, filename: bytes, argv: tuple[str, ...]
-) -> list[tuple[Pinned, tuple[str, ...]]]:
-    """Return the chain of `#!` interpreters of a program, each pinned and with its arguments; the last one will run."""
-    chain: list[tuple[Pinned, tuple[str, ...]]] = []
-    while (line := _first_line(program)) is not None:
-        if len(chain) == _MOST_SCRIPTS:
-            raise OSError(errno.ELOOP, "too many interpreters")
-        if not line.interpreter:  # the kernel takes it for the working directory, which is no program
-            raise OSError(errno.EACCES, "nameless interpreter")
-        program = call.pin(AT_FDCWD, line.interpreter)
-        argv = (*map(os.fsdecode, line.before(filename)), *argv[1:])
+def _add_interpreters(call: Call, programs: list[tuple[Pinned, tuple[str, ...]]], filename: bytes) -> bool:
+    """Add the chain of `#!` interpreters of a program, each pinned and with its arguments; the last one will run.
+
+    Where the chain cannot be followed to its end, the last one is a script: the kernel says what is wrong with it.
+
+    Returns:
+        Whether the last one could not be read: it may be run without that, and turn out to be a script.
+    """
+    while True:
+        program, argv = programs[-1]
+        try:
+            line = None if program.error else _first_line(program)
+        except PermissionError:
+            return True
+        if line is None or not line.interpreter or len(programs) > _MOST_SCRIPTS:
+            return False
+        programs.append((call.pin(AT_FDCWD, line.interpreter), (*map(os.fsdecode, line.before(filename)), *argv[1:])))
         filename = line.interpreter
-        chain.append((program, argv))
-        if program.error:
-            break
-    return chain
+
+
+def _require_runnable(program: Pinned) -> None:
+    """Raise EACCES for what the kernel would not run for this user, whatever is in it."""
+    if not stat.S_ISREG(program.status().st_mode):
+        raise OSError(errno.EACCES, "not a program")
+    libc.faccessat2(AT_FDCWD, program.link, os.X_OK, flags.AT_EACCESS)
 
 
 def _first_line(program: Pinned) -> Shebang | None:
     if not stat.S_ISREG(program.status().st_mode):
         return None  # the kernel refuses it with EACCES
-    try:
-        opened = libc.openat(AT_FDCWD, program.link, os.O_RDONLY | os.O_CLOEXEC)
-    except PermissionError:
-        return None  # a program may be run without being readable, a script may not
+    opened = libc.openat(AT_FDCWD, program.link, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return shebang_of(os.pread(opened, HEADER, 0))
     except ScriptError:
-        raise OSError(errno.ENOEXEC, "bad interpreter line") from None
+        return None  # the kernel refuses it with ENOEXEC
     finally:
         os.close(opened)
 

@@ -8,14 +8,14 @@ gone. If the file that really runs is not the one that was approved, the process
 import os
 import signal
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from helm_sentry.abi import flags
 from helm_sentry.abi.arch import native
 from helm_sentry.abi.flags import AT_FDCWD, PATH_MAX
 from helm_sentry.broker.action import Action, Answered
-from helm_sentry.broker.call import Call
+from helm_sentry.broker.call import Call, Held, Refused
 from helm_sentry.broker.memory import Gone, Unreadable
 from helm_sentry.broker.seizure import continue_seized, detach, reap, wait_for_any
 from helm_sentry.decision import Decision, Reason, Verdict
@@ -34,8 +34,8 @@ class Approved:
     Attributes:
         filename: the path as the agent gave it, as the new image will report it in AT_EXECFN.
         script: device and inode of the file named, if that is a script; None otherwise.
-        script_link: path that leads to the file the agent named, for looking again.
         image: device and inode of the program that /proc/PID/exe must be.
+        unread: the program could not be read, so it may be a script; then what runs is judged when it is known.
         argv: the argument vector it must have, None when no rule looks at it.
         environment: the environment it must have, likewise.
     """
@@ -43,6 +43,7 @@ class Approved:
     filename: bytes
     script: tuple[int, int] | None
     image: tuple[int, int]
+    unread: bool = False
     argv: tuple[str, ...] | None = None
     environment: tuple[str, ...] | None = None
 
@@ -82,6 +83,8 @@ def _verify(call: Call, pid: int, stop: int, approved: Approved) -> Action:
     try:
         status = os.stat(f"/proc/{pid}/exe")
         found = os.readlink(f"/proc/{pid}/exe")
+        if approved.unread and identity(status) != approved.image and _permitted(call, pid, found, approved):
+            approved = replace(approved, script=approved.script or approved.image, image=identity(status), argv=None)
         same = identity(status) == approved.image and _same_file_named(call, pid, approved)
         stranger = _stranger(call, pid, found) or _unjudged(pid, approved)
         if same and not stranger:
@@ -104,6 +107,20 @@ def _arguments(pid: int) -> list[str]:
     with open(f"/proc/{pid}/cmdline", "rb") as file:
         text = file.read(_MOST_ARGUMENTS * _MOST_ARGUMENT)
     return [os.fsdecode(word[:_MOST_ARGUMENT]) for word in text.split(b"\0")[:-1][:_MOST_ARGUMENTS]]
+
+
+def _permitted(call: Call, pid: int, found: str, approved: Approved) -> bool:
+    """Judge the interpreter of a script that nobody could read before: none of it has run."""
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        argv = tuple(map(os.fsdecode, file.read().split(b"\0")[:-1]))
+    judged = call.operations, call.decision
+    try:
+        call.judge(Operation(Kind.EXEC, path=found, argv=argv, environment=approved.environment or ()))
+    except (Refused, Held):
+        return False
+    finally:
+        call.operations, call.decision = judged
+    return True
 
 
 def _unjudged(pid: int, approved: Approved) -> str:

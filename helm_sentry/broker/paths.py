@@ -7,6 +7,7 @@ the operation is then carried out on that descriptor. Renames, links and rewritt
 them is walked one component at a time.
 """
 
+import contextlib
 import errno
 import os
 import posixpath
@@ -113,8 +114,11 @@ class Resolver:
                 _require_directory(base)
             if resolve:  # the kernel has the say; what it found is judged where the path leads without restrictions
                 root = base if resolve & flags.RESOLVE_IN_ROOT else None
-                seen = self._walk(keep, tid, base, _below(path, resolve), follow, root)
-                return Pinned(seen.path, error=error.errno or errno.EACCES)
+                with contextlib.suppress(OSError):  # of a path through a pipe or socket
+                    seen = self._walk(keep, tid, base, _below(path, resolve), follow, root)
+                    if seen.path.startswith("/"):
+                        return Pinned(seen.path, error=error.errno or errno.EACCES)
+                raise  # it leads to a pipe or socket of the agent's, of which rules do not speak
             if error.errno == errno.ENOENT and (absent := self._absent(keep, base, path)):
                 return absent
             return self._walk(keep, tid, base, path, follow)

@@ -149,7 +149,7 @@ def _message(call: Call, ours: int, address: int, send_flags: int) -> Message:
     call.copy(repr(buffers).encode())
     if any(length >> 63 for _, length in buffers):
         raise OSError(errno.EINVAL, "negative length")
-    control = _control(call, control_at, control_size)
+    control = _control(call, ours, control_at, control_size)
     # Last, because the record of an allowed destination says that the message goes there.
     size = sum(length for _, length in buffers)
     return Message(_destination(call, ours, raw, send_flags, size) if raw else b"", buffers, control)
@@ -165,13 +165,14 @@ def _destination(call: Call, ours: int, raw: bytes, send_flags: int, size: int) 
         if family == socket.AF_UNSPEC:
             raise OSError(errno.EOPNOTSUPP, "no address family")
         return judge_destination(call, Kind.NET_CONNECT, raw, ours, size)
-    if (domain == socket.AF_INET6 and family == socket.AF_UNSPEC) or (domain == socket.AF_UNIX and not raw):
+    unread = option_of(ours, socket.SO_TYPE) != socket.SOCK_DGRAM or not raw  # by a Unix socket
+    if (domain == socket.AF_INET6 and family == socket.AF_UNSPEC) or (domain == socket.AF_UNIX and unread):
         call.operations = ()  # no address at all: it goes to the peer, or fails
         return raw
     return judge_destination(call, Kind.NET_SEND, raw, ours, size)
 
 
-def _control(call: Call, address: int, size: int) -> bytes:
+def _control(call: Call, ours: int, address: int, size: int) -> bytes:
     """Copy control data, with the agent's descriptors replaced by duplicates.
 
     Raises:
@@ -186,7 +187,9 @@ def _control(call: Call, address: int, size: int) -> bytes:
     if len(copied) < size:
         raise OSError(errno.EFAULT, "short read")
     try:
-        return translate(copied, lambda number: call.broker.duplicate(call, number))
+        # Here it is looked at before the destination; elsewhere the kernel may have something to say before that.
+        first = domain_of(ours) == socket.AF_UNIX and option_of(ours, socket.SO_TYPE) == socket.SOCK_DGRAM
+        return translate(copied, lambda number: call.broker.duplicate(call, number), local=first)
     except ControlError:
         raise OSError(errno.EINVAL, "bad control data") from None
     except ControlRefused as refusal:
@@ -202,7 +205,7 @@ def _send(call: Call, ours: int, message: Message, send_flags: int) -> Action | 
         return Later(lambda: _send_all(call, ours, message, send_flags))
     data = _payload(call, message, 0, message.size)
     try:
-        sent = libc.sendmsg(ours, message.name, data, message.control, send_flags | _QUIET | socket.MSG_DONTWAIT)
+        sent = _attempt(ours, message, data, message.size - len(data), send_flags | socket.MSG_DONTWAIT)()
     except BlockingIOError:
         if not waits:
             raise
@@ -230,8 +233,9 @@ def _send_all(call: Call, ours: int, message: Message, send_flags: int, sent: in
         raise OSError(errno.EMSGSIZE, "message is too long")
     while True:
         try:
-            data = _payload(call, message, sent, min(size - sent, _WAITING_CHUNK) if stream else size)
-            part = call.broker.workers.wait(call, _attempt(ours, message, data, send_flags))
+            wanted = min(size - sent, _WAITING_CHUNK) if stream else size
+            data = _payload(call, message, sent, wanted)
+            part = call.broker.workers.wait(call, _attempt(ours, message, data, wanted - len(data), send_flags))
         except BrokenPipeError:
             return Value(sent) if sent else _broken_pipe(call, ours, send_flags)
         except OSError:
@@ -246,12 +250,12 @@ def _send_all(call: Call, ours: int, message: Message, send_flags: int, sent: in
         send_flags &= ~MSG_FASTOPEN
 
 
-def _attempt(ours: int, message: Message, data: bytearray, send_flags: int) -> Callable[[], int]:
-    return lambda: libc.sendmsg(ours, message.name, data, message.control, send_flags | _QUIET)
+def _attempt(ours: int, message: Message, data: bytearray, unreadable: int, send_flags: int) -> Callable[[], int]:
+    return lambda: libc.sendmsg(ours, message.name, data, message.control, send_flags | _QUIET, unreadable)
 
 
 def _payload(call: Call, message: Message, start: int, size: int) -> bytearray:
-    """Copy part of the payload; it is not judged, so it may be read while it is sent."""
+    """Copy part of the payload, as far as it can be read; it is not judged, so it may be read while it is sent."""
     data = bytearray()
     for address, length in message.buffers:
         if len(data) >= size:
@@ -260,12 +264,21 @@ def _payload(call: Call, message: Message, start: int, size: int) -> bytearray:
             start -= length
             continue
         wanted = min(length - start, size - len(data))
-        part = call.broker.memory.read_large(call.tid, address + start, wanted)
+        part = _readable(call, address + start, wanted)
         data += part
         if len(part) < wanted:
-            raise OSError(errno.EFAULT, "short read")
+            break
         start = 0
     return data
+
+
+def _readable(call: Call, address: int, size: int) -> bytearray:
+    try:
+        return call.broker.memory.read_large(call.tid, address, size)
+    except OSError as error:
+        if error.errno != errno.EFAULT:
+            raise
+        return bytearray()
 
 
 def _broken_pipe(call: Call, ours: int, send_flags: int) -> Action:

@@ -17,10 +17,13 @@ from helm_sentry.intercept.process_tree import umask_of
 from helm_sentry.operation import Kind, Operation
 
 _INTERNET = (sockets.AF_INET, sockets.AF_INET6)
+_TAKEN: dict[int, tuple[int, ...]] = {
+    sockets.AF_UNIX: (sockets.AF_UNIX,),
+    **dict.fromkeys(_INTERNET, (*_INTERNET, AF_UNSPEC)),
+}
 _TYPE_MASK = 0xF  # the rest of the type argument is SOCK_NONBLOCK and SOCK_CLOEXEC
 _PROTOCOLS = {sockets.IPPROTO_TCP: "tcp", sockets.IPPROTO_UDP: "udp"}
-_SHORTEST, _INTERNET_SIZE = 2, 16  # a family alone; sizeof(struct sockaddr_in)
-_INET6_SIZE = 24  # struct sockaddr_in6 without its scope id, which the kernel takes
+_SHORTEST = 2  # a family alone
 _LONGEST_NAME = 110  # sizeof(struct sockaddr_un); the kernel adds a NUL to a name that fills it
 _LONGEST_LINK = 108  # sizeof(sun_path)
 _PLAIN_SOCKET = Decision(Verdict.ALLOW, Reason.BUILTIN, "sentry/plain-socket")
@@ -87,8 +90,9 @@ def bind(call: Call) -> Action:
     ours = call.broker.duplicate(call, call.int32(0))
     protocol = protocol_of(ours)
     raw = read_address(call, call.args[1], call.int32(2))
-    _require_fit(ours, raw)
-    match _parse(raw, unspecified_is_inet=True):
+    match _meaning(ours, raw, unspecified_is_inet=True):
+        case None:
+            libc.bind(ours, raw)
         case Internet(address, port):
             call.judge(Operation(Kind.NET_BIND, address=address, port=port, protocol=protocol), effect=True)
             libc.bind(ours, raw)
@@ -111,7 +115,7 @@ def listen(call: Call) -> Action:
         call.judge_builtin(OWN_OBJECT, Operation(Kind.UNIX_BIND, name="listen"))
         libc.listen(ours, call.int32(1))
         return SUCCESS
-    match _parse(libc.socket_name(ours, peer=False), unspecified_is_inet=False):
+    match addresses.parse(libc.socket_name(ours, peer=False)):
         case Internet(address, port):
             protocol = protocol_of(ours)
             operation = Operation(Kind.NET_BIND, address=address, port=port, protocol=protocol)
@@ -150,8 +154,9 @@ def read_address(call: Call, pointer: int, length: int) -> bytes:
 
 def judge_destination(call: Call, kind: Kind, raw: bytes, ours: int, size: int = 0) -> bytes:
     """Judge where a connect or a message of `size` bytes goes; return the sockaddr to use: it names a pinned object."""
-    _require_fit(ours, raw)
-    match _parse(raw, unspecified_is_inet=kind is Kind.NET_SEND):
+    match _meaning(ours, raw, unspecified_is_inet=kind is Kind.NET_SEND):
+        case None:
+            return raw
         case Internet(address, port):
             operation = call.broker.internet_operation(kind, address, port, protocol_of(ours), size)
             call.judge(operation, effect=True)
@@ -208,25 +213,31 @@ def option_of(descriptor: int, option: int) -> int:
         borrowed.detach()
 
 
-def _require_fit(ours: int, raw: bytes) -> None:
-    """Refuse, as the kernel does, an address of a Unix socket for any other socket, and the other way round."""
-    local = domain_of(ours) == sockets.AF_UNIX
-    if len(raw) < _SHORTEST or (local and _family(raw) != sockets.AF_UNIX):
+def _meaning(ours: int, raw: bytes, unspecified_is_inet: bool) -> Internet | Unix | Other | None:
+    """Return what an address is to a socket; None where the kernel refuses it and knows which error comes first.
+
+    TCP, UDP and Unix sockets take addresses of their own families, and whole ones. Of other protocols nobody knows.
+
+    Raises:
+        OSError: EINVAL, EAFNOSUPPORT.
+    """
+    if not raw:  # which the kernel would take for no address
         raise OSError(errno.EINVAL, "not an address")
-    if not local and _family(raw) == sockets.AF_UNIX:
-        whole = _INET6_SIZE if domain_of(ours) == sockets.AF_INET6 else _INTERNET_SIZE
-        raise OSError(errno.EAFNOSUPPORT if len(raw) >= whole else errno.EINVAL, "address of another family")
+    domain = domain_of(ours)
+    try:
+        family = addresses.family_of(raw)
+        if family in _TAKEN.get(domain, (family,)):
+            return addresses.parse(raw, unspecified_is_inet)
+        code = errno.EAFNOSUPPORT
+    except AddressError:
+        code = errno.EINVAL
+    if domain == sockets.AF_UNIX or protocol_of(ours) in _PROTOCOLS.values():
+        return None
+    raise OSError(code, os.strerror(code))
 
 
 def _family(raw: bytes) -> int:
     return addresses.family_of(raw) if len(raw) >= _SHORTEST else -1
-
-
-def _parse(raw: bytes, unspecified_is_inet: bool) -> Internet | Unix | Other:
-    try:
-        return addresses.parse(raw, unspecified_is_inet)
-    except AddressError:
-        raise OSError(errno.EINVAL, "bad address length") from None
 
 
 def _connect_waiting(call: Call, ours: int, raw: bytes) -> Action:

@@ -22,15 +22,16 @@ class ControlRefused(Exception):
     """The control data asks for something an agent may not do; `str` says what: `credentials` or `route`."""
 
 
-def translate(control: bytes, duplicate: Callable[[int], int]) -> bytes:
+def translate(control: bytes, duplicate: Callable[[int], int], *, local: bool = False) -> bytes:
     """Return the same control data with the agent's descriptor numbers replaced by the supervisor's.
 
     Args:
         control: control data as copied from the agent.
         duplicate: takes a descriptor number of the agent and returns one of ours.
+        local: it is for a Unix socket, which knows no other control messages of its level than these two.
 
     Raises:
-        ControlError: malformed.
+        ControlError: malformed, or unknown to a Unix socket.
         ControlRefused: explicit credentials, which would name the supervisor, or a source route.
     """
     out, place, passed = b"", 0, 0
@@ -48,6 +49,8 @@ def translate(control: bytes, duplicate: Callable[[int], int]) -> bytes:
             if passed > _MOST_DESCRIPTORS:
                 raise ControlError("too many descriptors")
             body = _replaced(body, duplicate)
+        elif local and level == socket.SOL_SOCKET:
+            raise ControlError("unknown to a Unix socket")
         entry = CMSGHDR.pack(CMSGHDR.size + len(body), level, kind) + body
         out += entry + bytes(-len(entry) % _ALIGN)
         place += length + -length % _ALIGN

@@ -48,10 +48,11 @@ class Ref:
 
 @dataclass(frozen=True)
 class Out:
-    """A buffer for the kernel to fill, and what to make of its bytes."""
+    """A buffer for the kernel to fill, and what to make of its bytes; what it begins with, zeroes after that."""
 
     size: int
     show: Callable[[bytes], object] = bytes.hex
+    initial: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,11 @@ def named(text: str, ref: Ref) -> Raw:
 Argument = int | str | bytes | Ref | Out | Raw
 
 
+def plus(ref: Ref, number: int) -> Raw:
+    """The return value of an earlier line, and a number added to it."""
+    return Raw(f"r{ref.line}+{number}")
+
+
 def words(*parts: Argument) -> Raw:
     """An array of eight-byte words: integers and addresses."""
     return Raw(f"[{','.join(_word(part) for part in parts)}]")
@@ -100,6 +106,12 @@ class Script:
 
     def start(self, name: str, *arguments: Argument) -> Ref:
         return self._add("start", name, arguments)
+
+    def spawn(self, name: str, *arguments: Argument) -> Ref:
+        """Make an exec in a child; its exit status, and what it prints."""
+        ref = self._add("spawn", name, arguments)
+        self.outs[-1] = [Out(0, text)]
+        return ref
 
     def running(self, ref: Ref) -> Ref:
         return self._line(f"running {ref.line}", f"running {self.words[ref.line]}", [])
@@ -203,8 +215,8 @@ def _word(argument: Argument) -> str:
             return f"x{argument.hex()}"
         case Ref(line):
             return f"r{line}"
-        case Out(size):
-            return f"o{size}"
+        case Out(size, _, initial):
+            return f"o{size}:{initial.hex()}" if initial else f"o{size}"
         case Raw(word):
             return word
 

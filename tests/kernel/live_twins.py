@@ -8,11 +8,12 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tests.kernel.conftest import Sandbox
 from tests.kernel.file_twins import POWERLESS, Argument, Ref, Script, Value, snapshot, value_of
@@ -64,9 +65,12 @@ class LiveTwins:
     uid: int
     script: Script = field(default_factory=Script)
     calls: int = 0
+    outcomes: Counter[tuple[str, object]] = field(default_factory=Counter)  # by name: an errno, or 0
     order: Collection[
         tuple[str, str, str]
     ] = ()  # calls that may fail with another of their errors: natively, supervised
+
+    hidden: Mapping[str, int] = field(default_factory=dict)  # bits of what a call gives that are not compared
 
     def begin(self, seed: Callable[[Path], None]) -> None:
         """Start over on fresh trees."""
@@ -75,8 +79,15 @@ class LiveTwins:
             _plant(agent, seed, self.uid)
             agent.tell(f"begin {os.fsencode(agent.tree).hex()}")
 
-    def call(self, name: str, *arguments: Argument | Callable[[Agent], Argument]) -> tuple[Ref, Value]:
+    def call(
+        self, name: str, *arguments: Argument | Callable[[Agent], Argument], verb: Literal["call", "spawn"] = "call"
+    ) -> tuple[Ref, Value]:
         """Make a call on both sides and return its line and result; an argument may depend on the side.
+
+        Args:
+            name: of the system call.
+            arguments: its arguments.
+            verb: method of `Script` that makes it.
 
         Raises:
             AssertionError: the two sides differ.
@@ -84,7 +95,7 @@ class LiveTwins:
         both = (self.native, self.supervised)
         scripts = [Script(outs=list(self.script.outs)) for _ in both]
         for agent, script in zip(both, scripts, strict=True):
-            script.call(name, *(a(agent) if callable(a) else a for a in arguments))
+            getattr(script, verb)(name, *(a(agent) if callable(a) else a for a in arguments))
             agent.tell(script.lines[-1])
         self.calls += 1
         self.script.words.append(scripts[0].words[-1])
@@ -92,7 +103,10 @@ class LiveTwins:
             value_of(agent.answer(script.words[-1]), script.outs[-1], str(agent.room))
             for agent, script in zip(both, scripts, strict=True)
         ]
+        if name in self.hidden:
+            results = [(v & ~self.hidden[name] if isinstance(v, int) else v, *rest) for v, *rest in results]
         ref = Ref(len(self.script.words) - 1)
+        self.outcomes[name, results[0][0] if isinstance(results[0][0], str) else 0] += 1
         if results[0] != results[1] and (name, results[0][0], results[1][0]) not in self.order:
             words = [f"{at} {word}" for at, word in enumerate(self.script.words)][-12:]
             raise AssertionError("\n".join([*words, f"  natively   {results[0]}", f"  supervised {results[1]}"]))

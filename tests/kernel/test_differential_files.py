@@ -6,14 +6,12 @@ SENTRY_DIFFERENTIAL_FILES says how many operations; 100000 take ten minutes.
 import os
 import stat
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from hypothesis.stateful import rule
 
 from tests.kernel.conftest import Sandbox
 from tests.kernel.file_twins import (
@@ -28,19 +26,16 @@ from tests.kernel.file_twins import (
     STAT,
     STATX,
     UNMAPPED,
-    Argument,
     Out,
-    Ref,
-    named,
     text,
     unterminated,
 )
-from tests.kernel.live_twins import STRANGER, Agent, LiveTwins, live_twins
+from tests.kernel.live_twins import STRANGER, live_twins
+from tests.kernel.random_calls import Descriptor, Place, Sequences, flat, run_sequences
 
 pytestmark = pytest.mark.kernel
 
 OPERATIONS = int(os.environ.get("SENTRY_DIFFERENTIAL_FILES", "1500"))
-STEPS = 50  # in one example
 POLICY = f"""{EVERYTHING.rstrip()}
   - {{id: own-links, file: {{do: [all], paths: ["/proc/self/fd/*"]}}}}
   - {{id: executable, exec: {{paths: ["${{workspace}}/**"]}}}}
@@ -48,8 +43,6 @@ POLICY = f"""{EVERYTHING.rstrip()}
 """
 O_TMPFILE = 0o20200000
 UTIME_NOW, UTIME_OMIT = 0x3FFFFFFF, 0x3FFFFFFE
-OPENERS = {"open", "openat", "openat2", "dup"}
-Given = Argument | Callable[[Agent], Argument]
 
 
 def seed(root: Path) -> None:
@@ -78,14 +71,6 @@ def seed(root: Path) -> None:
     if os.getuid() == 0:
         for name in ("s", "s/a", "t/a", "s/l"):
             os.chown(root / name, STRANGER, STRANGER, follow_symlinks=False)
-
-
-class Descriptor(int):
-    """The n-th descriptor that was opened, or one of those that are always wrong."""
-
-
-class Place(tuple[str, int]):
-    """A path: words, in which %d stands for the number of a descriptor."""
 
 
 PARTS = [
@@ -252,60 +237,29 @@ def names(data: bytes) -> list[bytes]:
     return found
 
 
-def flat(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(part for each in arguments for part in (each if type(each) is tuple else (each,)))
-
-
 operations = st.sampled_from(sorted(OPERATION_ARGUMENTS)).flatmap(
     lambda name: st.tuples(st.just(name), *OPERATION_ARGUMENTS[name])
 )
 
 
-class Sequences(RuleBasedStateMachine):
+class Files(Sequences):
     """One example: both sides from a fresh tree, call by call."""
 
-    twins: LiveTwins
+    openers = frozenset({"open", "openat", "openat2", "dup"})
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.descriptors: list[Ref] = []
-        self.twins.begin(seed)
+    def plant(self, root: Path) -> None:
+        seed(root)
 
     @rule(path=slashed, flags=open_flags)
     def opened(self, path: str, flags: int) -> None:
-        self.make("open", (path, flags, 0o644))
+        self.make("open", path, flags, 0o644)
 
     @rule(operation=operations)
     def called(self, operation: tuple[Any, ...]) -> None:
-        self.make(operation[0], flat(operation[1:]))
-
-    def make(self, name: str, arguments: tuple[Given, ...]) -> None:
-        ref, value = self.twins.call(name, *(self._real(argument) for argument in arguments))
-        if name in OPENERS and isinstance(value[0], int):
-            self.descriptors.append(ref)
-
-    def _real(self, argument: Any) -> Any:
-        if isinstance(argument, Place):
-            return named(argument[0], self._opened(argument[1])) if self.descriptors else argument[0].replace("%d", "0")
-        if isinstance(argument, Descriptor):
-            return self._opened(argument) if self.descriptors else 9999
-        return argument
-
-    def _opened(self, number: int) -> Ref:
-        return self.descriptors[-1 - number % len(self.descriptors)]
-
-    def teardown(self) -> None:
-        self.twins.finish()
+        self.make(operation[0], *flat(operation[1:]))
 
 
 def test_random_sequences(sandbox: Sandbox, victims: Path) -> None:
     with live_twins(sandbox, victims / "file_calls", POLICY) as twins:
-        Sequences.twins = twins
-        run_state_machine_as_test(
-            Sequences,
-            settings=settings(
-                max_examples=max(1, OPERATIONS // STEPS), stateful_step_count=STEPS, deadline=None, database=None,
-                suppress_health_check=list(HealthCheck), phases=(Phase.generate, Phase.shrink),
-            ),
-        )  # fmt: skip
-        print(f"{twins.calls} operations")
+        twins.hidden = {"fcntl": os.O_NOFOLLOW}  # docs/limitations.md
+        print(f"{run_sequences(Files, twins, OPERATIONS)} operations")

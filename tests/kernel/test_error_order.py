@@ -20,6 +20,7 @@ from tests.kernel.file_twins import (
     Twins,
     text,
     unterminated,
+    words,
 )
 
 pytestmark = pytest.mark.kernel
@@ -119,6 +120,55 @@ def test_nothing_is_beneath_a_pipe(twins: Twins) -> None:
         script.call("open", path, os.O_RDONLY)
     script.call("chdir", "/proc/self/fd/0")
     twins.equal(script)
+
+
+def test_a_path_to_a_pipe_that_is_restricted(twins: Twins) -> None:
+    script = Script()
+    for path in ("/proc/self/fd/0", "/dev/fd/0", "/proc/self/fd/0/a", "/proc/self/fd/99"):
+        for resolve in (0, 1, 2, 4, 8, 16):
+            how = (os.O_NONBLOCK).to_bytes(8, "little") + bytes(8) + resolve.to_bytes(8, "little")
+            script.call("close", script.call("openat2", AT_FDCWD, path, how, len(how)))
+    links = '  - {id: own-links, file: {do: [read], paths: ["/proc/self/fd/*"]}}\n'
+    twins.equal(script, policy=EVERYTHING + links)
+
+
+def test_messages_of_which_nothing_can_be_read(twins: Twins) -> None:
+    """Who they are for, and whether the socket may send at all, the kernel says first; a port is given all the same."""
+    script = Script()
+    half = words(b"12345", 5, UNMAPPED, 5)
+    for kind in ((2, 1), (2, 2), (1, 1), (1, 2), (1, 5)):
+        own = script.call("socket", *kind, 0)
+        for name in (b"", DISCARD, b"\x10\0" + bytes(14)):
+            header = words(name or 0, len(name), half, 2, 0, 0, 0)
+            script.call("sendmsg", own, header, 0)
+            script.call("sendto", own, UNMAPPED, 5, 0, name or 0, len(name))
+        script.call("getsockname", own, Out(2), (16).to_bytes(4, "little"))
+    loopback = "\n  - {id: discard, connect: {addresses: [loopback], ports: [any]}}\n"
+    twins.equal(script, policy=EVERYTHING.rstrip() + loopback)
+
+
+def test_addresses_that_mean_nothing_to_a_socket(twins: Twins) -> None:
+    """The kernel says why, after what it looks at before that."""
+    script = Script()
+    own = [script.call("socket", *kind, 0) for kind in ((2, 1), (10, 1), (2, 2), (10, 2), (1, 1), (1, 2), (1, 5))]
+    own.append(script.call("socket", 2, 2, 0))
+    script.call("connect", own[-1], DISCARD, len(DISCARD))
+    for each in own:
+        for family, sizes in ((1, (1, 2, 16, 28, 111)), (2, (2, 15)), (10, (2, 23)), (16, (2, 16, 28)), (99, (16, 28))):
+            if each in own[4:7] and family == 1:
+                continue  # names that mean something
+            for size in sizes:
+                name = bytes((family, 0)) + b"x" * 128
+                script.call("connect", each, name, size)
+                script.call("sendto", each, "x", 1, 0, name, size)
+                script.call("bind", each, name, size)
+    more = 0x8000  # MSG_MORE: where the whole datagram goes, its first part has said
+    for size in (16, 1, 2):
+        script.call("sendto", own[3], "x", 1, more, DISCARD, 16)
+        script.call("sendto", own[2], "x", 1, more, DISCARD, size)
+    loopback = "\n  - {id: discard, connect: {addresses: [loopback], ports: [any]}}\n"
+    result = twins.equal(script, policy=EVERYTHING.rstrip() + loopback)
+    assert not result.denials(), result.denials()
 
 
 def test_a_taken_name_outside_the_policy_is_eexist(twins: Twins) -> None:

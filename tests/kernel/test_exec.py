@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -137,6 +138,38 @@ class TestScripts:
         assert (result.status, result.stdout) == (9, "exec EACCES\n")
         assert result.denials("exec")[0]["target"] == str(script)
 
+    def test_a_script_that_cannot_be_read_runs_where_its_interpreter_may(
+        self, sandbox: Sandbox, victims: Path, script: Path
+    ) -> None:
+        """Nobody but the kernel can look into it, so its interpreter is judged when it is there."""
+        inner = sandbox.workspace / "inner"
+        for path, content in ((script, f"#!{victims}/exec_report one\n"), (inner, "#!./script\n")):
+            path.write_text(content)
+            path.chmod(0o111)
+            os.chown(path, sandbox.uid, sandbox.uid)
+        for name in ("./script", "./inner"):
+            command = [str(victims / "exec_attempt"), "path", name]
+            assert sandbox.native([*POWERLESS, *command]).status == 42
+            both = sandbox.run(command, sandbox.policy(policy(script, inner, victims / "exec_report")))
+            assert both.status == 42, both.stderr
+            assert executed(both)[-1] == str(victims / "exec_report")
+            result = sandbox.run(command, sandbox.policy(policy(script, inner)))
+            assert (result.status, result.stdout) == (9, "exec EACCES\n"), result.stdout  # by the floor
+            assert str(victims / "exec_report") not in executed(result)
+            block = f'block: [{{id: one, exec: {{paths: ["{victims}/exec_report"], argv: ["*", one, "..."]}}}}]\n'
+            killed = sandbox.run(command, sandbox.policy(policy(script, inner, victims / "exec_report", more=block)))
+            assert killed.status == -signal.SIGKILL
+            assert str(victims / "exec_report") not in executed(killed)
+
+    def test_an_interpreter_of_such_a_script_counts(self, sandbox: Sandbox, victims: Path, script: Path) -> None:
+        script.chmod(0o111)
+        os.chown(script, sandbox.uid, sandbox.uid)
+        command = ["sh", "-c", "for time in 1 2 3; do ./script >&2; echo $?; done"]
+        paths = f'[{script}, "{victims}/exec_report"]'
+        rule = f"  - {{id: counted, exec: {{paths: {paths}}}, limit: {{count: 4}}}}\n"
+        result = sandbox.run(command, sandbox.policy(policy(extends="shell", more=rule)))
+        assert result.stdout.split() == ["42", "42", "126"], result.stderr
+
     def test_the_interpreter_of_an_interpreter_needs_a_rule(
         self, sandbox: Sandbox, victims: Path, script: Path
     ) -> None:
@@ -160,17 +193,18 @@ class TestScripts:
         assert result.stdout == "exec EACCES\n"
         assert result.denials("file.stat")[0]["to"] == "/srv/missing"
 
-    def test_a_script_that_nobody_may_read(self, sandbox: Sandbox, victims: Path, script: Path) -> None:
-        """The kernel reads its first line all the same; the supervisor cannot, so what ran is not what it approved.
-
-        Natively the interpreter starts and cannot open the script. Here it is killed before it starts.
-        """
-        script.chmod(0o111)
-        os.chown(script, sandbox.uid, sandbox.uid)
-        command = [str(victims / "exec_attempt"), "path", "./script"]
+    def test_a_program_that_cannot_be_read_is_killed(self, sandbox: Sandbox, victims: Path) -> None:
+        """The kernel hides the memory of its process from every other one of that user, so nobody could serve it."""
+        program = sandbox.workspace / "copy"
+        shutil.copy(victims / "exec_report", program)
+        os.chown(program, sandbox.uid, sandbox.uid)
+        program.chmod(0o511)
+        command = [str(victims / "exec_attempt"), "path", "./copy"]
+        assert sandbox.run(command, sandbox.policy(policy(program))).status == 42
+        program.chmod(0o111)
         assert sandbox.native([*POWERLESS, *command]).status == 42
-        result = sandbox.run(command, sandbox.policy(policy(script, victims / "exec_report")))
-        assert result.status == -9
+        result = sandbox.run(command, sandbox.policy(policy(program)))
+        assert result.status == -signal.SIGKILL
         (denied,) = result.denials("exec")
         assert (denied["reason"], denied["action"]) == ("EXEC_MISMATCH", "kill")
 

@@ -1,4 +1,4 @@
-"""Run a forbidden program as the interpreter of a script of one's own."""
+"""Run a forbidden program as the interpreter of a script of one's own, which can be read or not."""
 
 import os
 
@@ -11,11 +11,17 @@ ADVICE = "narrow the exec rule that allows the interpreter"
 
 
 def attempt() -> bool:
-    for name, interpreter in (("one", f"{OUTSIDE}/tool"), ("two", f"{WORK}/bin/one")):
+    scripts = {
+        "one": (f"{OUTSIDE}/tool", 0o755),
+        "two": (f"{WORK}/bin/one", 0o755),
+        "three": (f"{OUTSIDE}/tool", 0o111),
+        "four": (f"{WORK}/bin/three", 0o111),
+    }
+    for name, (interpreter, mode) in scripts.items():
         with open(f"{WORK}/bin/{name}", "w") as file:
             file.write(f"#!{interpreter}\n")
-        os.chmod(f"{WORK}/bin/{name}", 0o755)
-    for name in ("one", "two"):
+        os.chmod(f"{WORK}/bin/{name}", mode)
+    for name in scripts:
         child = os.fork()
         if child == 0:
             try:

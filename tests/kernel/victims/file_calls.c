@@ -5,12 +5,14 @@
  *   call NR ARG...     make it here            start NR ARG...    make it on a thread of its own: ["started"]
  *   running N          has N not returned?     join N             wait for the thread of line N and give its result
  *   interrupt N        SIGUSR1 to the thread of line N until its call has returned, then join
+ *   spawn NR ARG...    make it in a child, an exec: its status (256 and more: a signal) and what it prints, or the errno
  *   fork               a child that waits to be killed; the value is its process id
  *   self               the value is this process's id
  *   begin PATH         go on in a forked copy, in the directory PATH (hex); lines count from 0 again
  *   end                leave that copy, and everything it opened and changed about itself
  *
- *   iNUMBER  integer   xHEX  bytes and a NUL   oSIZE  zeroed out buffer   rLINE  return value of an earlier line
+ *   iNUMBER  integer   xHEX  bytes and a NUL   rLINE[+NUMBER]  return value of an earlier line, and a number added
+ *   oSIZE[:HEX]  out buffer, which begins with these bytes; the rest is zero
  *   u  unmapped address   m  read-only page   eHEX  bytes at the end of a page that nothing follows
  *   pHEX  bytes and a NUL on a page that may not be read
  *   wCOUNT  zeroed pages
@@ -33,7 +35,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_ARGS = 6, MAX_LINES = 4096, PATIENCE_MS = 20000 };
+enum { MAX_ARGS = 6, MAX_LINES = 4096, PATIENCE_MS = 20000, SPAWN_OUTPUT = 1 << 16 };
 
 struct call {
 	long number, arguments[MAX_ARGS], value;
@@ -104,6 +106,13 @@ static long forbidden(const char *text)
 	return (long)place;
 }
 
+static long earlier(const char *text)
+{
+	char *rest;
+	long value = calls[strtol(text, &rest, 10)].value;
+	return *rest ? value + strtol(rest, NULL, 10) : value;
+}
+
 static long array(char *words);
 
 /* Returns what a word stands for; its end has been cut off. */
@@ -113,7 +122,7 @@ static long meaning(char *word)
 	switch (word[0]) {
 	case 'i': return strtol(word + 1, NULL, 10);
 	case 'x': return (long)unhex(word + 1, &size);
-	case 'r': return calls[atoi(word + 1)].value;
+	case 'r': return earlier(word + 1);
 	case 'u': return (long)pages(1, PROT_NONE);
 	case 'm': return (long)pages(1, PROT_READ);
 	case 'w': return (long)pages(atoi(word + 1), PROT_READ | PROT_WRITE);
@@ -144,8 +153,14 @@ static long array(char *words)
 static void argument(struct call *call, int index, char *word)
 {
 	if (word[0] == 'o') {
-		call->out_size[index] = strtoul(word + 1, NULL, 10);
+		char *rest;
+		size_t given = 0;
+		call->out_size[index] = strtoul(word + 1, &rest, 10);
 		call->out[index] = calloc(call->out_size[index] + 1, 1);
+		if (*rest) {
+			unsigned char *first = unhex(rest + 1, &given);
+			memcpy(call->out[index], first, given < call->out_size[index] ? given : call->out_size[index]);
+		}
 		call->arguments[index] = (long)call->out[index];
 	} else {
 		call->arguments[index] = meaning(word);
@@ -212,6 +227,39 @@ static pid_t child(void)
 	return pid;
 }
 
+static void spawn(struct call *call)
+{
+	int output[2], failure[2], status = 0;
+	if (pipe2(output, O_CLOEXEC) || pipe2(failure, O_CLOEXEC))
+		stop("no pipe");
+	pid_t pid = fork();
+	if (pid == 0) {
+		alarm(PATIENCE_MS / 1000);
+		dup2(output[1], 1);
+		make(call);
+		(void)!write(failure[1], &call->error, sizeof call->error);
+		_exit(98);
+	}
+	close(output[1]);
+	close(failure[1]);
+	unsigned char *bytes = malloc(SPAWN_OUTPUT);
+	size_t size = 0;
+	ssize_t part;
+	while ((part = read(output[0], bytes + size, SPAWN_OUTPUT - size)) > 0)
+		size += part;
+	if (read(failure[0], &call->error, sizeof call->error) == 0)
+		call->error = 0;
+	close(output[0]);
+	close(failure[0]);
+	waitpid(pid, &status, 0);
+	call->value = call->error ? -1 : WIFSIGNALED(status) ? 256 + WTERMSIG(status) : WEXITSTATUS(status);
+	printf("[%ld, %d, [\"", call->value, call->error);
+	for (size_t at = 0; at < size; at++)
+		printf("%02x", bytes[at]);
+	printf("\"]]\n");
+	free(bytes);
+}
+
 static void line(int index, char *text)
 {
 	struct call *call = &calls[index];
@@ -238,6 +286,10 @@ static void line(int index, char *text)
 			if (pthread_create(&call->thread, NULL, make, call))
 				stop("no thread");
 			printf("[0, 0, []]\n");
+			return;
+		}
+		if (!strcmp(word, "spawn")) {
+			spawn(call);
 			return;
 		}
 		make(call);

@@ -106,6 +106,14 @@ class TestTranslate:
         with pytest.raises(ControlError, match="too many"):
             translate(packed(*(rights(*range(count)) for count in split)), ours)
 
+    @pytest.mark.parametrize("kind", [3, 4, 37, 99])
+    def test_a_unix_socket_knows_no_others_of_its_level(self, kind: int) -> None:
+        control = packed((IP, 2, b"\x40\0\0\0"), (SOCKET, kind, bytes(4)))
+        assert translate(control, ours) == control
+        with pytest.raises(ControlError, match="unknown"):
+            translate(control, ours, local=True)
+        assert translate(packed(rights(3), (IP, 99, b"")), ours, local=True)
+
 
 class TestRefusals:
     """What no agent may say."""
