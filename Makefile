@@ -70,7 +70,7 @@ attack: setup ## try to get past the policy, as root and as an ordinary user: ev
 
 bench: setup ## every benchmark, with figures and charts in build/bench
 	@$(BIN)/pip install -q -e '.[bench]' && $(BIN)/python -m compileall -q helm_sentry && mkdir -p build/bench
-	for question in quick first_table unmediated operations threads workloads memory verification peers; do \
+	for question in quick first_table unmediated operations threads workloads memory signing verification peers; do \
 	  $(BIN)/python benchmarks/$$question.py --json build/bench/$$question.json --chart build/bench/$$question.svg || exit 1; done
 
 bench-quick: setup ## added cost per open and start-up time, side by side with native runs

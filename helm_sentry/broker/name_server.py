@@ -29,6 +29,7 @@ LOOKED_UP, UNSTATED, TOO_MANY = "name", "name-refused", "too-many-names"
 LIFETIME = 60
 """Seconds for which the agent may keep an answer."""
 
+_NOTHING = {Code.FAILED: "nobody answered", Code.NO_SUCH_NAME: "no address"}
 _WORKERS = 4  # look-ups at a time
 _MOST_WAITING = 64  # names that wait to be looked up, and askers for one name
 _MOST_REFUSED = 256  # names that are recorded because no rule states them
@@ -129,8 +130,8 @@ class NameServer:
         if found and not self._names.learn(name, found):
             self._say(TOO_MANY, f"{name}: so many names are remembered that this one is not")
             found, code = None, Code.REFUSED
-        elif found:
-            self._say(LOOKED_UP, f"{name}: {', '.join(sorted(found))}")
+        else:  # the question has left the machine, whatever came of it
+            self._say(LOOKED_UP, f"{name}: {', '.join(sorted(found or ())) or _NOTHING[code]}")
         with self._lock:
             askers = self._waiting.pop(name)
         for question, asker in askers:

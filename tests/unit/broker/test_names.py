@@ -123,12 +123,16 @@ def read(names: Names, path: Path) -> str:
         return file.read()
 
 
-@pytest.mark.parametrize(("found", "code"), [(frozenset(), 3), (None, 2)])
-def test_nothing_found_and_nobody_there_are_two_answers(zone: Zone, found: frozenset[str] | None, code: int) -> None:
-    names = made(WILD, Said())
+@pytest.mark.parametrize(("found", "code", "words"), [(frozenset(), 3, "no address"), (None, 2, "nobody answered")])
+def test_nothing_found_and_nobody_there_are_two_answers(
+    zone: Zone, found: frozenset[str] | None, code: int, words: str
+) -> None:
+    said = Said()
+    names = made(WILD, said)
     assert names.server
     zone.addresses["api.example.com."] = found
     assert ask(names.server, asking(b"api.example.com")) == (code, [])
+    assert said.lines == [("name", f"api.example.com: {words}")], "what left the machine is recorded"
 
 
 def test_other_kinds_of_record_are_empty(zone: Zone) -> None:
