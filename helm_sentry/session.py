@@ -193,7 +193,7 @@ class _Run:
             policy=policy,
             listener=started.listener,
             resolver=Resolver(started.guardian),
-            names=Names(policy, self._asked_for, self._fail),
+            names=Names(policy, self._asked_for, self._fail, enforcing=not prepared.options.dry_run),
             log=self._log,
             identity=prepared.identity,
             signal_scope=prepared.host.signal_scope,

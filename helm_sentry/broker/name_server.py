@@ -65,7 +65,7 @@ class NameServer:
             OSError: there is no loopback address to listen on.
         """
         self._names, self._resolve, self._say, self._fail = names, resolve, say, fail
-        self._unstated = Code.REFUSED if elsewhere else Code.NO_SUCH_NAME
+        self._elsewhere = elsewhere
         self._refused: set[str] = set()
         self._waiting: dict[str, list[tuple[Question, Asker]]] = {}
         self._queue: queue.Queue[str] = queue.Queue(_MOST_WAITING)
@@ -100,8 +100,7 @@ class NameServer:
             return  # not even a name to answer for
         name = question.name
         if not self._names.stated(name):
-            self._refuse(name)
-            self._answer(question, asker, self._unstated)
+            self._refuse(question, asker)
         elif question.kind not in (A, AAAA):
             self._answer(question, asker, Code.FOUND)
         elif found := self._names.fresh(name):
@@ -137,10 +136,13 @@ class NameServer:
         for question, asker in askers:
             self._answer(question, asker, code, found or frozenset())
 
-    def _refuse(self, name: str) -> None:
-        if name not in self._refused and len(self._refused) < _MOST_REFUSED:
+    def _refuse(self, question: Question, asker: Asker) -> None:
+        name = question.name
+        if not self._elsewhere and name not in self._refused and len(self._refused) < _MOST_REFUSED:
             self._refused.add(name)
             self._say(UNSTATED, f"{name}: no rule states it; `connect: {{hosts: [{name}]}}` would")
+        # Programs take the one answer to the next server, the other as the last word.
+        self._answer(question, asker, Code.REFUSED if self._elsewhere else Code.NO_SUCH_NAME)
 
     def _answer(self, question: Question, asker: Asker, code: Code, found: frozenset[str] = frozenset()) -> None:
         with contextlib.suppress(OSError):  # the asker is gone

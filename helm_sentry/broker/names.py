@@ -39,18 +39,21 @@ class Names:
         server: answers the agent's questions; None where no rule has a `*.`.
     """
 
-    def __init__(self, policy: CompiledPolicy, say: Say, fail: Callable[[Exception], object]) -> None:
+    def __init__(
+        self, policy: CompiledPolicy, say: Say, fail: Callable[[Exception], object], *, enforcing: bool = True
+    ) -> None:
         """Look up the names of a policy.
 
         Args:
             policy: the policy a run begins with.
             say: told what became of a question of the agent: a code and a sentence.
             fail: called when that cannot be recorded.
+            enforcing: false for a dry run, in which the agent may ask other servers whatever the policy says.
 
         Raises:
             OSError: there is no loopback address to answer on.
         """
-        self._say, self._fail = say, fail
+        self._say, self._fail, self._enforcing = say, fail, enforcing
         self._hosts, self._suffixes = _stated(policy)
         self._addresses: dict[str, Found] = {}
         self._learnt: dict[str, _Learnt] = {}
@@ -143,7 +146,7 @@ class Names:
         # The agent reads these for itself and asks nobody.
         self._hosts |= {name for name in _names_in(_HOSTS) if self.stated(name)}
         path = os.path.realpath(_RESOLV_CONF)
-        elsewhere = _may_ask_elsewhere(policy, path)
+        elsewhere = not self._enforcing or _may_ask_elsewhere(policy, path)
         self.server = server = NameServer(self, resolve, self._say, self._fail, elsewhere)
 
         def resolv_conf(text: bytes) -> bytes:

@@ -199,3 +199,14 @@ def test_exact_names_and_other_files_are_as_they_were(world: World) -> None:
     assert lines[0].startswith("nameserver 127.")
     assert f"nameserver {SERVER}" not in lines
     assert "search corp.test" in lines
+
+
+def test_a_dry_run_finds_every_name(world: World) -> None:
+    """And what it wrote down is what an enforced run would refuse."""
+    policy = world.sandbox.policy(POLICY)
+    seen = world(
+        world.sandbox.argv(python(HELLO, "api.example.com", "elsewhere.test"), policy, ["--no-witness", "--dry-run"])
+    )
+    assert seen.lines == ["api.example.com hello", "elsewhere.test hello"]
+    assert "would be denied: connect to 93.184.216.36:443" in seen.stderr
+    assert "would be denied: connect to 93.184.216.34:443" not in seen.stderr

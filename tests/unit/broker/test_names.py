@@ -107,10 +107,12 @@ def test_where_other_servers_may_be_asked_they_are_left_to_answer(
     conf = tmp_path / "resolv.conf"
     conf.write_text("search corp\nnameserver 192.0.2.53\noptions ndots:2\n")
     monkeypatch.setattr(names_module, "_RESOLV_CONF", str(conf))
-    free, bound = made(OPEN, Said()), made(WILD, Said())
-    assert free.server
-    assert bound.server
-    assert ask(free.server, asking(b"other.test")) == (5, [])
+    said = Said()
+    free, bound = made(OPEN, said), made(WILD, Said())
+    dry = Names(compile_policy(load(WILD)), said, said.failures.append, enforcing=False)
+    assert free.server and bound.server and dry.server
+    assert ask(free.server, asking(b"other.test")) == ask(dry.server, asking(b"other.test")) == (5, [])
+    assert said.lines == []
     assert ask(bound.server, asking(b"other.test")) == (3, [])
     ours, theirs = f"nameserver {free.server.address}\n", f"nameserver {bound.server.address}\n"
     assert read(free, conf) == ours + conf.read_text()
