@@ -25,8 +25,13 @@ $(STAMP): pyproject.toml $(wildcard helm_sentry/native/*.c helm_sentry/native/*.
 demo: setup ## run the bundled agent under a policy and verify its receipts
 	$(BIN)/helm-sentry demo
 
-test: setup test-programs lint ## run every test
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
+test: setup test-programs lint policy-tests ## run every test
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal --ignore tests/unit/policy
+
+.PHONY: policy-tests
+policy-tests: setup ## the tests of policy/, which must cover every branch of it
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal tests/unit/policy \
+	  --cov=helm_sentry.policy --cov-branch --cov-fail-under=100 --cov-report=term-missing:skip-covered
 
 .PHONY: test-programs
 # Programs that the tests run under the supervisor; a machine that has them already installs nothing.
@@ -71,7 +76,7 @@ attack: setup ## try to get past the policy, as root and as an ordinary user: ev
 
 bench: setup ## every benchmark, with figures and charts in build/bench
 	@$(BIN)/pip install -q -e '.[bench]' && $(BIN)/python -m compileall -q helm_sentry && mkdir -p build/bench
-	for question in quick first_table unmediated operations threads workloads memory verification peers; do \
+	for question in quick first_table unmediated operations threads workloads memory signing verification peers; do \
 	  $(BIN)/python benchmarks/$$question.py --json build/bench/$$question.json --chart build/bench/$$question.svg || exit 1; done
 
 bench-quick: setup ## added cost per open and start-up time, side by side with native runs

@@ -1,5 +1,6 @@
 /* loop OPERATION COUNT [ARGUMENTS]: do one thing over and over and print the 50th, 95th and 99th percentile of what it
- * takes, in nanoseconds. `threads` prints operations a second. The first tenth is for warming up and does not count. */
+ * takes, in nanoseconds. `threads` prints operations a second; `paced` opens another file before each read, at a fixed
+ * rate, and times the reads. The first tenth is for warming up and does not count. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -257,13 +258,27 @@ static void in_threads(int threads)
 	printf("%.0f\n", (double)threads * (double)count * 1e9 / (double)(now() - begin));
 }
 
-static void timed(void (*run)(void))
+/* Before each operation of `paced`: wait until it is due, then open another file, whatever comes of that. */
+static void pace(void)
+{
+	static int64_t due;
+	due = (due ? due : now()) + atol(words[5]);
+	struct timespec time = {due / 1000000000, due % 1000000000};
+	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, NULL);
+	int file = open(words[4], O_RDONLY | O_CLOEXEC);
+	if (file >= 0)
+		close(file);
+}
+
+static void timed(void (*run)(void), void (*before)(void))
 {
 	int64_t *taken = calloc((size_t)count, sizeof *taken);
 	must(taken != NULL);
 	for (long i = 0; i < count / 10; i++)
 		run();
 	for (long i = 0; i < count; i++) {
+		if (before)
+			before();
 		int64_t begin = now();
 		run();
 		taken[i] = now() - begin;
@@ -282,9 +297,13 @@ int main(int argc, char **argv)
 		in_threads(atoi(argv[4]));
 		return 0;
 	}
+	if (!strcmp(argv[1], "paced")) {
+		timed(op_read, pace);
+		return 0;
+	}
 	for (size_t i = 0; i < sizeof operations / sizeof *operations; i++)
 		if (!strcmp(argv[1], operations[i].name)) {
-			timed(operations[i].run);
+			timed(operations[i].run, NULL);
 			return 0;
 		}
 	return 2;

@@ -68,3 +68,8 @@ class VerificationError(SentryError):
     def __init__(self, message: str, sequence: int | None = None) -> None:
         super().__init__(message)
         self.sequence = sequence
+
+
+def printable(text: str) -> str:
+    """Return a text with everything but letters, marks and plain spaces written as escapes."""
+    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)

@@ -15,6 +15,7 @@ from helm_sentry.abi.arch import native
 from helm_sentry.audit import record
 from helm_sentry.audit.log import AuditLog
 from helm_sentry.broker.broker import Broker
+from helm_sentry.broker.name_server import LOOKED_UP
 from helm_sentry.broker.names import Names
 from helm_sentry.broker.paths import Resolver
 from helm_sentry.broker.workers import INTERRUPT
@@ -37,7 +38,6 @@ from helm_sentry.native import library as native_library
 from helm_sentry.native.library import Receiver
 from helm_sentry.operation import Operation
 from helm_sentry.policy.engine import compile_policy
-from helm_sentry.policy.model import ConnectMatch
 from helm_sentry.prepare import Options, Prepared, prepare, with_own_rules
 from helm_sentry.receipt import store
 from helm_sentry.receipt.keyring import key_descriptor, known, signing_key
@@ -189,13 +189,13 @@ class _Run:
 
     def _serve(self, started: Started) -> None:
         prepared = self._prepared
-        matches = [rule.match for rule in prepared.policy.rules]
+        policy = compile_policy(prepared.policy)
         self._broker = Broker(
             arch=native(),
-            policy=compile_policy(prepared.policy),
+            policy=policy,
             listener=started.listener,
             resolver=Resolver(started.guardian),
-            names=Names(host for match in matches if isinstance(match, ConnectMatch) for host in match.hosts),
+            names=Names(policy, self._asked_for, self._fail, enforcing=not prepared.options.dry_run),
             log=self._log,
             identity=prepared.identity,
             signal_scope=prepared.host.signal_scope,
@@ -266,6 +266,12 @@ class _Run:
     def _require_no_gap(self) -> None:
         if self._gap_found and self._prepared.policy.on_witness_gap == "deny":
             raise SentryError("the run cannot be trusted: the kernel's count of its calls and the log's differ")
+
+    def _asked_for(self, code: str, detail: str) -> None:
+        """Record what became of a name that the agent asked for."""
+        self._log.append(record.notice(code, detail))
+        if code != LOOKED_UP:
+            self._reporter.say(f"denied: look up {detail}")
 
     def _denied(self, operation: Operation, decision: Decision, exists: bool) -> None:
         self._signer.notify()

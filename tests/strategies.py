@@ -106,7 +106,7 @@ def addresses() -> st.SearchStrategy[str]:
 
 def hosts() -> st.SearchStrategy[str]:
     """Names as rules give them."""
-    return st.sampled_from(["api.example.com", "example.com", "localhost"])
+    return st.sampled_from(["api.example.com", "example.com", "localhost", "*.example.com", "*.com"])
 
 
 def port_ranges() -> st.SearchStrategy[tuple[tuple[int, int], ...]]:
@@ -204,7 +204,12 @@ def rules(effect: Effect) -> st.SearchStrategy[tuple[Rule, ...]]:
         st.sampled_from(sorted(CONDITIONS)) if conditional else st.just(""),
         st.sampled_from([Verdict.DENY, Verdict.ESCALATE]) if conditional else st.just(Verdict.DENY),
     )
-    return st.lists(rule, max_size=4, unique_by=lambda rule: rule.id).map(tuple)
+    loadable = rule.filter(lambda made: effect is not Effect.BLOCK or not _names_beneath(made))
+    return st.lists(loadable, max_size=4, unique_by=lambda rule: rule.id).map(tuple)
+
+
+def _names_beneath(rule: Rule) -> bool:
+    return isinstance(rule.match, ConnectMatch) and any("*" in host for host in rule.match.hosts)
 
 
 def policies() -> st.SearchStrategy[Policy]:

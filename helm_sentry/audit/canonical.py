@@ -10,39 +10,18 @@ strings are Unicode without surrogates. Everything that is hashed or signed goes
 
 import json
 import re
-from typing import NoReturn, TypeAlias
+from typing import NoReturn
 
-import orjson
+from helm_sentry.audit.codec import Fields, Json, decode, encode
 
-Json: TypeAlias = "str | int | bool | list[Json] | dict[str, Json] | None"
-Fields: TypeAlias = dict[str, Json]
+__all__ = ["MAX_DEPTH", "Fields", "Json", "dumps", "encode", "escape", "loads", "unescape"]
 
 MAX_DEPTH = 64
 """Containers within containers; more is refused, so that no input can exhaust the stack."""
 
-# PASSTHROUGH turns leniency off: a subclass of str, a dataclass or a date is an error, not a guess.
-_OPTIONS = (
-    orjson.OPT_SORT_KEYS
-    | orjson.OPT_STRICT_INTEGER
-    | orjson.OPT_PASSTHROUGH_SUBCLASS
-    | orjson.OPT_PASSTHROUGH_DATACLASS
-    | orjson.OPT_PASSTHROUGH_DATETIME
-)
 _SCALARS = frozenset({str, int, bool, type(None)})
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 _ESCAPE = re.compile(b"%([0-9A-F]{2})")
-
-
-def encode(value: Json) -> bytes:
-    """Return the canonical bytes of a value that is known to have no float and only ASCII member names.
-
-    Raises:
-        ValueError: a string holds a surrogate, an integer is too large, or a type is not JSON's.
-    """
-    try:
-        return orjson.dumps(value, option=_OPTIONS)
-    except TypeError as error:
-        raise ValueError(f"no canonical form: {error}") from error
 
 
 def dumps(value: Json) -> bytes:
@@ -67,7 +46,7 @@ def loads(data: bytes, *, canonical: bool = False) -> Json:
     """
     if canonical:
         # The decoder lets repeated members and white space through; the bytes it came from then differ.
-        value: Json = orjson.loads(data)
+        value = decode(data)
         if dumps(value) != data:
             raise ValueError("not canonical JSON")
         return value

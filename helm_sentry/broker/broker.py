@@ -42,7 +42,6 @@ from helm_sentry.native.library import Receiver
 from helm_sentry.operation import Kind, Operation
 from helm_sentry.policy.dry_run import performed
 from helm_sentry.policy.engine import CompiledPolicy
-from helm_sentry.policy.model import ConnectMatch
 
 Handler = Callable[[Call], Action | Later]
 HANDLERS: Mapping[str, Handler] = {
@@ -155,8 +154,7 @@ class Broker:
         Raises:
             ValueError: a rule asks for what has not been counted or followed since the run began.
         """
-        matches = [rule.match for rule in policy.policy.rules]
-        self.names.extend(host for match in matches if isinstance(match, ConnectMatch) for host in match.hosts)
+        self.names.extend(policy)
         with self._door, self._at_rest():
             rules = self.rules.succeeded_by(policy, self.rules.epoch + 1)
             announce(rules.epoch)

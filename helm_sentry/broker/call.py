@@ -191,11 +191,19 @@ class Call:
         if self.decision.verdict is not _ALLOW and (self.broker.enforcing or not self.permits(*operations)):
             raise Refused(refusal)
         if effect:
-            # What was read under the thread's id must have been its own before anything is changed for it. An answer
-            # needs no such look: the kernel takes it for this notification or not at all.
-            if not self.broker.listener.alive(self.id):
-                raise Gone
-            self.broker.record(self, "value")
+            self.before_effect()
+
+    def before_effect(self) -> None:
+        """Write the record of what was judged, before it is carried out.
+
+        Raises:
+            Gone: the caller died, so what was read may not have been its own.
+        """
+        # What was read under the thread's id must have been its own before anything is changed for it. An answer
+        # needs no such look: the kernel takes it for this notification or not at all.
+        if not self.broker.listener.alive(self.id):
+            raise Gone
+        self.broker.record(self, "value")
 
     def _answered(self, operation: Operation, decision: Decision) -> Decision:
         """Return what people's answers make of a decision that asks for approval; note it if there is none."""

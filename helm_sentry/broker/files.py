@@ -126,8 +126,8 @@ def _open_pinned(call: Call, pinned: Pinned, open_flags: int, mode: int = 0) -> 
     call.require(pinned)
     if stat.S_ISLNK(status.st_mode):
         raise OSError(errno.ENOTDIR if open_flags & os.O_DIRECTORY else errno.ELOOP, "a link, and O_NOFOLLOW")
-    if pinned.path == "/etc/hosts" and open_flags & os.O_ACCMODE == os.O_RDONLY and call.broker.names.hosts_file:
-        return _hand_over(call, call.hold(call.broker.names.open_hosts_file()), open_flags)
+    if open_flags & os.O_ACCMODE == os.O_RDONLY and (ours := call.broker.names.open_instead(pinned.path)) >= 0:
+        return _hand_over(call, call.hold(ours), open_flags)
     if stat.S_ISCHR(status.st_mode) and status.st_rdev == _TTY:
         return _hand_over(
             call, call.hold(terminals.open_controlling(call.tid, (open_flags & ~_SPENT) | _OURS)), open_flags

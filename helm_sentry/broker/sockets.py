@@ -26,6 +26,7 @@ _PROTOCOLS = {sockets.IPPROTO_TCP: "tcp", sockets.IPPROTO_UDP: "udp"}
 _SHORTEST = 2  # a family alone
 _LONGEST_NAME = 110  # sizeof(struct sockaddr_un); the kernel adds a NUL to a name that fills it
 _LONGEST_LINK = 108  # sizeof(sun_path)
+_NAME_SERVER = Decision(Verdict.ALLOW, Reason.BUILTIN, "sentry/name-server")
 _PLAIN_SOCKET = Decision(Verdict.ALLOW, Reason.BUILTIN, "sentry/plain-socket")
 # Options that name the addresses a packet takes on its way, which nobody judges: <linux/in.h> IP_OPTIONS, <linux/in6.h>
 # IPV6_2292RTHDR, IPV6_2292PKTOPTIONS, IPV6_RTHDR. The other extension headers need a capability.
@@ -159,6 +160,11 @@ def judge_destination(call: Call, kind: Kind, raw: bytes, ours: int, size: int =
             return raw
         case Internet(address, port):
             operation = call.broker.internet_operation(kind, address, port, protocol_of(ours), size)
+            server = call.broker.names.server
+            if server and server.serves(address, port, operation.protocol):
+                judge_unless_blocked(call, _NAME_SERVER, operation)
+                call.before_effect()
+                return server.redirected(raw)
             call.judge(operation, effect=True)
             call.broker.traffic.begins(ours, call.sequence, operation)
             return addresses.directed(raw)

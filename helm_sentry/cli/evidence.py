@@ -12,8 +12,7 @@ import click
 
 from helm_sentry import state
 from helm_sentry.audit.canonical import Fields, loads
-from helm_sentry.cli.main import printable
-from helm_sentry.errors import SentryError, UsageError, VerificationError
+from helm_sentry.errors import SentryError, UsageError, VerificationError, printable
 from helm_sentry.receipt.keyring import own_key
 from helm_sentry.receipt.keys import PublicKey, load_public_key
 from helm_sentry.receipt.report import PUBLIC, RunFiles
@@ -26,11 +25,7 @@ if TYPE_CHECKING:
 
 _MOST = 1 << 28  # bytes of a chain or of a file of receipts
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# What a pack holds for whoever reads it, by the names it bears there.
-_WORDS = {
-    "README.md": os.path.join(_PACKAGE, "evidence", "README.pack.md"),
-    "verify_alone.py": os.path.join(_PACKAGE, "receipt", "verify_alone.py"),
-}
+_README = os.path.join(_PACKAGE, "evidence", "README.pack.md")
 
 
 @click.group()
@@ -57,11 +52,12 @@ def export(run: str, output: str, layout: str, allow_unsealed: bool) -> None:
     # Imported here, as in the other commands below: `--help` and the other families start without them.
     from helm_sentry.evidence import pack
     from helm_sentry.evidence.folder import read_directory, write_pack
+    from helm_sentry.standalone.assemble import assemble
 
     directory = state.run_directory(run)
     report = verify_run(read_run(directory), allow_unsealed=allow_unsealed)
     key = own_key()
-    words = {name: Path(path).read_bytes() for name, path in _WORDS.items()}
+    words = {"README.md": Path(_README).read_bytes(), "verify_alone.py": assemble()}
     found = _account(directory)
     files = pack.build(found, read_directory(directory), pack.Layout(layout), key, words)
     write_pack(files, output)

@@ -6,8 +6,7 @@ import tempfile
 
 import click
 
-from helm_sentry.cli.main import printable
-from helm_sentry.errors import UsageError
+from helm_sentry.errors import UsageError, printable
 from helm_sentry.policy import draft, pattern
 from helm_sentry.policy.draft import Draft
 from helm_sentry.policy.explain import quoted

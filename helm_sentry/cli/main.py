@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from helm_sentry import __version__
-from helm_sentry.errors import SentryError
+from helm_sentry.errors import SentryError, printable
 
 # Each is a function in a module of its own name, loaded when it is asked for: `run` waits for no other's machinery.
 _COMMANDS = (
@@ -52,11 +52,6 @@ class Group(click.Group):
             # The text may quote a hostile log or file: nothing in it may steer the terminal.
             click.echo(f"helm-sentry: {printable(str(error))}", err=True)
             sys.exit(error.exit_status)
-
-
-def printable(text: str) -> str:
-    """Return a text with everything but letters, marks and plain spaces written as escapes."""
-    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from helm_sentry.audit.canonical import Fields, dumps, loads
-from helm_sentry.cli.main import printable
 from helm_sentry.cli.trust import public_key_option, trusted_keys
-from helm_sentry.errors import UsageError, VerificationError
+from helm_sentry.errors import UsageError, VerificationError, printable
 from helm_sentry.receipt.envelope import Envelope, seal
 from helm_sentry.receipt.keys import PublicKey
 from helm_sentry.receipt.proof import check_consistency, verify_record

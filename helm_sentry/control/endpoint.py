@@ -86,7 +86,7 @@ class Endpoint:
 
     def close(self) -> None:
         """Take the socket away; whoever is connected is served to the end."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # a name that stays behind, on a disk that fails, answers nobody
             os.unlink(self._name, dir_fd=self._directory)
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)

@@ -16,7 +16,7 @@ from helm_sentry.policy.document import Items, Node, Place, Scalar, Table
 from helm_sentry.policy.engine import CompiledPolicy, compile_policy, decide
 from helm_sentry.policy.fields import pairs
 from helm_sentry.policy.loader import load
-from helm_sentry.policy.model import Effect, ExecMatch, Policy, Rule
+from helm_sentry.policy.model import ConnectMatch, Effect, ExecMatch, Policy, Rule
 from helm_sentry.policy.question import only
 from helm_sentry.policy.sensitive import CHANGES, danger
 
@@ -120,6 +120,7 @@ def warnings(
             found += [Remark(places[rule.id], rule.id, each) for each in (*tried, *_through_links(rule, real))]
     found += _wide(compiled, context, variables, places)
     found += _changeable(policy, compiled, context, places)
+    found += _anybodys(policy, places)
     return list(dict.fromkeys(found))
 
 
@@ -203,6 +204,15 @@ def _changeable(
                     message = f"`{text}` may be run and, by rule `{allowed.rule}`, changed: it can be the agent's code"
                     yield Remark(places.get(rule.id, Place(policy.source)), rule.id, message)
                     break
+
+
+def _anybodys(policy: Policy, places: Mapping[str, Place]) -> Iterator[Remark]:
+    """Yield the names beneath a whole top-level domain."""
+    for rule in policy.grants:
+        for host in rule.match.hosts if isinstance(rule.match, ConnectMatch) else ():
+            if host.startswith("*.") and "." not in host[2:]:
+                message = f"wider than it looks: anybody can own a name beneath `{host}`; write a domain, or the names"
+                yield Remark(places.get(rule.id, Place(policy.source)), rule.id, message)
 
 
 # What may be left out of a file so that the rest still reads: a member of a list of rules, an entry of an inner table.

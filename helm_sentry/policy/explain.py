@@ -129,10 +129,9 @@ def _address(operation: Operation) -> str:
 
 def _is_host(name: str) -> bool:
     try:
-        values.host(name)
+        return not values.host(name).startswith("*")
     except ValueError:
         return False
-    return True
 
 
 def quoted(text: str) -> str:

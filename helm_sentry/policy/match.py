@@ -5,8 +5,9 @@ the allow rules that match, each `NONE` when there is none. What the two mean is
 """
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple, TypeAlias
 
 from helm_sentry.operation import Operation
@@ -21,6 +22,18 @@ Found: TypeAlias = tuple[str, str]
 """Smallest matching block rule, smallest matching allow rule."""
 
 NOTHING: Found = (NONE, NONE)
+
+# IANA's special-purpose address registries, without what leads nowhere (the documentation networks stand for unknown
+# addresses here). Of IPv6 only what is given out as unicast counts, less what may lead through a tunnel to anywhere.
+_INNER = tuple(
+    IPv4Network(text)
+    for text in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+        *("192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4"),
+    )
+)
+_UNICAST6 = IPv6Network("2000::/3")
+_TUNNELS = (IPv6Network("2001::/23"), IPv6Network("2002::/16"))  # protocol assignments with Teredo; 6to4
 
 
 class _Branch:
@@ -146,10 +159,11 @@ class _Endpoint(NamedTuple):
 class EndpointIndex:
     """Network rules by destination: host name, network, or the run's own ports."""
 
-    __slots__ = ("_blocks", "_hosts", "_networks", "_own")
+    __slots__ = ("_blocks", "_hosts", "_networks", "_own", "_suffixes")
 
     def __init__(self) -> None:
         self._hosts: dict[str, list[_Endpoint]] = {}
+        self._suffixes: dict[str, list[_Endpoint]] = {}  # `example.com` of `*.example.com`
         # By version and prefix length: a look-up for each length in use, however many networks there are.
         self._networks: dict[int, dict[int, dict[int, list[_Endpoint]]]] = {4: {}, 6: {}}
         self._own: list[_Endpoint] = []
@@ -164,7 +178,8 @@ class EndpointIndex:
             self._blocks.append(endpoint)
         if isinstance(wanted, ConnectMatch):
             for host in wanted.hosts:
-                self._hosts.setdefault(host, []).append(endpoint)
+                known = self._suffixes if host.startswith("*.") else self._hosts
+                known.setdefault(host.removeprefix("*."), []).append(endpoint)
             if wanted.own:
                 self._own.append(endpoint)
 
@@ -179,7 +194,10 @@ class EndpointIndex:
     def _candidates(self, operation: Operation) -> list[_Endpoint]:
         candidates = list(self._own) if operation.own else []
         for host in operation.hosts:
-            candidates += self._hosts.get(host.lower().removesuffix("."), ())
+            name = host.lower().removesuffix(".")
+            candidates += self._hosts.get(name, ())
+            if self._suffixes:
+                candidates += self._beneath(name, operation.address)
         version, address = _numeric(operation.address)
         # The kernel replaces the unspecified address by one of its own choice: any block may be meant.
         if not address:
@@ -188,6 +206,15 @@ class EndpointIndex:
         for length, networks in self._networks[version].items():
             candidates += networks.get(address >> (width - length), ())
         return candidates
+
+    def _beneath(self, name: str, address: str) -> Iterator[_Endpoint]:
+        public = is_public(address)
+        while name:
+            name = name.partition(".")[2]
+            for endpoint in self._suffixes.get(name, ()):
+                # Whoever owns a name beneath the suffix says which address it has, and the agent chooses the name.
+                if public or endpoint.found[0] is not NONE:
+                    yield endpoint
 
     def _add_network(self, network: Network, endpoint: _Endpoint) -> None:
         bits = int(network.network_address) >> (network.max_prefixlen - network.prefixlen)
@@ -235,6 +262,15 @@ def _found(effect: Effect, rule: str) -> Found:
 
 def _smallest(one: Found, other: Found) -> Found:
     return min(one[0], other[0]), min(one[1], other[1])
+
+
+@lru_cache(maxsize=4096)
+def is_public(address: str) -> bool:
+    """Whether an address belongs to no inner network: what `*.` in a rule may lead to."""
+    numeric = ip_address(address)
+    if isinstance(numeric, IPv6Address):
+        return numeric in _UNICAST6 and not any(numeric in network for network in _TUNNELS)
+    return not any(numeric in network for network in _INNER)
 
 
 @lru_cache(maxsize=4096)

@@ -94,7 +94,7 @@ class ConnectMatch:
     """Matches outgoing connections and datagrams by destination, port and protocol.
 
     Attributes:
-        hosts: exact names.
+        hosts: exact names, and `*.` before what all the names beneath it end in.
         addresses: networks.
         ports: inclusive ranges.
         protocols: of `tcp` and `udp`.

@@ -122,6 +122,8 @@ def _endpoint(kind: Kind, target: str) -> Operation:
 
 
 def _host(text: str) -> str:
+    if "*" in text:
+        raise UsageError(f"`{text}` is not one host; write a name such as `api.example.com`")
     try:
         return values.host(text)
     except ValueError as error:

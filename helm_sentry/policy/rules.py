@@ -105,7 +105,7 @@ class RuleReader:
     def connect(self, node: Node, effect: Effect) -> ConnectMatch:
         """Read `connect:`."""
         fields = Fields(node, "`connect`", ("hosts", "addresses", "ports", "protocols", "own"))
-        hosts = fields.values("hosts", lambda name: self._variables.plain(name, values.host)) or ()
+        hosts = fields.values("hosts", lambda name: self._variables.plain(name, _host_of(effect))) or ()
         own = fields.get("own")
         match = ConnectMatch(
             hosts,
@@ -221,6 +221,16 @@ def _verbs(fields: Fields, verbs: Mapping[str, frozenset[Kind]], example: str) -
     fields.require("do", f"what may be done, such as `do: {example}`")
     read = values.choice("verb", verbs)
     return frozenset().union(*(fields.values("do", lambda verb: verb.read(read)) or ()))
+
+
+def _host_of(effect: Effect) -> Reader[str]:
+    def read(text: str) -> str:
+        # An address has the names that were asked for: a block would hold against those who ask, and nobody else.
+        if effect is Effect.BLOCK and text.startswith("*"):
+            raise ValueError(f"`{text}` in a rule of `block` cannot be kept to; block each name, or the addresses")
+        return values.host(text)
+
+    return read
 
 
 def _protocols(fields: Fields) -> frozenset[str]:

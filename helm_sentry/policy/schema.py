@@ -153,7 +153,9 @@ def _matchers() -> Schema:
         ),
         "connect": _table(
             {
-                "hosts": _said(_one_or_many({"type": "string"}), "exact names"),
+                "hosts": _said(
+                    _one_or_many({"type": "string"}), "exact names, or `*.example.com` for all names beneath it"
+                ),
                 "addresses": addresses,
                 "own": _said(_FLAG, "loopback ports on which sockets of this very run wait, and nobody else's"),
                 "ports": ports,

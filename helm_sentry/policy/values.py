@@ -182,12 +182,14 @@ def networks(text: str) -> tuple[Network, ...]:
 
 
 def host(text: str) -> str:
-    """Read a host name, in lower case."""
-    name = text.lower().removesuffix(".")
+    """Read a host name, in lower case; a `*.` before it stands for all names beneath it."""
     if text == "*":
         raise ValueError("`*` is not a host name; write `addresses: [any]` for every destination")
+    if text.startswith("*.") and "*" not in text[2:]:
+        return "*." + host(text[2:])
+    name = text.lower().removesuffix(".")
     if "*" in text:
-        raise ValueError(f"`{text}` has no address to go by; write out each name, such as `api.example.com`")
+        raise ValueError(f"`{text}` is not a host name; `*` stands only before the first dot, as in `*.example.com`")
     if _is_address(name):
         raise ValueError(f"`{text}` is an address; write it under `addresses`")
     if not name.isascii():

@@ -18,11 +18,8 @@ import secrets
 import stat
 from dataclasses import dataclass
 
-import nacl.bindings
-import nacl.exceptions
-
 from helm_sentry.errors import SentryError, UsageError
-from helm_sentry.receipt import pkcs8
+from helm_sentry.receipt import ed25519, pkcs8
 
 KEY_NAME = "signing.key"
 _PUBLIC, _SEED = "ed25519", "ed25519-seed"
@@ -65,7 +62,7 @@ class PublicKey:
 
     def verify_signature(self, message: bytes, signature: bytes) -> bool:
         """Return whether this key signed exactly this message."""
-        return verify_signature(self.data, message, signature)
+        return ed25519.verify(self.data, message, signature)
 
 
 class SigningKey:
@@ -78,7 +75,7 @@ class SigningKey:
     __slots__ = ("_secret", "_seed", "public")
 
     def __init__(self, seed: bytes) -> None:
-        data, self._secret = nacl.bindings.crypto_sign_seed_keypair(seed)
+        data, self._secret = ed25519.key_pair(seed)
         self._seed = seed
         self.public = PublicKey.of(data)
 
@@ -87,7 +84,7 @@ class SigningKey:
 
     def sign(self, message: bytes) -> bytes:
         """Return the 64 bytes of the signature."""
-        return nacl.bindings.crypto_sign(message, self._secret)[: nacl.bindings.crypto_sign_BYTES]
+        return ed25519.sign(message, self._secret)
 
     def export(self) -> bytes:
         """Return the contents of the private key file."""
@@ -104,17 +101,6 @@ class SigningKey:
         if key.export() != text:
             raise SentryError("not a private key file: its key id is not that of its key")
         return key
-
-
-def verify_signature(public: bytes, message: bytes, signature: bytes) -> bool:
-    """Return whether the holder of a public key signed exactly this message."""
-    if len(signature) != nacl.bindings.crypto_sign_BYTES:
-        return False
-    try:
-        nacl.bindings.crypto_sign_open(signature + message, public)
-    except (nacl.exceptions.BadSignatureError, nacl.exceptions.ValueError):
-        return False
-    return True
 
 
 def parse_private(text: bytes) -> SigningKey:

@@ -32,9 +32,9 @@ _LOOK_EVERY = 0.25  # seconds; a log that grows faster has checkpoints by number
 _GATHER = 0.02  # seconds between two flushes, so that a flood of denials is not a flood of fdatasync
 _FLUSH_ABOVE = 1 << 20  # bytes of signatures to hold back at most
 _MARKS = (b'"verdict":"DENY"', b'"verdict":"ESCALATE"', b'"type":"gap"', b'"type":"approval"')
-# The interpreter runs one thread at a time and would let the supervisor wait for milliseconds. After so many lines
-# (about 100 us) this thread lets go, for long enough that another one really gets its turn.
-_LINES_AT_ONCE, _LET_GO = 32, 50e-6
+# The interpreter runs one thread at a time and would let the supervisor wait for milliseconds. After so many seconds of
+# work, which is one receipt or some thirty other lines, this thread lets go, long enough for another to get its turn.
+_AT_ONCE, _LET_GO = 100e-6, 50e-6
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -147,11 +147,12 @@ class Signer:
                 segment = self._log.number
             self._read += len(chunk)
             *lines, self._rest = (self._rest + chunk).split(b"\n")
-            for first in range(0, len(lines), _LINES_AT_ONCE):
-                for line in lines[first : first + _LINES_AT_ONCE]:
-                    self._take(line)
-                if not self._stop.is_set():
+            began = time.perf_counter()
+            for line in lines:
+                self._take(line)
+                if time.perf_counter() - began > _AT_ONCE and not self._stop.is_set():
                     time.sleep(_LET_GO)
+                    began = time.perf_counter()
             if sum(output.size for output in self._outputs.values()) > _FLUSH_ABOVE:
                 self._flush()
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from helm_sentry.audit.canonical import Fields, dumps, escape
 from helm_sentry.audit.record import MAX_LINE
 from helm_sentry.audit.segments import CHUNK, COMPRESSED, open_file, segment_name, stored_names
-from helm_sentry.errors import VerificationError
+from helm_sentry.errors import AuditError, VerificationError
 from helm_sentry.receipt.files import sync_directory, sync_file, write_new
 from helm_sentry.receipt.keys import PublicKey
 from helm_sentry.receipt.receipt import digest
@@ -53,11 +53,18 @@ def create_run(directory: str, facts: Fields, policy: Fields, plan: Fields, key:
 
 
 def sync_run(directory: str) -> None:
-    """Return when what `create_run` wrote is on the disk."""
-    for name in (*DIGESTED.values(), PUBLIC):
-        sync_file(os.path.join(directory, name))
-    sync_directory(os.path.join(directory, os.path.dirname(DENIALS)))
-    sync_directory(directory)
+    """Return when what `create_run` wrote is on the disk.
+
+    Raises:
+        AuditError: it cannot be brought there.
+    """
+    try:
+        for name in (*DIGESTED.values(), PUBLIC):
+            sync_file(os.path.join(directory, name))
+        sync_directory(os.path.join(directory, os.path.dirname(DENIALS)))
+        sync_directory(directory)
+    except OSError as error:
+        raise AuditError(f"the files of the run cannot be written: {error}") from error
 
 
 def read_run(directory: str, advance: Callable[[int], None] = lambda count: None) -> RunFiles:

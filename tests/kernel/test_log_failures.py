@@ -117,6 +117,54 @@ def test_a_full_disk(sandbox: Sandbox, policy: Path, small_disk: Path) -> None:
     assert_ended_recorded(sandbox, *run_and_break(sandbox, policy, fill))
 
 
+@pytest.fixture
+def failing_disk(sandbox: Sandbox) -> Iterator[Path]:
+    """An ext4 file system for the state directory that turns read-only at its first error, as most of them do."""
+    if os.geteuid():
+        yield Path()
+        return
+    state, image = sandbox.root / "state", sandbox.root / "image"
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
+    subprocess.run(["mount", "-o", "loop,errors=remount-ro", str(image), str(state)], check=True)
+    os.chown(state, sandbox.uid, sandbox.uid)
+    yield state
+    subprocess.run(["umount", "-l", str(state)], check=True)
+
+
+def test_a_file_system_that_turns_read_only(sandbox: Sandbox, policy: Path, failing_disk: Path) -> None:
+    """The log is open already, and can be written no more."""
+    if not failing_disk.name:  # only root can break a disk
+        return
+
+    def fail(pid: int, directory: Path) -> None:
+        device = os.stat(directory).st_dev
+        link = os.readlink(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
+        Path("/sys/fs/ext4", os.path.basename(link), "trigger_fs_error").write_text("a bad block")
+
+    status, errors, directory = run_and_break(sandbox, policy, fail)
+    assert re.search("cannot be written: .*(Read-only file system|Input/output error)", errors)
+    assert_ended_recorded(sandbox, status, errors, directory)
+
+
+def test_a_run_directory_remounted_read_only(sandbox: Sandbox, policy: Path) -> None:
+    """The open log can still be written, so nothing is lost; what cannot be made any more ends the run."""
+    if os.geteuid():  # only root can remount
+        return
+
+    def remount(pid: int, directory: Path) -> None:
+        subprocess.run(["mount", "--bind", str(directory), str(directory)], check=True)
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(directory)], check=True)
+
+    status, errors, directory = run_and_break(sandbox, policy, remount)
+    subprocess.run(["umount", "-l", str(directory)], check=True)
+    assert status == 125, errors
+    assert "Read-only file system" in errors
+    assert made(sandbox) <= recorded(directory)
+    assert sandbox.verify(directory).returncode == 121
+
+
 def test_a_directory_that_takes_no_file_any_more(sandbox: Sandbox, policy: Path) -> None:
     """The log is open already and goes on; the seal cannot be made, so the run ends without one and says so."""
 
@@ -125,7 +173,8 @@ def test_a_directory_that_takes_no_file_any_more(sandbox: Sandbox, policy: Path)
 
     status, errors, directory = run_and_break(sandbox, policy, take_away)
     assert status == 125, errors
-    assert re.search("(receipts|the run receipt) cannot be written", errors)
+    assert re.search("(receipts|the run receipt|the files of the run) cannot be written", errors)
+    assert "Traceback" not in errors
     assert made(sandbox) <= recorded(directory)
 
 

@@ -73,7 +73,7 @@ class Stage:
             policy=compile_policy(load(POLICY)),
             listener=self.answers,
             resolver=Resolver(os.getpid()),
-            names=Names(()),
+            names=Names(compile_policy(load(POLICY)), print, self.failures.append),
             log=self.log,
             identity=credentials.current(),
             signal_scope=True,

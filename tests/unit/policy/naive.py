@@ -3,6 +3,7 @@
 Written from the text of the policy reference, with none of the code under test, so that the two can disagree.
 """
 
+import fnmatch
 import ipaddress
 import os
 import re
@@ -255,4 +256,20 @@ def _on_network(rule: Rule, operation: Operation) -> bool:
         return True
     if isinstance(match, BindMatch):
         return False
-    return match.own and operation.own or bool(set(match.hosts) & set(operation.hosts))
+    if match.own and operation.own or set(match.hosts) & set(operation.hosts):
+        return True
+    wild = [host for host in match.hosts if host.startswith("*")]
+    beneath = any(fnmatch.fnmatchcase(name, host) for name in operation.hosts for host in wild)
+    return beneath and (rule.effect is Effect.BLOCK or _outside(address))
+
+
+# What Python's table of the registries calls global, and the networks of the documentation, which lead nowhere.
+def _outside(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    nowhere = ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")
+    if any(address in ipaddress.ip_network(network) for network in nowhere):
+        return True
+    if address in ipaddress.ip_network("192.0.0.0/24") or address.is_multicast:
+        return False
+    if address.version == 6 and (address.sixtofour or not ipaddress.ip_address("2000::") <= address):
+        return False
+    return address.is_global and (address.version == 4 or address < ipaddress.ip_address("4000::"))

@@ -126,6 +126,11 @@ def test_places_of_rules() -> None:
             "rule `a`: `/opt/x/*` may be run and, by rule `b`, changed",
             id="writable program",
         ),
+        pytest.param(
+            "allow: [{id: a, connect: {hosts: [a.b, '*.b.c', '*.com'], ports: [443]}}, {id: c, kernel: [bpf]}]",
+            "rule `a`: wider than it looks: anybody can own a name beneath `*.com`",
+            id="a top-level domain",
+        ),
     ],
 )
 def test_warnings(text: str, words: str) -> None:

@@ -186,14 +186,15 @@ def near(policy: Policy, chance: random.Random) -> Operation:
     matched = [match for rule in policy.rules if isinstance(match := rule.match, FileMatch | UnixMatch)]
     kinds = [kind for match in matched for kind in match.do] + [Kind.EXEC, Kind.FILE_STAT, Kind.FILE_RENAME]
     networks = [n for rule in policy.rules for n in getattr(rule.match, "addresses", ())]
-    address = str(chance.choice(networks).network_address) if networks else "127.0.0.1"
+    places = ["127.0.0.1", "10.0.0.1", "93.184.216.34", "224.0.0.1", "2606:4700::1", "fd00::1", "2002:7f00:1::"]
+    address = str(chance.choice(networks).network_address) if networks else chance.choice(places)
     return Operation(
         chance.choice(kinds if chance.random() < 0.7 else list(Kind)),
         path="/" + "/".join(chance.choices(names, k=chance.randrange(4))),
         address=address,
         port=chance.choice([0, 80, 443, 8080, 65535]),
         protocol=chance.choice(["tcp", "udp"]),
-        hosts=tuple(chance.choices(["api.example.com", "localhost"], k=chance.randrange(2))),
+        hosts=tuple(chance.choices(["api.example.com", "a.b.example.com", "localhost"], k=chance.randrange(2))),
         own=chance.random() < 0.5,
         directory=chance.random() < 0.5,
         argv=tuple(chance.choices(["git", "push", "--force", "a"], k=chance.randrange(4))),

@@ -63,6 +63,7 @@ def loaded(body: str) -> object:
         ),
         ("exec: {paths: ['${program}']}", ExecMatch(("/usr/bin/python3.11",))),
         ("connect: {hosts: [API.Example.com.], ports: [443]}", ConnectMatch(("api.example.com",), ports=((443, 443),))),
+        ("connect: {hosts: ['*.Example.com.', '*.a']}", ConnectMatch(("*.example.com", "*.a"))),
         (
             "connect: {addresses: [10.0.0.0/8, loopback], ports: [80, '8000-9000'], protocols: [udp]}",
             ConnectMatch(

@@ -153,6 +153,21 @@ def endpoint_found(match: ConnectMatch, operation: Operation, effect: Effect = E
         pytest.param(ConnectMatch(("a.example",)), connecting(hosts=("b", "a.example")), True, id="host"),
         pytest.param(ConnectMatch(("a.example",)), connecting(hosts=("A.Example.",)), True, id="host in other letters"),
         pytest.param(ConnectMatch(("a.example",)), connecting(hosts=("x.a.example",)), False, id="host is no suffix"),
+        pytest.param(ConnectMatch(("*.example",)), connecting(hosts=("b", "a.example")), True, id="beneath"),
+        pytest.param(ConnectMatch(("*.example",)), connecting(hosts=("b.A.Example.",)), True, id="far beneath"),
+        pytest.param(ConnectMatch(("*.example",)), connecting(hosts=("example",)), False, id="not beneath itself"),
+        pytest.param(ConnectMatch(("*.ample",)), connecting(hosts=("a.example",)), False, id="beneath part of a label"),
+        pytest.param(ConnectMatch(("*.example",)), connecting(), False, id="beneath, but nobody asked"),
+        *[
+            pytest.param(ConnectMatch(("*.example",)), connecting(address, hosts=("a.example",)), public, id=address)
+            for address, public in {
+                **dict.fromkeys(("93.184.216.34", "2606:4700::1111", "2001:db8::1"), True),
+                **dict.fromkeys(("127.0.0.1", "10.1.2.3", "172.31.0.1", "192.168.1.1", "169.254.169.254"), False),
+                **dict.fromkeys(("100.64.0.1", "0.0.0.0", "224.0.0.251", "255.255.255.255", "::1", "::"), False),
+                **dict.fromkeys(("fe80::1", "fd00:ec2::254", "ff02::1", "2002:7f00:1::1", "2001::1"), False),
+                **dict.fromkeys(("64:ff9b::a9fe:a9fe", "::7f00:1", "fe80::1%2"), False),
+            }.items()
+        ],
         pytest.param(ConnectMatch(own=True), connecting("127.0.0.1", own=True), True, id="own"),
         pytest.param(ConnectMatch(own=True), connecting("127.0.0.1"), False, id="somebody else's loopback"),
         pytest.param(ConnectMatch(own=True, ports=((80, 80),)), connecting(own=True), False, id="own, other port"),
@@ -173,6 +188,11 @@ def endpoint_found(match: ConnectMatch, operation: Operation, effect: Effect = E
 )
 def test_endpoint(match, operation, expected):
     assert endpoint_found(match, operation) is expected
+
+
+def test_what_refuses_names_beneath_refuses_inner_addresses_too():
+    inner = connecting("10.0.0.1", hosts=("a.example",))
+    assert endpoint_found(ConnectMatch(("*.example",)), inner, Effect.BLOCK)
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::"])

@@ -59,6 +59,7 @@ def test_two_words_are_an_operation(kind: str, target: str, operation: Operation
         ("connect", ":1", "HOST:PORT"),
         ("connect", "host:1/icmp", "`tcp` or `udp`"),
         ("connect", "h_st!:1", "not a host name"),
+        ("connect", "*.host:1", "not one host"),
     ],
 )
 def test_what_is_no_question_is_refused(kind: str, target: str, words: str) -> None:

@@ -1,39 +1,31 @@
-"""The single-file verifier is a second implementation: it must agree with the first one about every run."""
+"""The verifier in one file is the package's own modules with two replaced: it must agree about every run."""
 
 import json
 import os
 import random
+import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from receipt_runs import KEY, OTHER_KEY, begin, contents, decision, sealed_run
+from hypothesis import given
+from hypothesis import strategies as st
+from receipt_runs import KEY, begin, contents, decision, sealed_run
 
-from helm_sentry.audit import record
+from helm_sentry.audit import canonical, codec, record
 from helm_sentry.decision import Verdict
-from helm_sentry.errors import SentryError, VerificationError
-from helm_sentry.receipt import verify_alone
+from helm_sentry.errors import VerificationError
 from helm_sentry.receipt.keys import SigningKey
 from helm_sentry.receipt.report import LOG, SEAL
 from helm_sentry.receipt.signer import Signer
 from helm_sentry.receipt.store import read_run
 from helm_sentry.receipt.verify import verify_run
+from helm_sentry.standalone import codec as plain_codec
+from helm_sentry.standalone import ed25519
+from helm_sentry.standalone.assemble import assemble, modules
 
 VECTORS = os.path.join(os.path.dirname(__file__), *[os.pardir] * 4, "shared", "vectors", "ed25519.json")
 MUTATIONS = int(os.environ.get("HELM_SENTRY_TEST_MUTATIONS", "200"))
-
-
-VERIFIER = verify_alone.best_verifier()
-
-
-def alone(directory, *, unsealed=False):
-    """The report of the single-file verifier; None where it fails."""
-    try:
-        found = verify_alone.Run(str(directory), [], VERIFIER).check()
-    except (verify_alone.Fault, ValueError) as fault:
-        return None, str(fault)
-    return (found, "") if unsealed or found["state"] == "sealed" else (None, "unsealed")
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +73,7 @@ def mutate(chance, data):
     return bytes(changed)
 
 
-def test_no_mutation_is_accepted_and_each_is_named(copy):
+def test_no_mutation_is_accepted_and_each_is_named(copy, single_file):
     """One change anywhere in any file; both verifiers refuse it and name the file, or one that speaks for it."""
     seed = random.randrange(1 << 32)
     print("seed", seed)
@@ -96,19 +88,18 @@ def test_no_mutation_is_accepted_and_each_is_named(copy):
         (copy / name).write_bytes(changed)
         with pytest.raises(VerificationError) as caught:
             verify_run(read_run(str(copy)))
-        assert alone(copy)[0] is None, (name, seed)
+        status, output = single_file(str(copy))
+        assert status == 121, (name, seed)
         stems = {name.removesuffix(".gz"), "receipts/segments.jsonl" if name.endswith(".gz") else name}
-        assert any(stem in str(caught.value) for stem in stems) or name in (LOG, "audit.000001.jsonl"), (
-            name,
-            caught.value,
-        )
+        for words in (str(caught.value), output):
+            assert any(stem in words for stem in stems) or name in (LOG, "audit.000001.jsonl"), (name, words)
         (copy / name).write_bytes(files[name])
         tried += 1
     assert tried > MUTATIONS * 0.9
-    assert alone(copy)[0]["records"] == verify_run(read_run(str(copy))).records == 563
+    assert verify_run(read_run(str(copy))).records == json.loads(single_file(str(copy), "--json")[1])["records"] == 563
 
 
-def test_unsealed_runs_are_judged_alike(copy):
+def test_unsealed_runs_are_judged_alike(copy, single_file):
     """Cut, torn and damaged where no seal is: the two agree whether it is acceptable and how much of it is signed."""
     chance = random.Random(7)
     (copy / SEAL).unlink()
@@ -121,56 +112,74 @@ def test_unsealed_runs_are_judged_alike(copy):
         if chance.random() < 0.3:
             data = files[name][: at - at % 512] + bytes(len(files[name]) - at + at % 512)
         (copy / name).write_bytes(data)
+        status, output = single_file(str(copy), "--allow-unsealed", "--json")
         try:
             report = verify_run(read_run(str(copy)), allow_unsealed=True)
         except VerificationError:
-            report = None
-        found, fault = alone(copy, unsealed=True)
-        assert (report is None) == (found is None), (name, at, fault)
-        if report:
-            assert (report.records, report.signed, report.torn) == (found["records"], found["signed"], found["torn"])
+            assert status == 121, (name, at, output)
+        else:
+            assert json.loads(output) == json.loads(json.dumps(report.fields())), (name, at)
             accepted += 1
         (copy / name).write_bytes(files[name])
     assert accepted > 5
 
 
 class TestScript:
-    def call(self, *arguments):
+    def call(self, single_file, *arguments):
         # -I: neither this checkout nor what is installed here is importable by accident.
-        command = [sys.executable, "-I", "-S", verify_alone.__file__, *arguments]
+        command = [sys.executable, "-I", "-S", str(single_file.path), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    def test_verifies_by_itself(self, run):
-        called = self.call(str(run), "--public-key", KEY.public.data.hex())
-        assert (called.returncode, called.stderr) == (0, "note: signatures were checked by this file's own code\n")
-        assert called.stdout.startswith("ok: 563 records, 14 receipts; key")
-        assert json.loads(self.call(str(run), "--json").stdout)["trusted"] is False
+    def test_verifies_by_itself(self, run, single_file):
+        called = self.call(single_file, str(run), "--public-key", KEY.public.data.hex())
+        assert (called.returncode, called.stderr) == (0, "")
+        assert called.stdout.startswith("ok: 563 records, 14 denials, each with a receipt; signed by key ")
+        assert json.loads(self.call(single_file, str(run), "--json").stdout)["trusted"] is False
 
-    def test_names_the_place(self, copy):
+    def test_names_the_place(self, copy, single_file):
         log = copy / "audit.000001.jsonl"
         log.write_bytes(log.read_bytes().replace(b'"verdict":"DENY"', b'"verdict":"ALLOW"', 1))
-        called = self.call(str(copy))
+        called = self.call(single_file, str(copy))
         assert called.returncode == 121
-        assert "audit.000001.jsonl line " in called.stdout
-        assert "the record was changed" in called.stdout
+        assert re.search(
+            r"audit\.000001\.jsonl line \d+ \(byte \d+, record \d+\): .*verdict was flipped", called.stderr
+        )
 
-    def test_another_key(self, run, tmp_path):
-        (tmp_path / "k.pub").write_bytes(OTHER_KEY.public.export())
-        called = self.call(str(run), "--public-key", str(tmp_path / "k.pub"))
-        assert called.returncode == 121
-        assert "not by the one that was named" in called.stdout
-        assert self.call(str(run), "--public-key", "x").returncode == 2
+    def test_a_mistake_in_the_command(self, run, single_file):
+        assert self.call(single_file, str(run), "--public-key", "x").returncode == 2
+        assert self.call(single_file).returncode == 2
+        assert self.call(single_file, str(run / "absent")).returncode == 121
 
-    def test_an_unsealed_run(self, copy):
+    def test_an_unsealed_run(self, copy, single_file):
         (copy / SEAL).unlink()
-        assert self.call(str(copy)).returncode == 121
-        assert self.call(str(copy), "--allow-unsealed").returncode == 0
+        assert self.call(single_file, str(copy)).returncode == 121
+        assert self.call(single_file, str(copy), "--allow-unsealed").returncode == 0
 
-    def test_imports_the_standard_library_alone(self):
-        text = Path(verify_alone.__file__).read_text()
-        assert "helm_sentry" not in [
-            line.split()[1].split(".")[0] for line in text.splitlines() if line[:5] in ("from ", "impor")
-        ]
+    def test_works_beside_another_version_of_the_package(self, run, single_file, tmp_path):
+        (tmp_path / "helm_sentry").mkdir()
+        (tmp_path / "helm_sentry" / "__init__.py").write_text("raise SystemExit('the wrong one')\n")
+        environment = {"PYTHONPATH": str(tmp_path)}
+        called = subprocess.run([sys.executable, str(single_file.path), str(run)], env=environment, check=False)
+        assert called.returncode == 0
+
+
+class TestAssembly:
+    def test_needs_the_standard_library_alone(self):
+        imported = {
+            name.partition(".")[0]
+            for source in modules().values()
+            for name in re.findall(r"^(?:from|import) ([\w.]+)", source, re.MULTILINE)
+        }
+        assert imported - {"helm_sentry"} <= sys.stdlib_module_names
+        assert len(modules()) > 20
+
+    def test_modules_are_taken_as_they_are(self):
+        namespace = {"__name__": "assembled"}
+        exec(assemble().decode().partition("sys.meta_path.insert")[0], namespace)  # noqa: S102
+        assert namespace["MODULES"] == modules()
+
+    def test_is_the_same_each_time(self):
+        assert assemble() == assemble()
 
 
 class TestSignatures:
@@ -183,7 +192,7 @@ class TestSignatures:
     def test_of_ours(self, seed, message, good):
         key = SigningKey(seed)
         signature = key.sign(message)
-        for verifier in (verify_alone.python_verify, verify_alone.best_verifier()):
+        for verifier in (ed25519.plain_verify, ed25519.verify):
             assert verifier(key.public.data, message, signature) is good
             assert not verifier(key.public.data, message + b"x", signature)
             assert not verifier(key.public.data, message, signature[:-1])
@@ -199,23 +208,54 @@ class TestSignatures:
         cases += [(case, case["result"] == "valid") for case in vectors["wycheproof"]]
         for case, good in cases:
             public, message, signature = (bytes.fromhex(case[name]) for name in ("pub", "msg", "sig"))
-            assert verify_alone.python_verify(public, message, signature) is good, case
+            assert ed25519.plain_verify(public, message, signature) is good, case
 
     def test_a_key_of_small_order_signs_nothing(self):
         identity = b"\x01" + bytes(31)
-        assert not verify_alone.python_verify(identity, b"anything", identity + bytes(32))
+        for verifier in (ed25519.plain_verify, ed25519.verify):
+            assert not verifier(identity, b"anything", identity + bytes(32))
 
 
-def test_the_two_know_the_same_records():
-    assert set(verify_alone.TYPES) == record.TYPES
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(max_codepoint=127)), inner),
+)
 
 
-def test_runs_of_every_size_agree(tmp_path):
+class TestCodec:
+    @given(JSON)
+    def test_the_same_bytes_or_none(self, value):
+        assert answer(plain_codec.encode, value) == answer(codec.encode, value)
+
+    @given(st.binary() | JSON.map(lambda value: json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")))
+    def test_the_same_text_is_canonical(self, data):
+        assert answer(reading(plain_codec), data) == answer(reading(codec), data)
+
+    @given(st.text(st.characters(exclude_categories=())))
+    def test_surrogates(self, text):
+        assert answer(plain_codec.encode, text) == answer(codec.encode, text)
+
+
+def reading(module):
+    """Reading of canonical text, as `canonical.loads` does it."""
+
+    def read(data):
+        value = module.decode(data)
+        canonical.dumps(value)
+        return value if module.encode(value) == data else None
+
+    return read
+
+
+def answer(function, value):
+    try:
+        return function(value)
+    except ValueError:
+        return None
+
+
+def test_runs_of_every_size_agree(tmp_path, single_file):
     for number, count in enumerate((0, 1, 2, 254, 255, 256, 257)):
-        files = sealed_run(tmp_path / str(number), verdicts=[Verdict.ALLOW] * count)
-        assert files
-        found, fault = alone(tmp_path / str(number))
-        assert not fault
-        assert found["records"] == count + 2
-    with pytest.raises(SentryError):
-        verify_run(read_run(str(tmp_path / "absent")))
+        assert sealed_run(tmp_path / str(number), verdicts=[Verdict.ALLOW] * count)
+        status, output = single_file(str(tmp_path / str(number)), "--json")
+        assert (status, json.loads(output)["records"]) == (0, count + 2)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from receipt_runs import KEY, OTHER_KEY, RUN, begin, contents, decision, run_files, sealed_run, start
+from receipt_runs import KEY, OTHER_KEY, RUN, begin, contents, decision, rechain, run_files, sealed_run, start
 
 from helm_sentry.audit import record
 from helm_sentry.audit.canonical import dumps
@@ -32,16 +32,6 @@ def fails(files, match, keys=(), sequence=...):
 
 def lines(data):
     return data.splitlines(keepends=True)
-
-
-def rechain(data):
-    """Link records anew, as somebody without the signing key can."""
-    prev, linked = record.FIRST_PREV, []
-    for seq, line in enumerate(lines(data)):
-        fields = json.loads(line) | {"seq": seq, "prev": prev}
-        linked.append(record.link(fields))
-        prev = fields["hash"]
-    return b"".join(linked)
 
 
 class TestSealed:
