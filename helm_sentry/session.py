@@ -13,6 +13,7 @@ from helm_sentry import __version__, state
 from helm_sentry.abi import flags, libc, syscalls
 from helm_sentry.abi.arch import native
 from helm_sentry.audit import record
+from helm_sentry.audit.canonical import Fields, Json
 from helm_sentry.audit.log import AuditLog
 from helm_sentry.broker.broker import Broker
 from helm_sentry.broker.names import Names
@@ -204,11 +205,15 @@ class _Run:
             approvals=None if prepared.options.dry_run else self._control.approvals,
         )
         live = LivePolicy(self._live_run(), prepared.policy, self._fail)
-        self._control.open(started.guardian, live, partial(os.kill, started.agent, signal.SIGKILL))
+        kill = partial(os.kill, started.agent, signal.SIGKILL)
+        self._control.open(started.guardian, live, kill, partial(self._about, started))
         self._broker.start()
         self._call_witness(started)
         with contextlib.suppress(BrokenPipeError):  # interrupted before it began: the guardian says how it ended
             started.proceed()
+
+    def _about(self, started: Started) -> Fields:
+        return {"agent": started.agent, "decisions": dict[str, Json](self._log.counts)}
 
     def _live_run(self) -> LiveRun:
         """Return what a live policy has to know of this run."""

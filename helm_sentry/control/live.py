@@ -64,12 +64,20 @@ class LivePolicy:
     def describe(self) -> Fields:
         """Return the epoch and the effective policy."""
         with self._lock:
-            return {
-                "epoch": self.epoch,
-                "frozen": self._frozen,
-                "grants": list[Json](sorted(self._grants)),
-                "policy": self._effective.canonical(),
-            }
+            return self._summary() | {"policy": self._effective.canonical()}
+
+    def summary(self) -> Fields:
+        """Return the epoch and the name of the policy."""
+        with self._lock:
+            return self._summary()
+
+    def _summary(self) -> Fields:
+        return {
+            "epoch": self.epoch,
+            "frozen": self._frozen,
+            "grants": list[Json](sorted(self._grants)),
+            "name": self._effective.name,
+        }
 
     def apply(self, data: bytes, by: str, *, dry_run: bool = False) -> Fields:
         """Put the run under the policy in a bundle. Grants end, a freeze ends.

@@ -1,5 +1,6 @@
 """The control plane of one run: its questions, its terminal and its control socket."""
 
+import os
 from collections.abc import Callable
 
 from helm_sentry import state
@@ -54,18 +55,26 @@ class ControlPlane:
         """Whether a prompt has the terminal, so that the agent may be stopped on its account."""
         return self._terminal.asking
 
-    def open(self, guardian: int, live: LivePolicy, kill: Callable[[], None]) -> None:
+    def open(self, guardian: int, live: LivePolicy, kill: Callable[[], None], facts: Callable[[], Fields]) -> None:
         """Begin to serve.
 
         Args:
             guardian: process that all of the agent descends from.
             live: the run's policy.
             kill: ends the agent.
+            facts: tells what else there is to know about the run.
 
         Raises:
             SentryError: there can be no control socket.
         """
-        services = approval_services(self.approvals) | policy_services(live) | run_services(kill, self._append)
+
+
+        def about() -> Fields:
+            own: Fields = {"run": self._run, "supervisor": os.getpid(), "waiting": len(self.approvals.waiting())}
+            return own | live.summary() | facts()
+
+        services = approval_services(self.approvals) | policy_services(live)
+        services |= run_services(kill, self._append, about)
         try:
             self._endpoint = Endpoint(state.control_directory(), self._run, guardian, services, self._turned_away)
         except OSError as error:
