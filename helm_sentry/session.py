@@ -29,6 +29,7 @@ from helm_sentry.decision import Decision
 from helm_sentry.errors import AuditError, FeatureError, PolicyError, SentryError
 from helm_sentry.intercept.notify import Listener
 from helm_sentry.launch import filter as seccomp_filter
+from helm_sentry.launch.caller import Caller
 from helm_sentry.launch.child import NOT_STARTED, REPORT, Launch
 from helm_sentry.launch.guardian import CONTINUED, EXITED, LEFT, STOPPED, end_descendants
 from helm_sentry.launch.probe import attempt
@@ -37,9 +38,10 @@ from helm_sentry.launch.start import Started, start
 from helm_sentry.native import library as native_library
 from helm_sentry.native.library import Receiver
 from helm_sentry.operation import Operation
+from helm_sentry.options import Options
 from helm_sentry.policy.engine import compile_policy
 from helm_sentry.policy.model import ConnectMatch
-from helm_sentry.prepare import Options, Prepared, prepare, with_own_rules
+from helm_sentry.prepare import Prepared, prepare, with_own_rules
 from helm_sentry.receipt import store
 from helm_sentry.receipt.keyring import key_descriptor, known, signing_key
 from helm_sentry.receipt.signer import Signer
@@ -84,9 +86,9 @@ def supervise(options: Options) -> tuple[int, str]:
         shutil.rmtree(prepared.scratch, ignore_errors=True)
 
 
-def _outer_environment(identity: Identity) -> dict[str, str]:
+def _outer_environment(options: Options, identity: Identity) -> dict[str, str]:
     """Return what the policy selects from: the caller's environment, with the agent's user in it."""
-    outer = dict(os.environ)
+    outer = options.outer_environment
     if identity.switch:
         user = credentials.user_name(identity.uid)
         outer |= {"HOME": os.path.expanduser(f"~{user}"), "USER": user, "LOGNAME": user}
@@ -98,7 +100,9 @@ class _Run:
 
     def __init__(self, prepared: Prepared) -> None:
         self._prepared = prepared
-        self._id = state.new_run_id()
+        hosted = prepared.options.hosted
+        self._id, self._parent = (hosted.run, hosted.parent) if hosted else (state.new_run_id(), "")
+        self._caller = Caller(hosted.connection if hosted else -1)
         self.directory = ""  # once there is one
         self._relay = Relay()
         signal.signal(INTERRUPT, lambda number, frame: None)  # interrupts workers; nothing else
@@ -132,7 +136,7 @@ class _Run:
         prepared = self._prepared
         arch, wanted = native(), prepared.policy.limits
         killable = flags.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV if prepared.host.wait_killable else 0
-        environment = prepared.policy.environment.select(_outer_environment(prepared.identity))
+        environment = prepared.policy.environment.select(_outer_environment(prepared.options, prepared.identity))
         return Launch(
             program=prepared.program,
             arguments=prepared.options.command,
@@ -165,6 +169,7 @@ class _Run:
             digests={},
             enforcing=not prepared.options.dry_run,
             variables=prepared.variables,
+            parent=self._parent,
         )
         digests = store.create_run(
             self.directory, facts, prepared.policy.canonical(), prepared.plan.canonical(), key.public
@@ -213,7 +218,8 @@ class _Run:
             started.proceed()
 
     def _about(self, started: Started) -> Fields:
-        return {"agent": started.agent, "decisions": dict[str, Json](self._log.counts)}
+        counts = dict[str, Json](self._log.counts)
+        return {"agent": started.agent, "decisions": counts, "parent": self._parent}
 
     def _live_run(self) -> LiveRun:
         """Return what a live policy has to know of this run."""
@@ -295,7 +301,7 @@ class _Run:
         wall_time = self._prepared.policy.limits.wall_time
         deadline = time.monotonic() + wall_time if wall_time else None
         poller = select.poll()
-        for descriptor in (started.report, self._relay.descriptor, self._failed):
+        for descriptor in (started.report, self._relay.descriptor, self._failed, *self._caller.descriptors):
             poller.register(descriptor, select.POLLIN)
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
@@ -309,6 +315,10 @@ class _Run:
                 raise self._failure_error()
             if self._relay.descriptor in ready:
                 self._relay.pass_on(started.agent)
+            if ready & self._caller.descriptors and not self._caller.pass_on(started.agent):
+                self._log.append(record.notice("caller-gone", "the run was ended with the process that asked for it"))
+                poller.unregister(self._caller.forget())
+                os.kill(started.agent, signal.SIGKILL)
             if started.report in ready and (status := self._hear(started)) is not None:
                 return self._seal(status)
 

@@ -68,7 +68,6 @@ class ControlPlane:
             SentryError: there can be no control socket.
         """
 
-
         def about() -> Fields:
             own: Fields = {"run": self._run, "supervisor": os.getpid(), "waiting": len(self.approvals.waiting())}
             return own | live.summary() | facts()

@@ -122,8 +122,8 @@ class GrantRequest(_message.Message):
     SECONDS_FIELD_NUMBER: _ClassVar[int]
     run: str
     rules: str
-    seconds: float
-    def __init__(self, run: _Optional[str] = ..., rules: _Optional[str] = ..., seconds: _Optional[float] = ...) -> None: ...
+    seconds: int
+    def __init__(self, run: _Optional[str] = ..., rules: _Optional[str] = ..., seconds: _Optional[int] = ...) -> None: ...
 
 class RevokeRequest(_message.Message):
     __slots__ = ("run", "grant")

@@ -22,8 +22,6 @@ from helm_sentry.rpc import sentry_pb2
 from helm_sentry.rpc.sentry_pb2_grpc import add_SentryServicer_to_server
 from helm_sentry.rpc.service import MOST_WATCHERS, Sentry
 
-SERVICE = "helm_sentry.v1.Sentry"
-
 _INNER = "grpc-inner"
 _THREADS = MOST_WATCHERS + 32
 _CHUNK = 1 << 16
@@ -62,7 +60,7 @@ class Server:
         self._directory, self._numbers = directory, itertools.count()
         self._server = grpc.server(futures.ThreadPoolExecutor(_THREADS, "grpc"), options=_OPTIONS)
         self._health = health.HealthServicer()
-        add_SentryServicer_to_server(Sentry(caller), self._server)
+        add_SentryServicer_to_server(Sentry(caller), self._server)  # type: ignore[no-untyped-call]  # generated
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (sentry_pb2.DESCRIPTOR.services_by_name["Sentry"].full_name, health.SERVICE_NAME)
         reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)

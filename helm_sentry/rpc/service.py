@@ -14,11 +14,11 @@ import grpc
 
 from helm_sentry import state
 from helm_sentry.audit.canonical import Fields
+from helm_sentry.audit.follow import records
 from helm_sentry.control.client import Unreachable, ask, live_runs
 from helm_sentry.errors import SentryError, UsageError
 from helm_sentry.rpc import sentry_pb2 as pb
 from helm_sentry.rpc.sentry_pb2_grpc import SentryServicer
-from helm_sentry.audit.follow import records
 
 MOST_WATCHERS = 32
 """Streams at once, so that they leave threads to those who act."""
@@ -50,7 +50,7 @@ def _code(error: SentryError) -> grpc.StatusCode:
     return grpc.StatusCode.FAILED_PRECONDITION
 
 
-class Sentry(SentryServicer):  # type: ignore[misc]  # what is generated has no types
+class Sentry(SentryServicer):
     """Serves the runs of this machine's state directory.
 
     Args:
@@ -125,7 +125,7 @@ class Sentry(SentryServicer):  # type: ignore[misc]  # what is generated has no 
         if request.choice not in _CHOICES:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "an answer has a choice")
         answer: Fields = {"do": "answer", "question": request.number, "choice": _CHOICES[request.choice]}
-        return _question({"run": request.run} | self._one(request.run, answer | {"digest": request.digest}, context))
+        return _question(self._one(request.run, answer | {"digest": request.digest}, context) | {"run": request.run})
 
     def _change(self, request: Any, context: grpc.ServicerContext, asked: Fields) -> pb.Change:
         answer: Any = self._one(request.run, asked, context)
@@ -139,7 +139,7 @@ class Sentry(SentryServicer):  # type: ignore[misc]  # what is generated has no 
     def _everywhere(self, request: Fields, runs: list[str] | None = None) -> Iterator[Fields]:
         for run in live_runs(self._runs) if runs is None else runs:
             try:
-                yield from [{"run": run} | answer for answer in ask(self._runs, run, request)]
+                yield from [answer | {"run": run} for answer in ask(self._runs, run, request)]
             except Unreachable:
                 if runs:
                     raise
