@@ -193,7 +193,7 @@ class _Run:
 
     def _serve(self, started: Started) -> None:
         prepared = self._prepared
-        matches = [rule.match for rule in prepared.policy.rules]
+        matches = [rule.match for rule in prepared.policy.every_rule]
         self._broker = Broker(
             arch=native(),
             policy=compile_policy(prepared.policy),

@@ -154,7 +154,7 @@ class Broker:
         Raises:
             ValueError: a rule asks for what has not been counted or followed since the run began.
         """
-        matches = [rule.match for rule in policy.policy.rules]
+        matches = [rule.match for rule in policy.policy.every_rule]
         self.names.extend(host for match in matches if isinstance(match, ConnectMatch) for host in match.hosts)
         with self._door, self._at_rest():
             rules = self.rules.succeeded_by(policy, self.rules.epoch + 1)

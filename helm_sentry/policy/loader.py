@@ -23,7 +23,7 @@ _KEYS = (
     *("schema", "name", "extends", "agent", "variables", "allow", "block", "contextual"),
     *("limits", "environment", "on_witness_gap"),
 )
-_NOT_EFFECTIVE = ("extends", "variables")
+_NOT_EFFECTIVE, _EFFECTIVE_ONLY = ("extends", "variables"), ("within",)
 _PRESETS = "presets"
 _EXAMPLE = "`schema: helm-sentry/policy/v1`"
 
@@ -175,7 +175,9 @@ def _unknown_pack(name: str, packs: Iterable[str]) -> str:
 
 def _fields(root: Node) -> tuple[Fields, bool]:
     # The keys of a policy file, and whether it is an effective policy.
-    fields = Fields(root, "a policy", _KEYS)
+    claims = {key.text: value for key, value in pairs(root, "a policy")}.get("schema")
+    more = _EFFECTIVE_ONLY if isinstance(claims, Scalar) and claims.text == EFFECTIVE_SCHEMA else ()
+    fields = Fields(root, "a policy", (*_KEYS, *more))
     schema = scalar(fields.require("schema", _EXAMPLE), "`schema`")
     if schema.text not in (SCHEMA, EFFECTIVE_SCHEMA):
         raise schema.place.error(f"unknown schema `{schema.text}`; write {_EXAMPLE}")
@@ -202,7 +204,17 @@ def _layer(fields: Fields, source: str, variables: Variables) -> Policy:
         limits=rules.limits(fields.get("limits")),
         environment=rules.environment(fields.get("environment"), variables),
         on_witness_gap=_on_witness_gap(fields),
+        within=tuple(_within(fields, source)),
     )
+
+
+def _within(fields: Fields, source: str) -> Iterator[Policy]:
+    node = fields.get("within")
+    for item in items_of(node, "`within`") if node is not None else ():
+        inner, effective = _fields(item)
+        if not effective:
+            raise inner.place.error(f"a ceiling is an effective policy; write `schema: {EFFECTIVE_SCHEMA}`")
+        yield _layer(inner, source, Variables({}, enabled=False))
 
 
 def _on_witness_gap(fields: Fields) -> str:

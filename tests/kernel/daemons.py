@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from helm_sentry.audit.follow import records
 from helm_sentry.rpc.sentry_pb2_grpc import SentryStub
 from tests.kernel.conftest import PYTHON, Sandbox
 
@@ -122,8 +123,8 @@ class Agent:
         return self.process.returncode, out, err
 
     def records(self, kind: str) -> list[dict[str, Any]]:
-        lines = (self.directory / "audit.jsonl").read_text().splitlines()
-        return [r for r in map(json.loads, lines) if r["type"] == kind]
+        every = records(str(self.directory), from_start=True, goes_on=lambda: False)  # of all segments
+        return [fields for _, fields in every if fields["type"] == kind]
 
     def close(self) -> None:
         if self.process.poll() is None:

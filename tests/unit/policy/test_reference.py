@@ -133,7 +133,7 @@ def test_run_variables_are_those_of_a_run():
     table = re.findall(
         r"^\| `(\w+)` \|", DOCUMENT[DOCUMENT.index("| variable |") : DOCUMENT.index("## Decisions")], re.M
     )
-    session = (Path(helm_sentry.__file__).parent / "session.py").read_text()
+    session = (Path(helm_sentry.__file__).parent / "prepare.py").read_text()
     (variables,) = re.findall(r"def _variables\(.*?    return \{\n(.*?)\n    \}", session, re.DOTALL)
     assert table == re.findall(r'^ +"(\w+)":', variables, re.MULTILINE)
 
