@@ -16,7 +16,10 @@ class Hosted:
         connection: descriptor of the caller's signals, whose end ends the run; -1 for a run without a caller.
         cgroup: directory of a control group to enter.
         parent: run whose agent is the caller.
+        depth: how many runs are above it.
+        policy: text of the policy, where the caller cannot be believed to name a file.
         within: effective policies that the run may not exceed, as JSON.
+        replaces: directory in them that stands for the run's own `tmp`.
     """
 
     run: str
@@ -24,7 +27,14 @@ class Hosted:
     connection: int = -1
     cgroup: str = ""
     parent: str = ""
+    depth: int = 0
+    policy: str = ""
     within: tuple[str, ...] = ()
+    replaces: str = ""
+
+    def ceilings(self, scratch: str) -> tuple[str, ...]:
+        """Return what the run may not exceed, with its own directory in it."""
+        return tuple(text.replace(self.replaces, scratch) if self.replaces else text for text in self.within)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,12 +15,15 @@ from helm_sentry.errors import FeatureError, LaunchError, StalePolicyError
 from helm_sentry.features import Features
 from helm_sentry.options import Options
 from helm_sentry.policy.builtin import with_builtin_rules
-from helm_sentry.policy.loader import load_file, shipped_packs
+from helm_sentry.policy.ceiling import within
+from helm_sentry.policy.loader import load, load_file, shipped_packs
 from helm_sentry.policy.model import Policy
 from helm_sentry.policy.plan import Plan, make_plan
 from helm_sentry.receipt.keyring import key_file
 
 _EVERY_PROGRAM = ("/**",)  # the floor of a dry run: what may be executed is only written down
+
+_GIVEN = "given-policy"  # as a pack it can extend packs and no file
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +87,15 @@ def _variables(options: Options, program: str, scratch: str) -> dict[str, str]:
 
 
 def _load_policy(options: Options, variables: dict[str, str]) -> Policy:
-    policy = load_file(options.policy, variables)
-    _require_fresh(policy, options.max_policy_age)
+    hosted = options.hosted
+    if hosted and hosted.policy:
+        packs = shipped_packs()
+        policy = load(hosted.policy, _GIVEN, variables, {**packs, _GIVEN: hosted.policy})
+    else:
+        policy = load_file(options.policy, variables)
+        _require_fresh(policy, options.max_policy_age)
+    above = hosted.ceilings(variables["tmp"]) if hosted else ()
+    policy = within(policy, tuple(load(text, "within.json", packs={}) for text in above))
     return with_own_rules(policy, policy, options)
 
 

@@ -21,6 +21,7 @@ from helm_sentry.broker.paths import Resolver
 from helm_sentry.broker.workers import INTERRUPT
 from helm_sentry.confine import credentials, landlock, limits
 from helm_sentry.confine.credentials import Identity
+from helm_sentry.control.door import DOOR, Above
 from helm_sentry.control.live import LivePolicy
 from helm_sentry.control.live import Run as LiveRun
 from helm_sentry.control.plane import ControlPlane
@@ -137,6 +138,8 @@ class _Run:
         arch, wanted = native(), prepared.policy.limits
         killable = flags.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV if prepared.host.wait_killable else 0
         environment = prepared.policy.environment.select(_outer_environment(prepared.options, prepared.identity))
+        if above := self._above():
+            environment[DOOR] = above.door
         return Launch(
             program=prepared.program,
             arguments=prepared.options.command,
@@ -211,7 +214,7 @@ class _Run:
         )
         live = LivePolicy(self._live_run(), prepared.policy, self._fail)
         kill = partial(os.kill, started.agent, signal.SIGKILL)
-        self._control.open(started.guardian, live, kill, partial(self._about, started))
+        self._control.open(started.guardian, live, kill, partial(self._about, started), self._above())
         self._broker.start()
         self._call_witness(started)
         with contextlib.suppress(BrokenPipeError):  # interrupted before it began: the guardian says how it ended
@@ -220,6 +223,15 @@ class _Run:
     def _about(self, started: Started) -> Fields:
         counts = dict[str, Json](self._log.counts)
         return {"agent": started.agent, "decisions": counts, "parent": self._parent}
+
+    def _above(self) -> Above | None:
+        """Return what runs below this one have of it; a dry run has none."""
+        options, identity, hosted = self._prepared.options, self._prepared.identity, self._prepared.options.hosted
+        if options.dry_run or options.probe:
+            return None
+        owner = identity.uid, identity.gid
+        depth = hosted.depth if hosted else 0
+        return Above(self._id, self._prepared.scratch, owner, options.user, options.key, depth)
 
     def _live_run(self) -> LiveRun:
         """Return what a live policy has to know of this run."""
@@ -233,6 +245,7 @@ class _Run:
             append=self._log.append,
             keys=(self._key.public, *trusted),
             programs=prepared.plan.programs,
+            changed=self._control.policy_changed,
         )
 
     def _receiver(self, listener: Listener) -> Receiver | None:
@@ -346,6 +359,7 @@ class _Run:
         """Write the end of the log and sign it."""
         signal_name = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else ""
         code = None if signal_name else os.waitstatus_to_exitcode(status)
+        self._control.end_below()
         self._broker.settle(_LAST_WORK)
         if self._witness:
             self._witness.finish()

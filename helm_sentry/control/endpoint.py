@@ -11,9 +11,10 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from helm_sentry.audit.canonical import Fields
-from helm_sentry.control.gate import Gate, Peer, listen, private_directory
+from helm_sentry.control.gate import Gate, Peer, listen, private_directory, stranger
 from helm_sentry.errors import SentryError, UsageError
 
 MOST_BYTES = 4 << 20
@@ -49,7 +50,8 @@ class Endpoint:
     ) -> None:
         self._services, self._name = services, name
         self._directory = private_directory(directory)
-        self._gate = Gate(listen(self._directory, name), lambda: (guardian,), self._serve, on_refusal)
+        refuses = partial(stranger, roots=(guardian,))
+        self._gate = Gate(listen(self._directory, name), refuses, self._serve, on_refusal)
 
     def close(self) -> None:
         """Take the socket away; whoever is connected is served to the end."""

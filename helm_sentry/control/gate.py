@@ -54,7 +54,7 @@ class Gate:
 
     Args:
         listener: the listening socket.
-        roots: processes whose descendants are turned away, and they themselves.
+        refuses: says why a peer is turned away; nothing about one that may come in.
         serve: serves a connection; closing it is left to the gate.
         on_refusal: called with a sentence about a peer that was turned away.
     """
@@ -62,11 +62,11 @@ class Gate:
     def __init__(
         self,
         listener: socket.socket,
-        roots: Callable[[], Collection[int]],
+        refuses: Callable[[Peer], str],
         serve: Callable[[socket.socket, Peer], None],
         on_refusal: Callable[[str], None],
     ) -> None:
-        self._listener, self._roots, self._serve, self._on_refusal = listener, roots, serve, on_refusal
+        self._listener, self._refuses, self._serve, self._on_refusal = listener, refuses, serve, on_refusal
         self._places = threading.BoundedSemaphore(MOST_PEERS)
         threading.Thread(target=self._accept, name="gate", daemon=True).start()
 
@@ -83,7 +83,7 @@ class Gate:
             except OSError:
                 return  # closed
             peer = peer_of(connection)
-            if (why := stranger(peer, self._roots())) or not self._places.acquire(blocking=False):
+            if (why := self._refuses(peer)) or not self._places.acquire(blocking=False):
                 self._on_refusal(f"process {peer.pid} of user {peer.uid}: {why or 'too many connections'}")
                 connection.close()
                 continue
@@ -103,8 +103,10 @@ class Gate:
             self._places.release()
 
 
-def listen(directory: int, name: str) -> socket.socket:
-    """Return a listening socket, closed to other users. It has its name once it listens, so no peer finds it deaf.
+def listen(directory: int, name: str, owner: tuple[int, int] | None = None) -> socket.socket:
+    """Return a listening socket, closed to other users than its owner.
+
+    It has its name once it listens, so no peer finds it deaf.
 
     Raises:
         OSError: it cannot be made.
@@ -116,6 +118,8 @@ def listen(directory: int, name: str) -> socket.socket:
     # A path in the state directory may be longer than the 107 bytes that fit into an address.
     listener.bind(address(directory, unborn))
     os.chmod(unborn, 0o600, dir_fd=directory)
+    if owner:
+        os.chown(unborn, *owner, dir_fd=directory, follow_symlinks=False)
     listener.listen(MOST_PEERS)
     os.rename(unborn, name, src_dir_fd=directory, dst_dir_fd=directory)
     return listener
@@ -144,7 +148,12 @@ def peer_of(connection: socket.socket) -> Peer:
 
 
 def stranger(peer: Peer, roots: Collection[int]) -> str:
-    """Return why a peer may not ask anything, empty when it may."""
+    """Return why a peer may not ask anything, empty when it may.
+
+    Args:
+        peer: who connected.
+        roots: processes that agents descend from, or that connect for them.
+    """
     if peer.uid not in (0, os.geteuid()):
         return "not the user of this run"
     if peer.pid <= 0 or peer.pid == os.getpid():

@@ -11,19 +11,20 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from helm_sentry import state
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.control.endpoint import read_request
-from helm_sentry.control.gate import Peer
+from helm_sentry.control.gate import Peer, address
 from helm_sentry.errors import SentryError, UsageError
 
 PASSED = 4
 """Descriptors that come with a request."""
 
 _PATIENCE = 10.0  # seconds for a request to arrive
+_LONGEST = 108  # bytes of a socket's address, its last one zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +53,14 @@ class Host:
     Attributes:
         order: makes a `Start` of a request; raises SentryError with a sentence for the caller.
         ended: called with the id of a run that is over, on any thread.
+        others: what else can be asked for, by the request's `do`.
+        starting: held from the order to the start.
     """
 
     order: Callable[[Peer, Fields], Start]
     ended: Callable[[str], None] = lambda run: None
+    others: Mapping[str, Callable[[Fields], Fields]] = field(default_factory=dict)
+    starting: threading.Lock = field(default_factory=threading.Lock)
     _processes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -66,19 +71,29 @@ class Host:
             return {run: process.pid for run, process in self._processes.items()}
 
     def serve(self, connection: socket.socket, peer: Peer) -> None:
-        """Start a run for who connected."""
+        """Start a run for who connected, or do what else there is to do."""
         connection.settimeout(_PATIENCE)
         with _received(connection) as descriptors:
             try:
+                request = read_request(connection)
+                if other := self.others.get(str(request.get("do"))):
+                    _send(connection, other(request))
+                    return
                 if len(descriptors) != PASSED:
                     raise UsageError("a run comes with standard input, output, error and a directory")
-                start = self.order(peer, read_request(connection))
-                connection.sendall(json.dumps({"run": start.run}).encode() + b"\n")
-                connection.settimeout(None)  # it blocks from here on, also for the supervisor, which shares it
-                self._spawn(start, descriptors, connection)
+                with self.starting:
+                    start = self.order(peer, request)
+                    _send(connection, {"run": start.run})
+                    connection.settimeout(None)  # it blocks from here on, also for the supervisor, which shares it
+                    self._spawn(start, descriptors, connection)
             except SentryError as error:
-                answer = {"error": str(error), "status": error.exit_status}
-                connection.sendall(json.dumps(answer).encode() + b"\n")
+                _send(connection, {"error": str(error), "status": error.exit_status})
+
+    def kill(self, run: str) -> None:
+        """End the supervisor of a run, and with it the agent."""
+        with self._lock:
+            if process := self._processes.get(run):
+                process.kill()
 
     def wait(self, seconds: float) -> bool:
         """Wait for all runs to end; False when some have not."""
@@ -124,13 +139,17 @@ class Host:
         self.ended(run)
 
 
-def hand_over(path: str, request: Fields, descriptors: list[int]) -> tuple[socket.socket, str] | None:
-    """Ask a host for a run and return the connection with the run's id; None where there is no host.
+def _send(connection: socket.socket, answer: Fields) -> None:
+    connection.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def hand_over(path: str, request: Fields, descriptors: list[int]) -> tuple[socket.socket, Fields] | None:
+    """Ask a host for something and return the connection and the answer; None where there is no host.
 
     Args:
         path: the host's socket.
-        request: what to run.
-        descriptors: standard input, output, error, and the working directory.
+        request: what to do.
+        descriptors: standard input, output, error, and the working directory, for a run.
 
     Raises:
         SentryError: the host's own refusal.
@@ -148,21 +167,24 @@ def hand_over(path: str, request: Fields, descriptors: list[int]) -> tuple[socke
         while not line.endswith(b"\n"):
             line += (part := connection.recv(1))  # what comes after it is for somebody else
             if not part:
-                raise SentryError("the daemon ended the conversation; it serves its own user and root, and no agent")
+                raise SentryError("the host ended the conversation; it serves its own user and root, or its own agent")
     except OSError as error:
-        raise SentryError(f"the daemon does not answer: {error.strerror}; `--alone` runs without it") from error
+        raise SentryError(f"the host of runs does not answer: {error.strerror}; `--alone` runs without it") from error
     answer = json.loads(line)
     if "error" in answer:
         refused = SentryError(answer["error"])
         refused.exit_status = int(answer["status"])
         raise refused
-    return connection, str(answer["run"])
+    return connection, answer
 
 
 def _connect(connection: socket.socket, path: str) -> None:
+    if len(os.fsencode(path)) < _LONGEST:
+        connection.connect(path)
+        return
     directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        connection.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
+        connection.connect(address(directory, os.path.basename(path)))
     finally:
         os.close(directory)
 

@@ -7,12 +7,14 @@ from helm_sentry import state
 from helm_sentry.audit import record
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.control.approvals import Approvals
+from helm_sentry.control.door import Above, Door
 from helm_sentry.control.endpoint import Endpoint
 from helm_sentry.control.live import LivePolicy
 from helm_sentry.control.service import approval_services, policy_services, run_services
 from helm_sentry.control.standing import Standing
 from helm_sentry.control.terminal import Terminal
 from helm_sentry.errors import AuditError, SentryError
+from helm_sentry.policy.model import Policy
 
 
 class ControlPlane:
@@ -44,6 +46,7 @@ class ControlPlane:
         self._run, self._append, self._sign, self._on_failure = run, append, sign, on_failure
         self._terminal = Terminal(run, say)
         self._endpoint: Endpoint | None = None
+        self._door: Door | None = None
         standing = Standing(state.approvals_directory(), lasting)
         try:
             self.approvals = Approvals(approve_within, standing, append, self._changed, on_failure)
@@ -55,7 +58,14 @@ class ControlPlane:
         """Whether a prompt has the terminal, so that the agent may be stopped on its account."""
         return self._terminal.asking
 
-    def open(self, guardian: int, live: LivePolicy, kill: Callable[[], None], facts: Callable[[], Fields]) -> None:
+    def open(
+        self,
+        guardian: int,
+        live: LivePolicy,
+        kill: Callable[[], None],
+        facts: Callable[[], Fields],
+        above: Above | None,
+    ) -> None:
         """Begin to serve.
 
         Args:
@@ -63,6 +73,7 @@ class ControlPlane:
             live: the run's policy.
             kill: ends the agent.
             facts: tells what else there is to know about the run.
+            above: what runs below this one have of it; None if there can be none.
 
         Raises:
             SentryError: there can be no control socket.
@@ -78,7 +89,18 @@ class ControlPlane:
             self._endpoint = Endpoint(state.control_directory(), self._run, guardian, services, self._turned_away)
         except OSError as error:
             raise SentryError(f"the control socket cannot be made: {error}") from error
+        self._door = Door(above, live, self._append, self._turned_away) if above else None
         self._terminal.start(self.approvals, guardian)
+
+    def policy_changed(self, policy: Policy) -> None:
+        """Put the runs below under another policy."""
+        if self._door:
+            self._door.changed(policy)
+
+    def end_below(self) -> None:
+        """End the runs that the agent has started."""
+        if self._door:
+            self._door.close()
 
     def close(self) -> None:
         """Serve no more."""

@@ -1,5 +1,6 @@
 """What a run does for those who connect to its control socket."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 
@@ -50,7 +51,14 @@ def policy_services(live: LivePolicy) -> dict[str, Service]:
     def freeze(peer: Peer, request: Fields) -> Iterator[Fields]:
         yield live.freeze(_by(peer))
 
-    return {"policy": policy, "apply": apply, "grant": grant, "revoke": revoke, "freeze": freeze}
+    def under(peer: Peer, request: Fields) -> Iterator[Fields]:
+        texts = request.get("policies")
+        if peer.pid != os.getppid() or not isinstance(texts, list):
+            raise UsageError("only the run above says what this one is under")
+        yield live.put_under([str(text) for text in texts], _by(peer))
+
+    changing: dict[str, Service] = {"apply": apply, "grant": grant, "revoke": revoke, "freeze": freeze}
+    return changing | {"policy": policy, "under": under}
 
 
 def run_services(

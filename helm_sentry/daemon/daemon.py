@@ -19,7 +19,7 @@ from helm_sentry import state
 from helm_sentry.abi import flags, libc
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.control.client import Unreachable, ask
-from helm_sentry.control.gate import Gate, Peer, listen, private_directory
+from helm_sentry.control.gate import Gate, Peer, listen, private_directory, stranger
 from helm_sentry.control.host import Host, Start
 from helm_sentry.daemon import runs, service_manager
 from helm_sentry.daemon.cgroup import Groups
@@ -75,7 +75,7 @@ class Daemon:
         self._server = Server(self._directory, settings.tls)
         self._report_remains()
         self._gates = {
-            name: Gate(self._listener(name), runs.supervisors, serve, self._turned_away)
+            name: Gate(self._listener(name), _refuses, serve, self._turned_away)
             for name, serve in (
                 ("grpc", self._server.serve),
                 ("runs", self._host.serve),
@@ -141,6 +141,10 @@ class Daemon:
         run = state.new_run_id()
         hosted: Fields = {"run": run, "environment": environment, "cgroup": self._groups.make(run)}
         return Start(run, options, hosted, umask, request.get("detach") is not True)
+
+
+def _refuses(peer: Peer) -> str:
+    return stranger(peer, runs.supervisors())
 
 
 def say(text: str) -> None:

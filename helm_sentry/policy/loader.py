@@ -90,12 +90,29 @@ def load_file(name_or_path: str, variables: Mapping[str, str] = NO_VARIABLES) ->
         PolicyError: there is no such file or pack, or it is not a policy.
     """
     packs = shipped_packs()
-    if not re.fullmatch("[A-Za-z0-9_-]+", name_or_path):
-        return load(read_text(name_or_path, Place("")), name_or_path, variables, packs)
+    text = text_of(name_or_path)
+    if _is_file(name_or_path):
+        return load(text, name_or_path, variables, packs)
+    return _Loader(variables, packs).load(text, name_or_path, name_or_path)
+
+
+def text_of(name_or_path: str) -> str:
+    """Return the text of the policy in a file, or of the shipped pack when the argument is a bare name.
+
+    Raises:
+        PolicyError: there is no such file or pack.
+    """
+    if _is_file(name_or_path):
+        return read_text(name_or_path, Place(""))
+    packs = shipped_packs()
     if (text := packs.get(name_or_path)) is None:
         hint = f"; write `./{name_or_path}` for a file" if os.path.exists(name_or_path) else ""
         raise PolicyError(_unknown_pack(name_or_path, [*packs, *packs.presets]) + hint)
-    return _Loader(variables, packs).load(text, name_or_path, name_or_path)
+    return text
+
+
+def _is_file(name_or_path: str) -> bool:
+    return not re.fullmatch("[A-Za-z0-9_-]+", name_or_path)
 
 
 def read_text(path: str, place: Place) -> str:
