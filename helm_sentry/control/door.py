@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from helm_sentry import state
 from helm_sentry.audit import record
 from helm_sentry.audit.canonical import Fields, Json
-from helm_sentry.control.client import Unreachable, ask
+from helm_sentry.control.client import ask
 from helm_sentry.control.gate import Gate, Peer, listen
 from helm_sentry.control.host import Host, Start
 from helm_sentry.control.live import LivePolicy
@@ -111,7 +111,7 @@ class Door:
         """End the runs below."""
         self._gate.close()
         for run in self._host.runs:
-            with contextlib.suppress(Unreachable):
+            with contextlib.suppress(SentryError):  # it is ending already, or has not begun
                 list(ask(state.control_directory(), run, {"do": "kill"}))
         self._host.wait(_LAST_WORK)
 

@@ -8,6 +8,7 @@ It decides nothing: every run has a supervisor process of its own, so the end of
 that dies frees no agent, and the next one finds them.
 """
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from helm_sentry import state
 from helm_sentry.abi import flags, libc
 from helm_sentry.audit.canonical import Fields
-from helm_sentry.control.client import Unreachable, ask
+from helm_sentry.control.client import ask
 from helm_sentry.control.gate import Gate, Peer, listen, private_directory, stranger
 from helm_sentry.control.host import Host, Start
 from helm_sentry.daemon import runs, service_manager
@@ -100,10 +101,8 @@ class Daemon:
             if name not in self._inherited:
                 os.unlink(name, dir_fd=self._directory)
         for run in self._host.runs:
-            try:
+            with contextlib.suppress(SentryError):  # it is ending already, or has not begun
                 list(ask(state.control_directory(), run, {"do": "kill"}))
-            except Unreachable:
-                continue  # it has just ended, or not yet begun
         if not self._host.wait(_LAST_WORK):
             say("some runs did not end; they are left to the service manager")
         self._server.stop()
