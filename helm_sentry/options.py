@@ -51,6 +51,7 @@ class Options:
         dry_run: perform what the policy denies, and only write down that it would be denied.
         quiet: print nothing.
         witness: have the kernel count the calls where it can; it slows every syscall of the machine a little.
+        watch: read the policy file again when it changes, and upon SIGHUP.
         approve_within: seconds until what needs approval is denied.
         key: private key file to sign with; empty for the one of this machine.
         probe: try this one operation instead of running the command.
@@ -66,6 +67,7 @@ class Options:
     dry_run: bool = False
     quiet: bool = False
     witness: bool = True
+    watch: bool = False
     approve_within: float = 120.0
     key: str = ""
     probe: Operation | None = None

@@ -99,6 +99,15 @@ def _load_policy(options: Options, variables: dict[str, str]) -> Policy:
     return with_own_rules(policy, policy, options)
 
 
+def read_again(prepared: Prepared) -> Policy:
+    """Return what the run's policy file says now, without the supervisor's own rules.
+
+    Raises:
+        PolicyError: it says no policy.
+    """
+    return load_file(prepared.options.policy, prepared.variables)
+
+
 def with_own_rules(policy: Policy, first: Policy, options: Options) -> Policy:
     """Return a policy with the supervisor's rules; the files that decide are those of the run's first policy."""
     protected = (os.path.realpath(state.state_directory()), f"/proc/{os.getpid()}")

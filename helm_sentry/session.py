@@ -25,6 +25,7 @@ from helm_sentry.control.door import DOOR, Above
 from helm_sentry.control.live import LivePolicy
 from helm_sentry.control.live import Run as LiveRun
 from helm_sentry.control.plane import ControlPlane
+from helm_sentry.control.reload import Reload
 from helm_sentry.control.standing import lasting_digest
 from helm_sentry.decision import Decision
 from helm_sentry.errors import AuditError, FeatureError, PolicyError, SentryError
@@ -42,7 +43,7 @@ from helm_sentry.operation import Operation
 from helm_sentry.options import Options
 from helm_sentry.policy.engine import compile_policy
 from helm_sentry.policy.model import ConnectMatch
-from helm_sentry.prepare import Prepared, prepare, with_own_rules
+from helm_sentry.prepare import Prepared, prepare, read_again, with_own_rules
 from helm_sentry.receipt import store
 from helm_sentry.receipt.keyring import key_descriptor, known, signing_key
 from helm_sentry.receipt.signer import Signer
@@ -215,6 +216,9 @@ class _Run:
         live = LivePolicy(self._live_run(), prepared.policy, self._fail)
         kill = partial(os.kill, started.agent, signal.SIGKILL)
         self._control.open(started.guardian, live, kill, partial(self._about, started), self._above())
+        if prepared.options.watch:
+            reload = Reload(live, partial(read_again, prepared), prepared.policy, self._reporter.say)
+            self._relay.instead[signal.SIGHUP] = reload.now
         self._broker.start()
         self._call_witness(started)
         with contextlib.suppress(BrokenPipeError):  # interrupted before it began: the guardian says how it ended

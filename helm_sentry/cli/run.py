@@ -26,6 +26,7 @@ import click
     help="Deny what needs approval after so long (default: 120).",
 )
 @click.option("--key", default="", metavar="FILE", help="Private key to sign with: ours, or PKCS#8.")
+@click.option("--watch", is_flag=True, help="Read the policy file again when it changes, and on SIGHUP.")
 @click.option("--no-witness", is_flag=True, help="Do not have the kernel count the calls a second time.")
 @click.option("--quiet", is_flag=True, help="Say nothing on standard error.")
 @click.option("--alone", is_flag=True, help="Supervise here, although there is a daemon.")
@@ -40,6 +41,7 @@ def run(
     dry_run: bool,
     approve_within: float,
     key: str,
+    watch: bool,
     no_witness: bool,
     quiet: bool,
     alone: bool,
@@ -66,6 +68,7 @@ def run(
         max_policy_age=_seconds(max_policy_age),
         dry_run=dry_run,
         approve_within=approve_within,
+        watch=watch,
         quiet=quiet,
         witness=not no_witness,
         key=key,

@@ -27,8 +27,10 @@ def run(options: Options) -> int | None:
         SentryError: the host refused, or the supervisor failed.
     """
     below = DOOR in os.environ
-    if not below and (key_descriptor(os.environ) >= 0 or any(os.isatty(descriptor) for descriptor in range(3))):
-        return None  # neither a key on a descriptor nor the control of a terminal can be handed over
+    if not below and (
+        options.watch or key_descriptor(os.environ) >= 0 or any(os.isatty(descriptor) for descriptor in range(3))
+    ):
+        return None  # neither a key on a descriptor, nor the control of a terminal, nor SIGHUP can be handed over
     directory = _here(options)
     mask = hold_signals()
     try:
@@ -77,6 +79,11 @@ def drop(policy: str) -> Fields:
     connection, answer = handed
     connection.close()
     return answer
+
+
+def _is_bound_here(options: Options) -> bool:
+    """Whether there is what cannot be handed over: the control of a terminal, a key on a descriptor, SIGHUP."""
+    return options.watch or key_descriptor(os.environ) >= 0 or any(os.isatty(descriptor) for descriptor in range(3))
 
 
 def _hand_over(request: Fields, descriptors: list[int]) -> tuple[socket.socket, Fields] | None:
