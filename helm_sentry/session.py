@@ -97,6 +97,11 @@ def _outer_environment(options: Options, identity: Identity) -> dict[str, str]:
     return outer
 
 
+def _kill(agent: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has ended by itself, and the guardian is about to say so
+        os.kill(agent, signal.SIGKILL)
+
+
 class _Run:
     """The supervisor's side of a run."""
 
@@ -214,7 +219,7 @@ class _Run:
             approvals=None if prepared.options.dry_run else self._control.approvals,
         )
         live = LivePolicy(self._live_run(), prepared.policy, self._fail)
-        kill = partial(os.kill, started.agent, signal.SIGKILL)
+        kill = partial(_kill, started.agent)
         self._control.open(started.guardian, live, kill, partial(self._about, started), self._above())
         if prepared.options.watch:
             reload = Reload(live, partial(read_again, prepared), prepared.policy, self._reporter.say)
@@ -286,8 +291,7 @@ class _Run:
         self._reporter.say(f"the kernel's count of the agent's calls and the log's differ: {detail}")
         self._gap_found = True
         if self._prepared.policy.on_witness_gap == "deny":
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(agent, signal.SIGKILL)
+            _kill(agent)
 
     def _require_no_gap(self) -> None:
         if self._gap_found and self._prepared.policy.on_witness_gap == "deny":
@@ -327,7 +331,7 @@ class _Run:
                 self._log.append(record.notice("wall-time", f"the run was ended after {wall_time} s"))
                 self._reporter.say(f"the run was ended: its wall time of {wall_time} s is over")
                 deadline = None
-                os.kill(started.agent, signal.SIGKILL)
+                _kill(started.agent)
             if self._failed in ready:
                 raise self._failure_error()
             if self._relay.descriptor in ready:
@@ -335,7 +339,7 @@ class _Run:
             if ready & self._caller.descriptors and not self._caller.pass_on(started.agent):
                 self._log.append(record.notice("caller-gone", "the run was ended with the process that asked for it"))
                 poller.unregister(self._caller.forget())
-                os.kill(started.agent, signal.SIGKILL)
+                _kill(started.agent)
             if started.report in ready and (status := self._hear(started)) is not None:
                 return self._seal(status)
 

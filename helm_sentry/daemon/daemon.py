@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from helm_sentry import state
 from helm_sentry.abi import flags, libc
@@ -27,13 +27,11 @@ from helm_sentry.daemon.cgroup import Groups
 from helm_sentry.daemon.journal import JOURNAL, Journal
 from helm_sentry.daemon.metrics import Metrics
 from helm_sentry.errors import SentryError, UsageError
+from helm_sentry.options import Options
 from helm_sentry.rpc.server import Server, Tls
 
 _LAST_WORK = 10.0  # seconds for runs to end when the daemon does
-_KNOWN = frozenset(
-    {"command", "policy", "workspace", "user", "accept_degraded", "max_policy_age", "dry_run", "quiet"}
-    | {"witness", "approve_within", "key"}
-)
+_KNOWN = {option.name for option in fields(Options)} - {"probe", "hosted"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,7 @@ class Agent:
             **popen,
         )
         self.first_line = self.process.stdout.readline().strip()
+        assert self.first_line, self.process.communicate()
         self.directory = max(set(sandbox.runs()) - before)
 
     @property

@@ -193,3 +193,13 @@ for path in sys.argv[2:]:
     assert "200 OK" in replies(daemon.sandbox.uid)[2]
     assert replies(NOBODY - 1) == ["b''"] * 3
     assert daemon.log.read_text().count("not the user of this run") == 3
+
+
+def test_a_caller_that_goes_as_the_agent_ends_leaves_a_sealed_run(daemon):
+    """The agent ends by itself at the end of its input, which comes with the end of the caller."""
+    for _ in range(5):
+        agent = daemon.agent()
+        agent.process.kill()
+        agent.process.stdin.close()
+        agent.process.stdin = None
+        until(lambda run=agent.run: daemon.shown(run)["state"] == "sealed")
