@@ -52,6 +52,10 @@ vm-test: setup vm-packages ## run as root under Debian's 6.1 and 6.12 kernels, i
 	  env WITNESS_OPENS=300 WITNESS_FORKS=20 WITNESS_EXECS=5 \
 	  $(BIN)/python -m pytest -q -p no:cacheprovider -k "$(VM_CHOICE)" $(VM_TESTS) </dev/null; done
 
+.PHONY: vm-units
+vm-units: setup vm-packages ## the systemd units, in a guest whose process 1 is systemd
+	$(PYTHON) tests/vm/guest.py --systemd --timeout 600 -- $(BIN)/python tests/vm/units.py </dev/null
+
 vm-packages:
 	@if ! dpkg -s qemu-system-x86 busybox-static >/dev/null 2>&1; then $(SUDO) apt-get update -q && \
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \

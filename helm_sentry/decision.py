@@ -21,6 +21,8 @@ class Reason(StrEnum):
     """A block rule matched."""
     DEFAULT = "DEFAULT"
     """No rule matched."""
+    CEILING = "CEILING"
+    """No rule matched in a policy that the run is under besides its own."""
     CONDITION = "CONDITION"
     """A contextual rule matched and its condition did not hold."""
     CONDITION_ERROR = "CONDITION_ERROR"

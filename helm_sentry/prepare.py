@@ -13,47 +13,17 @@ from helm_sentry.confine import credentials
 from helm_sentry.confine.credentials import Identity
 from helm_sentry.errors import FeatureError, LaunchError, StalePolicyError
 from helm_sentry.features import Features
-from helm_sentry.operation import Operation
+from helm_sentry.options import Options
 from helm_sentry.policy.builtin import with_builtin_rules
-from helm_sentry.policy.loader import load_file, shipped_packs
+from helm_sentry.policy.ceiling import within
+from helm_sentry.policy.loader import load, load_file, shipped_packs
 from helm_sentry.policy.model import Policy
 from helm_sentry.policy.plan import Plan, make_plan
 from helm_sentry.receipt.keyring import key_file
 
 _EVERY_PROGRAM = ("/**",)  # the floor of a dry run: what may be executed is only written down
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What a user asks for.
-
-    Attributes:
-        command: the agent's program and arguments.
-        policy: file or name of a shipped policy.
-        workspace: directory the agent works in.
-        user: name of the user the agent runs as; empty for the caller.
-        accept_degraded: run although a layer is missing.
-        max_policy_age: seconds since a policy file was last written after which it is refused.
-        dry_run: perform what the policy denies, and only write down that it would be denied.
-        quiet: print nothing.
-        witness: have the kernel count the calls where it can; it slows every syscall of the machine a little.
-        approve_within: seconds until what needs approval is denied.
-        key: private key file to sign with; empty for the one of this machine.
-        probe: try this one operation instead of running the command.
-    """
-
-    command: tuple[str, ...]
-    policy: str = "default"
-    workspace: str = "."
-    user: str = ""
-    accept_degraded: bool = False
-    max_policy_age: int | None = None
-    dry_run: bool = False
-    quiet: bool = False
-    witness: bool = True
-    approve_within: float = 120.0
-    key: str = ""
-    probe: Operation | None = None
+_GIVEN = "given-policy"  # as a pack it can extend packs and no file
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +47,7 @@ def prepare(options: Options) -> Prepared:
         SentryError: the program, the policy or the host does not allow a run.
     """
     identity = credentials.of_user(options.user) if options.user else credentials.current()
-    program = sys.executable if options.probe else _find_program(options.command[0], options.workspace)
+    program = sys.executable if options.probe else _find_program(options)
     probing = features.begin()  # goes on while the policy is read
     scratch = os.path.realpath(tempfile.mkdtemp(prefix="helm-sentry-"))
     try:
@@ -93,9 +63,10 @@ def prepare(options: Options) -> Prepared:
     return Prepared(options, host, identity, policy, plan, program, scratch, variables)
 
 
-def _find_program(name: str, workspace: str) -> str:
+def _find_program(options: Options) -> str:
     """Return the absolute path of a program as a shell in the workspace would find it."""
-    found = shutil.which(os.path.join(workspace, name) if "/" in name else name)
+    name, search = options.command[0], options.outer_environment.get("PATH")
+    found = shutil.which(os.path.join(options.workspace, name) if "/" in name else name, path=search)
     if found is None:
         there = os.path.exists(name) and "/" in name
         raise LaunchError(
@@ -116,9 +87,25 @@ def _variables(options: Options, program: str, scratch: str) -> dict[str, str]:
 
 
 def _load_policy(options: Options, variables: dict[str, str]) -> Policy:
-    policy = load_file(options.policy, variables)
-    _require_fresh(policy, options.max_policy_age)
+    hosted = options.hosted
+    if hosted and hosted.policy:
+        packs = shipped_packs()
+        policy = load(hosted.policy, _GIVEN, variables, {**packs, _GIVEN: hosted.policy})
+    else:
+        policy = load_file(options.policy, variables)
+        _require_fresh(policy, options.max_policy_age)
+    above = hosted.ceilings(variables["tmp"]) if hosted else ()
+    policy = within(policy, tuple(load(text, "within.json", packs={}) for text in above))
     return with_own_rules(policy, policy, options)
+
+
+def read_again(prepared: Prepared) -> Policy:
+    """Return what the run's policy file says now, without the supervisor's own rules.
+
+    Raises:
+        PolicyError: it says no policy.
+    """
+    return load_file(prepared.options.policy, prepared.variables)
 
 
 def with_own_rules(policy: Policy, first: Policy, options: Options) -> Policy:

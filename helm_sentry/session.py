@@ -13,6 +13,7 @@ from helm_sentry import __version__, state
 from helm_sentry.abi import flags, libc, syscalls
 from helm_sentry.abi.arch import native
 from helm_sentry.audit import record
+from helm_sentry.audit.canonical import Fields, Json
 from helm_sentry.audit.log import AuditLog
 from helm_sentry.broker.broker import Broker
 from helm_sentry.broker.name_server import LOOKED_UP
@@ -21,14 +22,17 @@ from helm_sentry.broker.paths import Resolver
 from helm_sentry.broker.workers import INTERRUPT
 from helm_sentry.confine import credentials, landlock, limits
 from helm_sentry.confine.credentials import Identity
+from helm_sentry.control.door import DOOR, Above
 from helm_sentry.control.live import LivePolicy
 from helm_sentry.control.live import Run as LiveRun
 from helm_sentry.control.plane import ControlPlane
+from helm_sentry.control.reload import Reload
 from helm_sentry.control.standing import lasting_digest
 from helm_sentry.decision import Decision
 from helm_sentry.errors import AuditError, FeatureError, PolicyError, SentryError
 from helm_sentry.intercept.notify import Listener
 from helm_sentry.launch import filter as seccomp_filter
+from helm_sentry.launch.caller import Caller
 from helm_sentry.launch.child import NOT_STARTED, REPORT, Launch
 from helm_sentry.launch.guardian import CONTINUED, EXITED, LEFT, STOPPED, end_descendants
 from helm_sentry.launch.probe import attempt
@@ -37,8 +41,9 @@ from helm_sentry.launch.start import Started, start
 from helm_sentry.native import library as native_library
 from helm_sentry.native.library import Receiver
 from helm_sentry.operation import Operation
+from helm_sentry.options import Options
 from helm_sentry.policy.engine import compile_policy
-from helm_sentry.prepare import Options, Prepared, prepare, with_own_rules
+from helm_sentry.prepare import Prepared, prepare, read_again, with_own_rules
 from helm_sentry.receipt import store
 from helm_sentry.receipt.keyring import key_descriptor, known, signing_key
 from helm_sentry.receipt.signer import Signer
@@ -84,13 +89,18 @@ def supervise(options: Options) -> tuple[int, str]:
         shutil.rmtree(prepared.scratch, ignore_errors=True)
 
 
-def _outer_environment(identity: Identity) -> dict[str, str]:
+def _outer_environment(options: Options, identity: Identity) -> dict[str, str]:
     """Return what the policy selects from: the caller's environment, with the agent's user in it."""
-    outer = dict(os.environ)
+    outer = options.outer_environment
     if identity.switch:
         user = credentials.user_name(identity.uid)
         outer |= {"HOME": os.path.expanduser(f"~{user}"), "USER": user, "LOGNAME": user}
     return outer
+
+
+def _kill(agent: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has ended by itself, and the guardian is about to say so
+        os.kill(agent, signal.SIGKILL)
 
 
 class _Run:
@@ -98,7 +108,9 @@ class _Run:
 
     def __init__(self, prepared: Prepared) -> None:
         self._prepared = prepared
-        self._id = state.new_run_id()
+        hosted = prepared.options.hosted
+        self._id, self._parent = (hosted.run, hosted.parent) if hosted else (state.new_run_id(), "")
+        self._caller = Caller(hosted.connection if hosted else -1)
         self.directory = ""  # once there is one
         self._relay = Relay()
         signal.signal(INTERRUPT, lambda number, frame: None)  # interrupts workers; nothing else
@@ -132,7 +144,9 @@ class _Run:
         prepared = self._prepared
         arch, wanted = native(), prepared.policy.limits
         killable = flags.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV if prepared.host.wait_killable else 0
-        environment = prepared.policy.environment.select(_outer_environment(prepared.identity))
+        environment = prepared.policy.environment.select(_outer_environment(prepared.options, prepared.identity))
+        if above := self._above():
+            environment[DOOR] = above.door
         return Launch(
             program=prepared.program,
             arguments=prepared.options.command,
@@ -165,6 +179,7 @@ class _Run:
             digests={},
             enforcing=not prepared.options.dry_run,
             variables=prepared.variables,
+            parent=self._parent,
         )
         digests = store.create_run(
             self.directory, facts, prepared.policy.canonical(), prepared.plan.canonical(), key.public
@@ -206,11 +221,28 @@ class _Run:
             approvals=None if prepared.options.dry_run else self._control.approvals,
         )
         live = LivePolicy(self._live_run(), prepared.policy, self._fail)
-        self._control.open(started.guardian, live, partial(os.kill, started.agent, signal.SIGKILL))
+        kill = partial(_kill, started.agent)
+        self._control.open(started.guardian, live, kill, partial(self._about, started), self._above())
+        if prepared.options.watch:
+            reload = Reload(live, partial(read_again, prepared), prepared.policy, self._reporter.say)
+            self._relay.instead[signal.SIGHUP] = reload.now
         self._broker.start()
         self._call_witness(started)
         with contextlib.suppress(BrokenPipeError):  # interrupted before it began: the guardian says how it ended
             started.proceed()
+
+    def _about(self, started: Started) -> Fields:
+        counts = dict[str, Json](self._log.counts)
+        return {"agent": started.agent, "decisions": counts, "parent": self._parent}
+
+    def _above(self) -> Above | None:
+        """Return what runs below this one have of it; a dry run has none."""
+        options, identity, hosted = self._prepared.options, self._prepared.identity, self._prepared.options.hosted
+        if options.dry_run or options.probe:
+            return None
+        owner = identity.uid, identity.gid
+        depth = hosted.depth if hosted else 0
+        return Above(self._id, self._prepared.scratch, owner, options.user, options.key, depth)
 
     def _live_run(self) -> LiveRun:
         """Return what a live policy has to know of this run."""
@@ -224,6 +256,7 @@ class _Run:
             append=self._log.append,
             keys=(self._key.public, *trusted),
             programs=prepared.plan.programs,
+            changed=self._control.policy_changed,
         )
 
     def _receiver(self, listener: Listener) -> Receiver | None:
@@ -260,8 +293,7 @@ class _Run:
         self._reporter.say(f"the kernel's count of the agent's calls and the log's differ: {detail}")
         self._gap_found = True
         if self._prepared.policy.on_witness_gap == "deny":
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(agent, signal.SIGKILL)
+            _kill(agent)
 
     def _require_no_gap(self) -> None:
         if self._gap_found and self._prepared.policy.on_witness_gap == "deny":
@@ -303,7 +335,7 @@ class _Run:
         wall_time = self._prepared.policy.limits.wall_time
         deadline = time.monotonic() + wall_time if wall_time else None
         poller = select.poll()
-        for descriptor in (started.report, self._relay.descriptor, self._failed):
+        for descriptor in (started.report, self._relay.descriptor, self._failed, *self._caller.descriptors):
             poller.register(descriptor, select.POLLIN)
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
@@ -312,11 +344,15 @@ class _Run:
                 self._log.append(record.notice("wall-time", f"the run was ended after {wall_time} s"))
                 self._reporter.say(f"the run was ended: its wall time of {wall_time} s is over")
                 deadline = None
-                os.kill(started.agent, signal.SIGKILL)
+                _kill(started.agent)
             if self._failed in ready:
                 raise self._failure_error()
             if self._relay.descriptor in ready:
                 self._relay.pass_on(started.agent)
+            if ready & self._caller.descriptors and not self._caller.pass_on(started.agent):
+                self._log.append(record.notice("caller-gone", "the run was ended with the process that asked for it"))
+                poller.unregister(self._caller.forget())
+                _kill(started.agent)
             if started.report in ready and (status := self._hear(started)) is not None:
                 return self._seal(status)
 
@@ -344,6 +380,7 @@ class _Run:
         """Write the end of the log and sign it."""
         signal_name = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else ""
         code = None if signal_name else os.waitstatus_to_exitcode(status)
+        self._control.end_below()
         self._broker.settle(_LAST_WORK)
         self._look_at_the_clock()
         if self._witness:

@@ -1,8 +1,12 @@
 """Where state lives: `$XDG_STATE_HOME/helm-sentry`, by default `~/.local/state/helm-sentry`.
 
-keys/           the signing key
-witness/        compiled kernel programs of the witness
-runs/<run id>/  one directory a run; ids sort by time: 20261121-071503-ab12cd
+keys/             the signing key
+witness/          compiled kernel programs of the witness
+control/<run id>  sockets of the runs that go on
+approvals/        answers that outlive their run
+daemon/           sockets of the daemon
+output/<run id>   what agents printed that were started with `run --detach`
+runs/<run id>/    one directory a run; ids sort by time: 20261121-071503-ab12cd
 """
 
 import os
@@ -40,6 +44,21 @@ def control_directory() -> str:
     return os.path.join(state_directory(), "control")
 
 
+def daemon_directory() -> str:
+    """Return the directory of the daemon's sockets."""
+    return os.path.join(state_directory(), "daemon")
+
+
+def output_directory() -> str:
+    """Return the directory of what detached agents printed."""
+    return os.path.join(state_directory(), "output")
+
+
+def runs_directory() -> str:
+    """Return the directory of the run directories."""
+    return os.path.join(state_directory(), "runs")
+
+
 def approvals_directory() -> str:
     """Return the directory of answers that outlive their run."""
     return os.path.join(state_directory(), "approvals")
@@ -63,7 +82,7 @@ def run_directory(name: str) -> str:
     """
     if name == LATEST:
         name = latest_run()
-    path = os.path.join(state_directory(), "runs", name) if is_run_id(name) else name
+    path = os.path.join(runs_directory(), name) if is_run_id(name) else name
     if not os.path.isdir(path):
         raise UsageError(f"there is no run `{name}`: `{path}` is not a directory")
     return path
@@ -75,7 +94,7 @@ def latest_run() -> str:
     Raises:
         UsageError: there is none.
     """
-    runs = os.path.join(state_directory(), "runs")
+    runs = runs_directory()
     found = [name for name in os.listdir(runs) if is_run_id(name)] if os.path.isdir(runs) else []
     if not found:
         raise UsageError(f"there are no runs in `{runs}`")

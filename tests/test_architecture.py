@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "helm_sentry"
 MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
+    if "_pb2" not in path.name  # generated
 }
 STANDARD_LIBRARY = __import__("sys").stdlib_module_names
 
@@ -26,6 +27,7 @@ LAYERS = [
     ("helm_sentry.audit", 1),
     ("helm_sentry.audit.log", 2),
     ("helm_sentry.audit.segments", 2),
+    ("helm_sentry.audit.follow", 2),
     ("helm_sentry.launch.filter", 1),
     ("helm_sentry.receipt", 1),
     ("helm_sentry.receipt.store", 2),
@@ -48,10 +50,14 @@ LAYERS = [
     ("helm_sentry.native", 2),
     ("helm_sentry.sensor", 2),
     ("helm_sentry.sensor.records", 1),
+    ("helm_sentry.rpc", 2),
+    ("helm_sentry.daemon", 2),
     ("helm_sentry.features", 2),
     ("helm_sentry.state", 2),
     ("helm_sentry.reporter", 2),
     ("helm_sentry.session", 3),
+    ("helm_sentry.options", 1),
+    ("helm_sentry.hosted", 3),
     ("helm_sentry.prepare", 3),
     ("helm_sentry.refusal", 3),
     ("helm_sentry.standalone", 3),
@@ -67,6 +73,11 @@ THIRD_PARTY = {
     "hatchling": "helm_sentry.native.build",
     "cel_expr_python": "helm_sentry.policy.condition",
     "bcc": "helm_sentry.sensor.compiler",
+    "grpc": "helm_sentry.rpc",
+    "grpc_health": "helm_sentry.rpc",
+    "grpc_reflection": "helm_sentry.rpc",
+    "grpc_tools": "helm_sentry.rpc.generate",
+    "prometheus_client": "helm_sentry.daemon.metrics",
 }
 FORBIDDEN_NAMES = {"utils", "helpers", "manager", "common", "misc"}
 

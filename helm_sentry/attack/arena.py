@@ -35,7 +35,10 @@ ODD_NAMES = (
 _SECRETS = ("outside/secret", "workspacefoo/secret", "workspace/hide0/secret", "workspace/hide0/token")
 _PLAIN = ("outside/victim", "workspace/readable", "workspace/hide1/secret", "workspace/hide1/token")
 _PLACES = ("workspace/hide0", "workspace/hide1", "workspace/bin", "workspacefoo", "outside/dir", "outside/empty")
-_STATE = ("state/helm-sentry/keys", "state/helm-sentry/runs/stand-in")
+_STATE = (
+    *("state/helm-sentry/keys", "state/helm-sentry/runs/stand-in", "state/helm-sentry/control"),
+    *("state/helm-sentry/daemon", "state/helm-sentry/approvals", "state/helm-sentry/output"),
+)
 _KEPT = ("outside", "workspacefoo", "workspace/hide0", "workspace/readable", "workspace/bin/tool0", "policy.json")
 
 Snapshot = dict[str, tuple[int, bytes]]
@@ -72,7 +75,7 @@ def build() -> Arena:
         os.makedirs(arena.path(place))
     for place in _STATE:
         os.chmod(arena.path(place), 0o700)
-    for name in (*_SECRETS, "state/helm-sentry/keys/stand-in.key"):
+    for name in (*_SECRETS, "state/helm-sentry/keys/stand-in.key", "state/helm-sentry/output/stand-in"):
         _write(arena.path(name), DECOY, 0o600)
     for name in (*_PLAIN, "state/helm-sentry/runs/stand-in/audit.jsonl", "state/helm-sentry/runs/stand-in/policy.json"):
         _write(arena.path(name), b"harmless\n")

@@ -101,7 +101,7 @@ class _Stage:
 
     def _supervisor(self) -> list[str]:
         options = ["--accept-degraded"] if self.settings.accept_degraded else []
-        return [sys.executable, "-P", "-c", _SUPERVISOR, "run", "--policy", self.policy, *options, "--"]
+        return [sys.executable, "-P", "-c", _SUPERVISOR, "run", "--alone", "--policy", self.policy, *options, "--"]
 
     def facts(self) -> dict[str, Any]:
         """Return what the programs are told."""

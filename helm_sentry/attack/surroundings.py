@@ -123,7 +123,10 @@ class Surroundings:
             (self._arena.path("outside/datagram"), socket.SOCK_DGRAM, b"d"),
             (self._arena.path("workspace/hide0/socket"), socket.SOCK_STREAM, b"b"),
             (self._arena.path("workspace/hide1/socket"), socket.SOCK_STREAM, b"g"),
-            (self._arena.path("state/helm-sentry/control.sock"), socket.SOCK_STREAM, b"b"),
+            (self._arena.path("state/helm-sentry/control/stand-in"), socket.SOCK_STREAM, b"b"),
+            (self._arena.path("state/helm-sentry/daemon/grpc"), socket.SOCK_STREAM, b"b"),
+            (self._arena.path("state/helm-sentry/daemon/runs"), socket.SOCK_STREAM, b"b"),
+            (self._arena.path("state/helm-sentry/daemon/metrics"), socket.SOCK_STREAM, b"b"),
             (f"\0{self.abstract}-stream", socket.SOCK_STREAM, b"b"),
             (f"\0{self.abstract}-datagram", socket.SOCK_DGRAM, b"d"),
         ]

@@ -268,6 +268,7 @@ def start(
     digests: Mapping[str, str],
     enforcing: bool = True,
     variables: Mapping[str, str] | None = None,
+    parent: str = "",
 ) -> Fields:
     """Return the first record of a run.
 
@@ -282,10 +283,12 @@ def start(
         digests: what `store.create_run` returned; each becomes a member.
         enforcing: false for a dry run.
         variables: what the run's variables stood for, such as the workspace.
+        parent: id of the run whose agent asked for this one.
     """
     return {
         "type": "start",
         "run": run,
+        **({"parent": parent} if parent else {}),
         "version": version,
         "argv": _texts(argv),
         "user": escape(user),

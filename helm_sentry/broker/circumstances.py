@@ -46,7 +46,7 @@ class Circumstances:
         asks_for = policy.asks_for
         counted = {Kind(name.removeprefix(_COUNTS)) for name in asks_for if name.startswith(_COUNTS)}
         self.lineage = Lineage() if asks_for & _LINEAGE else None
-        escalating = [rule for rule in policy.policy.contextual if rule.otherwise is Verdict.ESCALATE]
+        escalating = [rule for rule in policy.policy.every_rule if rule.otherwise is Verdict.ESCALATE]
         self.escalates = bool(escalating)
         # What a person approves is a program with its arguments and environment, so just these must run.
         approved = any(isinstance(rule.match, ExecMatch) for rule in escalating)
@@ -54,9 +54,9 @@ class Circumstances:
         self.exact_exec = self.environment or ARGV in asks_for
         self._policy, self._agent, self._bytes_sent = policy, agent, bytes_sent
         self._asks_for = asks_for
-        self._kinds = counted | policy.guards.keys()
+        self._kinds = counted | policy.guarded_kinds
         self._counts = Counter[Kind](dict.fromkeys(counted, 0))
-        self._budgets = Budgets({rule.id: rule.limit for rule in policy.policy.rules if rule.limit})
+        self._budgets = Budgets({rule.id: rule.limit for rule in policy.policy.every_rule if rule.limit})
         self._began = time.monotonic()
         self._turn = threading.Lock()  # from the look at what is left to its use
 

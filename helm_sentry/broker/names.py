@@ -12,13 +12,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
+from itertools import chain
 
 from helm_sentry.abi.flags import MFD_CLOEXEC
 from helm_sentry.broker.name_server import NameServer, Say
 from helm_sentry.decode.dns import MOST_ADDRESSES
 from helm_sentry.operation import Kind, Operation
 from helm_sentry.policy.engine import CompiledPolicy, decide
-from helm_sentry.policy.model import ConnectMatch
+from helm_sentry.policy.model import ConnectMatch, Policy
 
 _FIRST_ANSWER = 5.0  # seconds to wait for all names before the agent starts
 _REFRESH = 60.0  # seconds between look-ups
@@ -207,11 +208,21 @@ def resolve(host: str) -> Found | None:
 
 
 def _stated(policy: CompiledPolicy) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the names that rules state, and what stands behind each `*.`."""
-    matches = [rule.match for rule in policy.policy.rules]
-    hosts = {host for match in matches if isinstance(match, ConnectMatch) for host in match.hosts}
-    wild = {host for host in hosts if host.startswith("*.")}
-    return frozenset(hosts - wild), frozenset(host.removeprefix("*.") for host in wild)
+    """Return the names that rules state, and what stands behind each `*.`, as far as every ceiling states it too."""
+    own, *ceilings = [_hosts(layer) for layer in (policy.policy, *policy.policy.within)]
+    everything = own.union(*ceilings)
+    domains = [[host.removeprefix("*.") for host in hosts if host.startswith("*.")] for hosts in (own, *ceilings)]
+    common = {
+        domain
+        for domain in chain(*domains)
+        if all(any(f".{domain}".endswith(f".{other}") for other in others) for others in domains)
+    }
+    return frozenset(host for host in everything if not host.startswith("*.")), frozenset(common)
+
+
+def _hosts(policy: Policy) -> set[str]:
+    matches = [rule.match for rule in policy.rules]
+    return {host for match in matches if isinstance(match, ConnectMatch) for host in match.hosts}
 
 
 def _names_in(path: str) -> Iterable[str]:

@@ -79,7 +79,8 @@ class Resolver:
         # Kept open: each look-up below them is two path components shorter.
         self._proc = os.open("/proc", _PIN_DIRECTORY)
         self._held = os.open("/proc/self/fd", _PIN_DIRECTORY)
-        self.proc_devices = frozenset(os.stat(path).st_dev for path in self.proc_mounts)
+        # A single file of proc may be mounted over itself, as service managers do to make it read-only.
+        self.proc_devices = frozenset(os.stat(path.rstrip(b"/") or b"/").st_dev for path in self.proc_mounts)
 
     def pin(
         self, keep: list[int], tid: int, directory: int, path: bytes, *, follow: bool = True, resolve: int = 0

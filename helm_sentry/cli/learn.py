@@ -87,7 +87,7 @@ def _header(name: str, extends: str, passed: tuple[str, ...]) -> str:
 def _watch(header: str, hosts: tuple[str, ...], workspace: str, user: str, command: tuple[str, ...]) -> tuple[int, str]:
     """Run the command dry under the beginning of the policy to be; return its exit status and the run directory."""
     # Imported here: learning from logs alone needs nothing of the supervisor.
-    from helm_sentry.prepare import Options
+    from helm_sentry.options import Options
     from helm_sentry.session import supervise
 
     rule = f"allow:\n  - id: named\n    connect: {{hosts: [{', '.join(map(quoted, hosts))}]}}\n" if hosts else ""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from typing import Any
 
 import click
@@ -63,6 +64,18 @@ def revoke(run: str, name: str) -> None:
 def freeze(run: str) -> None:
     """Allow RUN nothing more, until a policy is pushed."""
     _tell(_one(run, {"do": "freeze"}))
+
+
+@click.command()
+@click.argument("file", metavar="FILE|NAME")
+def drop(file: str) -> None:
+    """Give up whatever FILE does not allow; asked by an agent, for itself, until its run ends."""
+    from helm_sentry.control import handover
+
+    workspace, home = os.getcwd(), os.path.expanduser("~")
+    variables = {"workspace": workspace, "home": home, "tmp": os.environ.get("TMPDIR", "/tmp")}  # noqa: S108
+    policy = load_file(file, variables | {"user": os.environ.get("USER", ""), "program": sys.executable})
+    _tell(handover.drop(json.dumps(policy.canonical())))
 
 
 def _one(run: str, request: Fields) -> Fields:

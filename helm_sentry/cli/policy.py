@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from helm_sentry.audit.canonical import loads
-from helm_sentry.cli.live import freeze, grant, push, revoke
+from helm_sentry.cli.live import drop, freeze, grant, push, revoke
 from helm_sentry.cli.probe import probe as try_for_real
 from helm_sentry.decision import Decision
 from helm_sentry.errors import PolicyError, UsageError
@@ -48,6 +48,7 @@ def policy() -> None:
 policy.add_command(push)
 policy.add_command(grant)
 policy.add_command(revoke)
+policy.add_command(drop)
 policy.add_command(freeze)
 
 

@@ -22,7 +22,7 @@ def probe(operation: Operation, policy: str, workspace: str) -> dict[str, Any]:
     """
     # Imported here: only this needs the supervisor's machinery.
     from helm_sentry.launch.probe import TRIALS
-    from helm_sentry.prepare import Options
+    from helm_sentry.options import Options
     from helm_sentry.session import supervise
 
     if operation.kind not in TRIALS:

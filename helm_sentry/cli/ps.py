@@ -15,15 +15,11 @@ def ps(as_json: bool) -> None:
     directory = state.control_directory()
     for run in live_runs(directory):
         try:
-            (about,) = ask(directory, run, {"do": "policy"})
-            waiting = len(list(ask(directory, run, {"do": "questions"})))
+            (about,) = ask(directory, run, {"do": "about"})
         except Unreachable:
             continue  # it has just ended, or was killed
-        policy = about["policy"]
-        name = str(policy["name"]) if isinstance(policy, dict) else ""
-        found = {"run": run, "policy": name, "epoch": about["epoch"], "frozen": about["frozen"], "waiting": waiting}
         if as_json:
-            click.echo(json.dumps(found))
+            click.echo(json.dumps(about))
         else:
             frozen = ", frozen" if about["frozen"] else ""
-            click.echo(f"{run}  policy {name}, epoch {about['epoch']}{frozen}, {waiting} waiting")
+            click.echo(f"{run}  policy {about['name']}, epoch {about['epoch']}{frozen}, {about['waiting']} waiting")

@@ -28,8 +28,11 @@ import click
     help="Deny what needs approval after so long (default: 120).",
 )
 @click.option("--key", default="", metavar="FILE", help="Private key to sign with: ours, or PKCS#8.")
+@click.option("--watch", is_flag=True, help="Read the policy file again when it changes, and on SIGHUP.")
 @click.option("--no-witness", is_flag=True, help="Do not have the kernel count the calls a second time.")
 @click.option("--quiet", is_flag=True, help="Say nothing on standard error.")
+@click.option("--alone", is_flag=True, help="Supervise here, although there is a daemon.")
+@click.option("--detach", is_flag=True, help="Leave the run to the daemon and print its id.")
 @click.argument("command", nargs=-1, required=True)
 def run(
     policy: str,
@@ -40,18 +43,23 @@ def run(
     dry_run: bool,
     approve_within: float,
     key: str,
+    watch: bool,
     no_witness: bool,
     quiet: bool,
+    alone: bool,
+    detach: bool,
     command: tuple[str, ...],
 ) -> None:
     """Run COMMAND under a policy.
 
     The command's input, output, terminal, signals and exit status are its own. Status 125 means that the supervisor
     failed; 126 and 127 that COMMAND could not be run, as in a shell.
+
+    Where a daemon serves this user's runs it hosts this one, unless the command has a terminal.
     """
     # Imported here: the other commands, and `--help`, start without the supervisor's machinery.
-    from helm_sentry.prepare import Options
-    from helm_sentry.session import run as run_session
+    from helm_sentry.control import handover
+    from helm_sentry.options import Options
 
     options = Options(
         command=command,
@@ -62,10 +70,18 @@ def run(
         max_policy_age=_seconds(max_policy_age),
         dry_run=dry_run,
         approve_within=approve_within,
+        watch=watch,
         quiet=quiet,
         witness=not no_witness,
         key=key,
     )
+    if detach:
+        click.echo(handover.detach(options))
+        return
+    if not alone and (status := handover.run(options)) is not None:
+        sys.exit(status)
+    from helm_sentry.session import run as run_session
+
     _leave(run_session(options))
 
 

@@ -83,14 +83,20 @@ class Approvals:
         with self._lock:
             return list(self._questions.values())
 
-    def answer(self, number: int, choice: Choice, by: Approver) -> Question:
+    def answer(self, number: int, choice: Choice, by: Approver, digest: str = "") -> Question:
         """Answer a question; the call is carried out, or refused, at once.
+
+        Args:
+            number: the question's.
+            choice: the answer.
+            by: who answers.
+            digest: hash of the arguments that the answer is about; empty for whatever the question is about.
 
         Raises:
             UsageError: no such question waits.
             AuditError: the answer cannot be recorded; the call stays refused.
         """
-        question = self._take(number)
+        question = self._take(number, digest)
         if question is None:
             raise UsageError(f"no question {number} waits: it was answered, its time is over, or its process is gone")
         allowed = choice is not Choice.DENY
@@ -117,8 +123,11 @@ class Approvals:
                 kept = {old: until for old, until in self._refused.items() if until > now}
                 self._refused = kept | {key: now + _REFUSED_FOR}
 
-    def _take(self, number: int) -> Question | None:
+    def _take(self, number: int, digest: str = "") -> Question | None:
         with self._lock:
+            question = self._questions.get(number)
+            if question and digest not in ("", question.digest):
+                raise UsageError(f"question {number} is about other arguments")
             return self._questions.pop(number, None)
 
     def _settle(self, question: Question, decision: Decision) -> None:

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 
 from helm_sentry.audit.canonical import Fields
-from helm_sentry.control.endpoint import address
+from helm_sentry.control.gate import address, peer_of
 from helm_sentry.errors import SentryError, UsageError
 
 _PATIENCE = 30.0  # seconds for the first answer
@@ -22,6 +22,16 @@ def live_runs(directory: str) -> list[str]:
         return sorted(name for name in os.listdir(directory) if not name.startswith("."))
     except FileNotFoundError:
         return []
+
+
+def supervisor_of(directory: str, run: str) -> int:
+    """Return the process that serves a run, by the kernel's word.
+
+    Raises:
+        Unreachable: there is none.
+    """
+    with _connect(directory, run) as connection:
+        return peer_of(connection).pid
 
 
 def ask(directory: str, run: str, request: Fields, *, follow: bool = False) -> Iterator[Fields]:

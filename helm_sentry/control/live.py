@@ -5,13 +5,14 @@ Each change is a new epoch. It is recorded before it holds, and what cannot be r
 
 import threading
 import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 from helm_sentry.audit import record
 from helm_sentry.audit.canonical import Fields, Json
 from helm_sentry.control.bundle import BundleError, open_bundle
 from helm_sentry.errors import PolicyError, UsageError
+from helm_sentry.policy.ceiling import ceilings, within
 from helm_sentry.policy.engine import CompiledPolicy, compile_policy
 from helm_sentry.policy.loader import load
 from helm_sentry.policy.model import Effect, ExecMatch, Policy
@@ -19,6 +20,9 @@ from helm_sentry.receipt.keys import PublicKey
 
 LONGEST_GRANT = 24 * 3600
 """Seconds."""
+
+MOST_DROPPED = 16
+"""Times that an agent may give up rights; each makes every decision a little slower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class Run:
         append: writes a record.
         keys: those who may sign a policy.
         programs: what the floor lets be executed.
+        changed: told what holds now, before a change is reported.
     """
 
     id: str
@@ -41,6 +46,35 @@ class Run:
     append: Callable[[Fields], int]
     keys: Collection[PublicKey]
     programs: Collection[str]
+    changed: Callable[[Policy], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the effective policy is made of.
+
+    Attributes:
+        base: what the run began with or was pushed.
+        above: ceilings from the run whose agent started this one.
+        dropped: ceilings that the agent itself asked for.
+        grants: rules added for a while, by the grant's name.
+        frozen: nothing is allowed.
+    """
+
+    base: Policy
+    above: tuple[Policy, ...] = ()
+    dropped: tuple[Policy, ...] = ()
+    grants: Mapping[str, Policy] = field(default_factory=dict)
+    frozen: bool = False
+
+    def without(self, grant: str) -> "_Parts":
+        return replace(self, grants={name: granted for name, granted in self.grants.items() if name != grant})
+
+    def whole(self, complete: Callable[[Policy], Policy]) -> Policy:
+        granted = tuple(rule for each in self.grants.values() for rule in each.allow)
+        wide = complete(replace(self.base, allow=self.base.allow + granted))
+        policy = within(wide, (*self.above, *self.dropped))
+        return replace(policy, allow=(), contextual=()) if self.frozen else policy
 
 
 class LivePolicy:
@@ -50,26 +84,36 @@ class LivePolicy:
         run: the run.
         policy: what it begins with.
         on_failure: called when a grant that is over cannot be taken back; the run must end.
+
+    Attributes:
+        epoch: how many policies the run had before this one.
+        effective: the policy that holds.
     """
 
     def __init__(self, run: Run, policy: Policy, on_failure: Callable[[Exception], None]) -> None:
         self._run, self._on_failure = run, on_failure
-        self._base = self._effective = policy
-        self._grants: dict[str, Policy] = {}
-        self._frozen = False
+        self._parts = _Parts(replace(policy, within=()), above=policy.within)
         self._granted = 0
         self._lock = threading.Lock()
-        self.epoch = 0
+        self.epoch, self.effective = 0, policy
 
     def describe(self) -> Fields:
         """Return the epoch and the effective policy."""
         with self._lock:
-            return {
-                "epoch": self.epoch,
-                "frozen": self._frozen,
-                "grants": list[Json](sorted(self._grants)),
-                "policy": self._effective.canonical(),
-            }
+            return self._summary() | {"policy": self.effective.canonical()}
+
+    def summary(self) -> Fields:
+        """Return the epoch and the name of the policy."""
+        with self._lock:
+            return self._summary()
+
+    def _summary(self) -> Fields:
+        return {
+            "epoch": self.epoch,
+            "frozen": self._parts.frozen,
+            "grants": list[Json](sorted(self._parts.grants)),
+            "name": self.effective.name,
+        }
 
     def apply(self, data: bytes, by: str, *, dry_run: bool = False) -> Fields:
         """Put the run under the policy in a bundle. Grants end, a freeze ends.
@@ -84,7 +128,42 @@ class LivePolicy:
                 raise BundleError(f"the policy bundle is for run `{bundle.run}`")
             if bundle.epoch != self.epoch:
                 raise BundleError(f"the policy bundle replaces epoch {bundle.epoch}, and the run is at {self.epoch}")
-            return self._change(bundle.policy, {}, False, "a policy was pushed", by, dry_run=dry_run)
+            return self._change(self._pushed(bundle.policy), "a policy was pushed", by, dry_run=dry_run)
+
+    def reload(self, read: Callable[[], Policy], by: str) -> Fields:
+        """Put the run under what its policy file says now. Grants end, a freeze ends.
+
+        Raises:
+            PolicyError: it says no policy; nothing has changed, and that is recorded.
+        """
+        with self._lock, _Recorded(self, by):
+            return self._change(self._pushed(read()), "the policy file was read again", by)
+
+    def drop(self, text: str, by: str) -> Fields:
+        """Deny whatever another policy denies, too, until the run ends: the one thing an agent may ask for.
+
+        Raises:
+            PolicyError: it is no policy, or asks for what is not known any more; that is recorded.
+        """
+        with self._lock, _Recorded(self, by):
+            dropped = self._parts.dropped
+            if len(dropped) >= MOST_DROPPED:
+                raise PolicyError(f"rights were dropped {MOST_DROPPED} times already")
+            dropped += ceilings(load(text, "drop.json", packs={}), f"dropped-{len(dropped) + 1}")
+            return self._change(replace(self._parts, dropped=dropped), "the agent gave up rights", by)
+
+    def put_under(self, texts: Collection[str], by: str) -> Fields:
+        """Replace the ceilings from the run above.
+
+        Raises:
+            PolicyError: one is no policy.
+        """
+        with self._lock:
+            above = tuple(load(text, "within.json", packs={}) for text in texts)
+            return self._change(replace(self._parts, above=above), "the policy of the run above changed", by)
+
+    def _pushed(self, policy: Policy) -> _Parts:
+        return replace(self._parts, base=policy, grants={}, frozen=False)
 
     def grant(self, text: str, seconds: float, by: str) -> Fields:
         """Add allow rules for a while.
@@ -103,13 +182,13 @@ class LivePolicy:
                 raise PolicyError("a grant holds allow rules and nothing else")
             if not 0 < seconds <= LONGEST_GRANT:
                 raise PolicyError(f"a grant lasts more than 0 and at most {LONGEST_GRANT} seconds")
-            if self._frozen:
+            if self._parts.frozen:
                 raise PolicyError("the run is frozen; push a policy first")
             self._granted += 1
             name = f"grant-{self._granted}"
             rules = tuple(replace(rule, id=f"{name}/{rule.id}") for rule in granted.allow)
-            grants = self._grants | {name: replace(granted, allow=rules)}
-            answer = self._change(self._base, grants, False, f"`{name}` for {seconds:g} s", by)
+            grants = {**self._parts.grants, name: replace(granted, allow=rules)}
+            answer = self._change(replace(self._parts, grants=grants), f"`{name}` for {seconds:g} s", by)
         timer = threading.Timer(seconds, self._expire, (name,))
         timer.daemon = True
         timer.start()
@@ -122,33 +201,26 @@ class LivePolicy:
             UsageError: there is no such grant.
         """
         with self._lock:
-            if name not in self._grants:
+            if name not in self._parts.grants:
                 raise UsageError(f"there is no grant `{name}`: it was never given, or is over")
-            grants = {key: granted for key, granted in self._grants.items() if key != name}
-            return self._change(self._base, grants, self._frozen, f"`{name}` was taken back", by)
+            return self._change(self._parts.without(name), f"`{name}` was taken back", by)
 
     def freeze(self, by: str) -> Fields:
         """Allow nothing more, until a policy is pushed."""
         with self._lock:
-            return self._change(self._base, {}, True, "the run was frozen", by)
+            return self._change(replace(self._parts, grants={}, frozen=True), "the run was frozen", by)
 
     def _expire(self, name: str) -> None:
         with self._lock:
-            if name in self._grants:
-                grants = {key: granted for key, granted in self._grants.items() if key != name}
+            if name in self._parts.grants:
                 try:
-                    self._change(self._base, grants, self._frozen, f"`{name}` is over", "the clock")
+                    self._change(self._parts.without(name), f"`{name}` is over", "the clock")
                 except Exception as error:
                     self._on_failure(error)
                     raise
 
-    def _change(
-        self, base: Policy, grants: dict[str, Policy], frozen: bool, what: str, by: str, *, dry_run: bool = False
-    ) -> Fields:
-        granted = tuple(rule for each in grants.values() for rule in each.allow)
-        policy = self._run.complete(replace(base, allow=base.allow + granted))
-        if frozen:
-            policy = replace(policy, allow=(), contextual=())
+    def _change(self, parts: _Parts, what: str, by: str, *, dry_run: bool = False) -> Fields:
+        policy = parts.whole(self._run.complete)
         try:
             compiled = compile_policy(policy)
         except ValueError as error:
@@ -165,7 +237,8 @@ class LivePolicy:
             self.epoch = self._run.swap(compiled, lambda epoch: self._run.append(announced(epoch)))
         except ValueError as error:
             raise PolicyError(str(error)) from error
-        self._base, self._grants, self._frozen, self._effective = base, grants, frozen, policy
+        self._parts, self.effective = parts, policy
+        self._run.changed(policy)
         taken = int((time.monotonic() - began) * 1e6)
         return {"epoch": self.epoch, "digest": policy.digest, "microseconds": taken, **notes}
 

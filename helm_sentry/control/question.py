@@ -26,10 +26,10 @@ class Approver:
     """Who answered.
 
     Attributes:
-        uid: user id, as the kernel gave it.
+        uid: user id, as the kernel gave it; -1 for one who came by a certificate.
         name: the user's name.
         pid: the process that brought the answer, 0 for the terminal.
-        way: how it came: `terminal`, `command` or `grpc`.
+        way: how it came: by `terminal`, by `command`, or by `grpc` and through which process.
     """
 
     uid: int
@@ -38,7 +38,8 @@ class Approver:
     way: str
 
     def __str__(self) -> str:
-        return f"{self.name} (uid {self.uid}) by {self.way}" + (f", process {self.pid}" if self.pid else "")
+        uid = f" (uid {self.uid})" if self.uid >= 0 else ""
+        return f"{self.name}{uid} by {self.way}" + (f", process {self.pid}" if self.pid else "")
 
 
 _LONGEST_SETTING = 80

@@ -1,12 +1,14 @@
 """What a run does for those who connect to its control socket."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 
 from helm_sentry.audit import record
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.control.approvals import Approvals
-from helm_sentry.control.endpoint import Peer, Service
+from helm_sentry.control.endpoint import Service
+from helm_sentry.control.gate import Peer
 from helm_sentry.control.live import LivePolicy
 from helm_sentry.control.question import Approver, Choice, Question
 from helm_sentry.errors import UsageError
@@ -23,8 +25,7 @@ def approval_services(approvals: Approvals) -> dict[str, Service]:
         number, choice = request.get("question"), request.get("choice")
         if not isinstance(number, int) or choice not in set(Choice):
             raise UsageError("an answer names a question by number and one of once, run, always, deny")
-        way = "grpc" if request.get("way") == "grpc" else "command"
-        yield described(approvals.answer(number, Choice(str(choice)), Approver(peer.uid, peer.name, peer.pid, way)))
+        yield described(approvals.answer(number, Choice(str(choice)), _approver(peer), str(request.get("digest", ""))))
 
     return {"questions": questions, "answer": answer}
 
@@ -50,22 +51,38 @@ def policy_services(live: LivePolicy) -> dict[str, Service]:
     def freeze(peer: Peer, request: Fields) -> Iterator[Fields]:
         yield live.freeze(_by(peer))
 
-    return {"policy": policy, "apply": apply, "grant": grant, "revoke": revoke, "freeze": freeze}
+    def under(peer: Peer, request: Fields) -> Iterator[Fields]:
+        texts = request.get("policies")
+        if peer.pid != os.getppid() or not isinstance(texts, list):
+            raise UsageError("only the run above says what this one is under")
+        yield live.put_under([str(text) for text in texts], _by(peer))
+
+    changing: dict[str, Service] = {"apply": apply, "grant": grant, "revoke": revoke, "freeze": freeze}
+    return changing | {"policy": policy, "under": under}
 
 
-def run_services(kill: Callable[[], None], append: Callable[[Fields], int]) -> dict[str, Service]:
-    """Return what serves the run itself: `kill`."""
+def run_services(
+    kill: Callable[[], None], append: Callable[[Fields], int], about: Callable[[], Fields]
+) -> dict[str, Service]:
+    """Return what serves the run itself: `about` and `kill`."""
 
     def end(peer: Peer, request: Fields) -> Iterator[Fields]:
         append(record.notice("killed", f"the run was ended by {_by(peer)}"))
         kill()
         yield {"killed": True}
 
-    return {"kill": end}
+    def tell(_: Peer, request: Fields) -> Iterator[Fields]:
+        yield about()
+
+    return {"about": tell, "kill": end}
+
+
+def _approver(peer: Peer) -> Approver:
+    return Approver(peer.uid, peer.name, peer.pid, peer.way)
 
 
 def _by(peer: Peer) -> str:
-    return str(Approver(peer.uid, peer.name, peer.pid, "command"))
+    return str(_approver(peer))
 
 
 def _text(request: Fields, name: str) -> str:

@@ -9,7 +9,7 @@ import os
 import resource
 import select
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from helm_sentry.abi import libc
 from helm_sentry.abi.structs import SIGNALFD_SIGINFO
@@ -32,9 +32,14 @@ _FROM_KERNEL = 0x80  # <asm-generic/siginfo.h> SI_KERNEL: the terminal driver, f
 
 
 class Relay:
-    """Holds the relayed signals back from this process and passes on those meant for the agent."""
+    """Holds the relayed signals back from this process and passes on those meant for the agent.
+
+    Attributes:
+        instead: what is done about a signal that a process sent, where it is not passed on.
+    """
 
     def __init__(self) -> None:
+        self.instead: dict[int, Callable[[], None]] = {}
         self.callers_mask = frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, RELAYED | _NEVER))
         self.descriptor = libc.signalfd({int(number) for number in RELAYED})
 
@@ -42,7 +47,9 @@ class Relay:
         """Read one signal and send it to the agent, unless the agent has had it already."""
         number, code = self._read()
         # A terminal that hangs up tells the leader of its session alone, which may be this process.
-        if code != _FROM_KERNEL or number == signal.SIGHUP:
+        if code != _FROM_KERNEL and number in self.instead:
+            self.instead[number]()
+        elif code != _FROM_KERNEL or number == signal.SIGHUP:
             _send(agent, number)
 
     def pass_on_early(self, agent: int) -> None:

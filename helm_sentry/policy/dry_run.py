@@ -6,7 +6,9 @@ Except what would end the supervision or reach the supervisor itself, which stay
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.operation import Kind, Operation
 
-_BY_RULES = frozenset({Reason.DEFAULT, Reason.BLOCK, Reason.CONDITION, Reason.CONDITION_ERROR, Reason.BUDGET})
+_BY_RULES = frozenset(
+    {Reason.DEFAULT, Reason.BLOCK, Reason.CEILING, Reason.CONDITION, Reason.CONDITION_ERROR, Reason.BUDGET}
+)
 # The supervisor's own rules: its keys, its log, the policies and programs that decide the next run.
 _OWN = "sentry/"
 # A device node leads past every path rule, and other socket families past every network rule.

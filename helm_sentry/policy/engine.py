@@ -5,9 +5,9 @@ decision.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from helm_sentry.decision import Decision, Reason, Verdict
+from helm_sentry.decision import DEFAULT_RULE, Decision, Reason, Verdict
 from helm_sentry.operation import Kind, Operation
 from helm_sentry.policy.compiler import Finders, finders
 from helm_sentry.policy.context import Context
@@ -17,6 +17,7 @@ from helm_sentry.policy.model import Effect, Policy
 
 _NO_RULE = Decision(Verdict.DENY, Reason.DEFAULT)
 _FAILED = Decision(Verdict.DENY, Reason.SUPERVISOR_ERROR)
+_NOT_WITHIN = Decision(Verdict.DENY, Reason.CEILING)
 _RANKS = {Verdict.DENY: 1, Verdict.ESCALATE: 2, Verdict.ALLOW: 3}
 
 NO_CONTEXT = Context()
@@ -32,6 +33,7 @@ class CompiledPolicy:
         guards: for each kind, the rules that depend on more than the object; the context matters for these kinds alone.
         allows: the decision for each plain allow rule.
         blocks: the decision for each plain block rule.
+        within: its ceilings.
     """
 
     policy: Policy
@@ -39,11 +41,18 @@ class CompiledPolicy:
     guards: Mapping[Kind, tuple[Guard, ...]]
     allows: Mapping[str, Decision]
     blocks: Mapping[str, Decision]
+    within: tuple["CompiledPolicy", ...] = ()
 
     @property
     def asks_for(self) -> frozenset[str]:
         """What its rules want to know besides the operation: names of `condition.VARIABLES`, `programs` and so on."""
-        return frozenset(name for guards in self.guards.values() for guard in guards for name in guard.asks_for)
+        own = frozenset(name for guards in self.guards.values() for guard in guards for name in guard.asks_for)
+        return own.union(*(ceiling.asks_for for ceiling in self.within))
+
+    @property
+    def guarded_kinds(self) -> frozenset[Kind]:
+        """Kinds of operation for which the context matters."""
+        return frozenset(self.guards).union(*(ceiling.guarded_kinds for ceiling in self.within))
 
 
 def compile_policy(policy: Policy) -> CompiledPolicy:
@@ -68,6 +77,7 @@ def compile_policy(policy: Policy) -> CompiledPolicy:
         blocks={
             rule.id: Decision(Verdict.DENY, Reason.BLOCK, rule.id) for rule in plain if rule.effect is Effect.BLOCK
         },
+        within=tuple(compile_policy(ceiling) for ceiling in policy.within),
     )
 
 
@@ -77,17 +87,35 @@ def decide(policy: CompiledPolicy, operation: Operation, context: Context = NO_C
     Never raises: an operation that cannot be decided is denied with the reason SUPERVISOR_ERROR.
     """
     try:
-        find = policy.finders.get(operation.kind)
-        block, allow = find(operation) if find else NOTHING
-        if guards := policy.guards.get(operation.kind):
-            plain = [policy.blocks[block]] if block is not NONE else []
-            plain += [policy.allows[allow]] if allow is not NONE else []
-            return _guarded(plain, guards, operation, context)
-        if block is not NONE:
-            return policy.blocks[block]
-        return _NO_RULE if allow is NONE else policy.allows[allow]
+        decision = _own(policy, operation, context)
+        return _under(policy.within, decision, operation, context) if policy.within else decision
     except Exception:
         return _FAILED
+
+
+def _own(policy: CompiledPolicy, operation: Operation, context: Context) -> Decision:
+    find = policy.finders.get(operation.kind)
+    block, allow = find(operation) if find else NOTHING
+    if guards := policy.guards.get(operation.kind):
+        plain = [policy.blocks[block]] if block is not NONE else []
+        plain += [policy.allows[allow]] if allow is not NONE else []
+        return _guarded(plain, guards, operation, context)
+    if block is not NONE:
+        return policy.blocks[block]
+    return _NO_RULE if allow is NONE else policy.allows[allow]
+
+
+def _under(
+    ceilings: tuple[CompiledPolicy, ...], decision: Decision, operation: Operation, context: Context
+) -> Decision:
+    """Return the least of a decision and those of the ceilings, which know their own agent."""
+    for ceiling in ceilings:
+        if decision.verdict is Verdict.DENY:
+            return decision
+        other = decide(ceiling, operation, replace(context, agent=ceiling.policy.agent))
+        if _RANKS[other.verdict] < _RANKS[decision.verdict]:
+            decision = other if other.rule != DEFAULT_RULE else _NOT_WITHIN
+    return decision
 
 
 def _guarded(opinions: list[Decision], guards: tuple[Guard, ...], operation: Operation, context: Context) -> Decision:

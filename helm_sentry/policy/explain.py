@@ -27,6 +27,7 @@ _REASONS: Mapping[Reason, str] = {
     Reason.RULE: "allowed by rule `{rule}`",
     Reason.BLOCK: "refused by block rule `{rule}`",
     Reason.DEFAULT: "no rule allows it",
+    Reason.CEILING: "a policy that this run is under does not allow it",
     Reason.CONDITION: "refused, the condition of rule `{rule}` does not hold",
     Reason.CONDITION_ERROR: "refused, the condition of rule `{rule}` cannot be evaluated",
     Reason.BUDGET: "refused, the limit of rule `{rule}` is used up",

@@ -23,7 +23,7 @@ _KEYS = (
     *("schema", "name", "extends", "agent", "variables", "allow", "block", "contextual"),
     *("limits", "environment", "on_witness_gap"),
 )
-_NOT_EFFECTIVE = ("extends", "variables")
+_NOT_EFFECTIVE, _EFFECTIVE_ONLY = ("extends", "variables"), ("within",)
 _PRESETS = "presets"
 _EXAMPLE = "`schema: helm-sentry/policy/v1`"
 
@@ -90,12 +90,29 @@ def load_file(name_or_path: str, variables: Mapping[str, str] = NO_VARIABLES) ->
         PolicyError: there is no such file or pack, or it is not a policy.
     """
     packs = shipped_packs()
-    if not re.fullmatch("[A-Za-z0-9_-]+", name_or_path):
-        return load(read_text(name_or_path, Place("")), name_or_path, variables, packs)
+    text = text_of(name_or_path)
+    if _is_file(name_or_path):
+        return load(text, name_or_path, variables, packs)
+    return _Loader(variables, packs).load(text, name_or_path, name_or_path)
+
+
+def text_of(name_or_path: str) -> str:
+    """Return the text of the policy in a file, or of the shipped pack when the argument is a bare name.
+
+    Raises:
+        PolicyError: there is no such file or pack.
+    """
+    if _is_file(name_or_path):
+        return read_text(name_or_path, Place(""))
+    packs = shipped_packs()
     if (text := packs.get(name_or_path)) is None:
         hint = f"; write `./{name_or_path}` for a file" if os.path.exists(name_or_path) else ""
         raise PolicyError(_unknown_pack(name_or_path, [*packs, *packs.presets]) + hint)
-    return _Loader(variables, packs).load(text, name_or_path, name_or_path)
+    return text
+
+
+def _is_file(name_or_path: str) -> bool:
+    return not re.fullmatch("[A-Za-z0-9_-]+", name_or_path)
 
 
 def read_text(path: str, place: Place) -> str:
@@ -175,7 +192,9 @@ def _unknown_pack(name: str, packs: Iterable[str]) -> str:
 
 def _fields(root: Node) -> tuple[Fields, bool]:
     # The keys of a policy file, and whether it is an effective policy.
-    fields = Fields(root, "a policy", _KEYS)
+    claims = {key.text: value for key, value in pairs(root, "a policy")}.get("schema")
+    more = _EFFECTIVE_ONLY if isinstance(claims, Scalar) and claims.text == EFFECTIVE_SCHEMA else ()
+    fields = Fields(root, "a policy", (*_KEYS, *more))
     schema = scalar(fields.require("schema", _EXAMPLE), "`schema`")
     if schema.text not in (SCHEMA, EFFECTIVE_SCHEMA):
         raise schema.place.error(f"unknown schema `{schema.text}`; write {_EXAMPLE}")
@@ -202,7 +221,17 @@ def _layer(fields: Fields, source: str, variables: Variables) -> Policy:
         limits=rules.limits(fields.get("limits")),
         environment=rules.environment(fields.get("environment"), variables),
         on_witness_gap=_on_witness_gap(fields),
+        within=tuple(_within(fields, source)),
     )
+
+
+def _within(fields: Fields, source: str) -> Iterator[Policy]:
+    node = fields.get("within")
+    for item in items_of(node, "`within`") if node is not None else ():
+        inner, effective = _fields(item)
+        if not effective:
+            raise inner.place.error(f"a ceiling is an effective policy; write `schema: {EFFECTIVE_SCHEMA}`")
+        yield _layer(inner, source, Variables({}, enabled=False))
 
 
 def _on_witness_gap(fields: Fields) -> str:

@@ -288,6 +288,7 @@ class Policy:
         environment: environment variables.
         files: all files it was read from, packs left out; takes no part in comparisons either.
         on_witness_gap: `record` or `deny`: what becomes of a run whose second witness disagrees with the log.
+        within: ceilings; what one of them denies is denied. Only an effective policy has any.
     """
 
     name: str
@@ -300,11 +301,17 @@ class Policy:
     contextual: tuple[Rule, ...] = ()
     files: tuple[str, ...] = field(default=(), compare=False)
     on_witness_gap: str = "record"
+    within: tuple["Policy", ...] = ()
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """All rules."""
+        """All rules of its own."""
         return self.allow + self.block + self.contextual
+
+    @property
+    def every_rule(self) -> tuple[Rule, ...]:
+        """All rules, those of its ceilings too."""
+        return self.rules + tuple(rule for ceiling in self.within for rule in ceiling.rules)
 
     @property
     def grants(self) -> tuple[Rule, ...]:
@@ -323,6 +330,7 @@ class Policy:
             "environment": self.environment.canonical(),
             **({"contextual": [rule.canonical() for rule in self.contextual]} if self.contextual else {}),
             **({} if self.on_witness_gap == "record" else {"on_witness_gap": self.on_witness_gap}),
+            **({"within": [ceiling.canonical() for ceiling in self.within]} if self.within else {}),
         }
 
     @property

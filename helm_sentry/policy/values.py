@@ -17,7 +17,7 @@ MOST_USES = 100_000
 """The most that the limit of a rule counts: the time of each is kept."""
 
 _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9-]*")
-_PREFIXED_IDENTIFIER = re.compile(r"([a-z0-9][a-z0-9-]*/)?[a-z0-9][a-z0-9-]*")
+_PREFIXED_IDENTIFIER = re.compile("[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*)*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _VARIABLE_GLOB = re.compile(r"[A-Za-z_*][A-Za-z0-9_*]*")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
@@ -87,7 +87,7 @@ def identifier(text: str) -> str:
 
 
 def prefixed_identifier(text: str) -> str:
-    """Read the id of a rule in an effective policy, where the name of its pack may stand before it."""
+    """Read the id of a rule in an effective policy; names of its pack and ceiling may stand before it."""
     return text if _PREFIXED_IDENTIFIER.fullmatch(text) else identifier(text)
 
 

@@ -173,3 +173,23 @@ def victims() -> Iterator[Path]:
 
 
 PYTHON = SYSTEM_PYTHON if os.path.exists(SYSTEM_PYTHON) else sys.executable
+
+
+@pytest.fixture(scope="session")
+def daemon_installation(installation: Path) -> Path:
+    """The same with what a daemon needs."""
+    source = installation.parents[2] / "source"
+    subprocess.run([str(installation.parent / "pip"), "install", "-q", f"{source}[daemon]"], check=True)
+    return installation
+
+
+@pytest.fixture
+def daemon(sandbox: Sandbox, request: pytest.FixtureRequest) -> Iterator["Any"]:
+    """A daemon that serves the sandbox's user."""
+    from tests.kernel.daemons import Daemon
+
+    if sandbox.uid:
+        request.getfixturevalue("daemon_installation")
+    made = Daemon(sandbox)
+    yield made
+    made.close()

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import select
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -320,3 +321,53 @@ except OSError:
     assert running.read(files[0]) == "first"
     running.finish()
     assert [r["code"] for r in running.records("notice") if r["code"] == "control-refused"] == ["control-refused"]
+
+
+def test_a_watched_policy_file_is_read_again_when_it_changes_and_upon_a_hangup(sandbox, files):
+    first, second = files
+    policy = policy_for(sandbox, "first")
+    before = set(sandbox.runs())
+    process = sandbox.popen(
+        sandbox.argv([PYTHON, "-c", READER], policy, ("--watch",)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+    def read(path: Path) -> str:
+        process.stdin.write(f"{path}\n")
+        process.stdin.flush()
+        return process.stdout.readline().strip()
+
+    def says(text: str) -> bool:
+        while text not in (line := process.stderr.readline()):
+            assert line
+        return True
+
+    try:
+        assert [read(first), read(second)] == ["first", "Permission denied"]
+        policy.write_text(policy.read_text().replace(f"/{first.name}]", f"/{second.name}]"))
+        assert says("epoch 1")
+        assert [read(first), read(second)] == ["Permission denied", "second"]
+        policy.write_text("allow: everything")
+        assert says("stays as it was")
+        assert read(second) == "second"
+        process.send_signal(signal.SIGHUP)
+        assert says("stays as it was")
+        policy_for(sandbox, "first").rename(policy.with_suffix(".new"))
+        policy.with_suffix(".new").rename(policy)
+        process.send_signal(signal.SIGHUP)
+        assert says("epoch 2")
+        assert [read(first), read(second)] == ["first", "Permission denied"]
+        out, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, err
+    finally:
+        process.kill()
+        process.communicate()
+    (directory,) = set(sandbox.runs()) - before
+    changes = [
+        r for r in map(json.loads, (directory / "audit.jsonl").read_text().splitlines()) if r["type"] == "policy"
+    ]
+    assert {r["state"] for r in changes} == {"applied", "refused"}
+    assert {r["by"] for r in changes} <= {"SIGHUP", "its file changed"}
+    assert sandbox.verify(directory).returncode == 0

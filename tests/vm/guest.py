@@ -6,6 +6,8 @@ The guest is QEMU without hardware acceleration. Its root is this machine's, rea
 the command writes is gone when it ends, and it can read whatever root can here, so run only what you trust. It has one
 processor, no network but loopback, and the Linux Security Modules of a Debian server with BPF among them.
 
+With --systemd the command is a service of systemd, which is process 1 then; Debian's systemd must be installed.
+
 Exit status: the command's; 124 when the guest did not end in time or its kernel panicked.
 
 Needs Debian's qemu-system-x86 and busybox-static. The kernel's package is downloaded and unpacked, never installed, and
@@ -52,12 +54,28 @@ $b ip link set lo up; $b hostname guest
 exec $b switch_root /new /bin/sh /run/guest/main
 """
 
+SYSTEMD = """mkdir -p /run/systemd/system
+cat > /run/systemd/system/guest.service <<'END'
+[Service]
+ExecStart=/bin/sh /run/guest/command
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/ttyS0
+OOMScoreAdjust=-900
+END
+for unit in systemd-udevd.service systemd-udev-trigger.service systemd-binfmt.service systemd-resolved.service \
+  systemd-timesyncd.service systemd-networkd.service systemd-random-seed.service systemd-firstboot.service; do
+  ln -s /dev/null /run/systemd/system/$unit; done
+exec /lib/systemd/systemd --unit=guest.service --show-status=no
+"""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kernel", choices=PACKAGES, default="6.1")
     parser.add_argument("--timeout", type=int, default=300, help="seconds until the guest is ended")
     parser.add_argument("--memory", type=int, default=1500, help="MiB")
+    parser.add_argument("--systemd", action="store_true", help="with systemd as process 1")
     parser.add_argument("--directory", default=os.getcwd(), help="where the command starts")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
@@ -150,12 +168,14 @@ def run(kernel: Path, initial: Path, options: argparse.Namespace) -> int:
         exchange = Path(name)
         if Path(options.directory).resolve().is_relative_to("/tmp"):
             (exchange / "keep-tmp").touch()
-        (exchange / "main").write_text(
+        command = (
             "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8\n"
             "export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 SENTRY_GUEST=1\n"
             f"cd {shlex.quote(options.directory)} && {shlex.join(options.command)}\n"
             "echo $? > /run/guest/status; sync; echo o > /proc/sysrq-trigger; sleep 30\n"
         )
+        (exchange / "command").write_text(command)
+        (exchange / "main").write_text(SYSTEMD if options.systemd else command)
         try:
             subprocess.run(machine(kernel, initial, exchange, options.memory), timeout=options.timeout, check=False)
         except subprocess.TimeoutExpired:

@@ -1,0 +1,175 @@
+"""Listening Unix sockets of the supervisor's side: who is let in, by the kernel's word (SO_PEERCRED in unix(7)).
+
+The user who runs this process, and root. Never an agent, even of the same user: whoever descends from a supervised
+run is turned away, as is a supervisor itself, in whose name an agent's connections are made.
+"""
+
+import contextlib
+import os
+import pwd
+import socket
+import struct
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from helm_sentry.intercept.process_tree import parent_of
+
+MOST_PEERS = 64
+"""Connections at once."""
+
+_CREDENTIALS = struct.Struct("=iII")  # struct ucred in unix(7)
+_MOST_ANCESTORS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who asks.
+
+    Attributes:
+        pid: process id, 0 where it is not known.
+        uid: user id, -1 for one that the kernel does not know.
+        way: how it asks.
+        title: name of one that the kernel does not know.
+    """
+
+    pid: int
+    uid: int
+    way: str = "command"
+    title: str = ""
+
+    @property
+    def name(self) -> str:
+        """The user's name, or the number of one who has none."""
+        if self.title:
+            return self.title
+        try:
+            return pwd.getpwuid(self.uid).pw_name
+        except KeyError:
+            return str(self.uid)
+
+
+class Gate:
+    """Accepts connections and serves each of those that may come in on a thread of its own.
+
+    Args:
+        listener: the listening socket.
+        refuses: says why a peer is turned away; nothing about one that may come in.
+        serve: serves a connection; closing it is left to the gate.
+        on_refusal: called with a sentence about a peer that was turned away.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        refuses: Callable[[Peer], str],
+        serve: Callable[[socket.socket, Peer], None],
+        on_refusal: Callable[[str], None],
+    ) -> None:
+        self._listener, self._refuses, self._serve, self._on_refusal = listener, refuses, serve, on_refusal
+        self._places = threading.BoundedSemaphore(MOST_PEERS)
+        threading.Thread(target=self._accept, name="gate", daemon=True).start()
+
+    def close(self) -> None:
+        """Accept no more; whoever is connected is served to the end."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return  # closed
+            peer = peer_of(connection)
+            if (why := self._refuses(peer)) or not self._places.acquire(blocking=False):
+                self._on_refusal(f"process {peer.pid} of user {peer.uid}: {why or 'too many connections'}")
+                connection.close()
+                continue
+            try:
+                threading.Thread(target=self._attend, args=(connection, peer), name="peer", daemon=True).start()
+            except RuntimeError:  # no more threads
+                self._places.release()
+                connection.close()
+
+    def _attend(self, connection: socket.socket, peer: Peer) -> None:
+        try:
+            with connection:
+                self._serve(connection, peer)
+        except OSError:
+            return  # the peer is gone, or does not read
+        finally:
+            self._places.release()
+
+
+def listen(directory: int, name: str, owner: tuple[int, int] | None = None) -> socket.socket:
+    """Return a listening socket, closed to other users than its owner.
+
+    It has its name once it listens, so no peer finds it deaf.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    unborn = f".{name}"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(unborn, dir_fd=directory)
+    # A path in the state directory may be longer than the 107 bytes that fit into an address.
+    listener.bind(address(directory, unborn))
+    os.chmod(unborn, 0o600, dir_fd=directory)
+    if owner:
+        os.chown(unborn, *owner, dir_fd=directory, follow_symlinks=False)
+    listener.listen(MOST_PEERS)
+    os.rename(unborn, name, src_dir_fd=directory, dst_dir_fd=directory)
+    return listener
+
+
+def private_directory(path: str) -> int:
+    """Open a directory of our own, made if need be, closed to other users.
+
+    Raises:
+        OSError: it cannot be made, or is a link.
+    """
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def address(directory: int, name: str) -> str:
+    """Return the address of a socket in an open directory, however long the directory's own path is."""
+    return f"/proc/self/fd/{directory}/{name}"
+
+
+def peer_of(connection: socket.socket) -> Peer:
+    """Return who is at the other end of a Unix socket; for the end that connected, who listens there."""
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(data)
+    return Peer(pid, uid)
+
+
+def stranger(peer: Peer, roots: Collection[int]) -> str:
+    """Return why a peer may not ask anything, empty when it may.
+
+    Args:
+        peer: who connected.
+        roots: processes that agents descend from, or that connect for them.
+    """
+    if peer.uid not in (0, os.geteuid()):
+        return "not the user of this run"
+    if peer.pid <= 0 or peer.pid == os.getpid():
+        return "not a process that can be known"
+    return "the agent itself" if _descends(peer.pid, roots) else ""
+
+
+def _descends(pid: int, roots: Collection[int]) -> bool:
+    """Whether a process comes from one of others or is one, as far as can be seen; what cannot be seen might."""
+    for _ in range(_MOST_ANCESTORS):
+        if pid in roots:
+            return True
+        if pid <= 1:
+            return False
+        try:
+            pid = parent_of(pid)
+        except ProcessLookupError:
+            return True
+    return True

@@ -1,0 +1,84 @@
+"""The caller of a hosted run: the `helm-sentry run` that somebody started, while the supervisor is the host's child.
+
+A stream between the two. The caller sends a byte a signal; the supervisor sends how the agent ended, as a line of JSON.
+A caller that is gone has the run ended, as it would end if it were the supervisor itself.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+
+from helm_sentry.abi import libc
+from helm_sentry.abi.structs import SIGNALFD_SIGINFO
+from helm_sentry.errors import SentryError
+from helm_sentry.launch.relay import RELAYED
+
+_CHUNK = 4096
+
+
+class Caller:
+    """The supervisor's end.
+
+    Args:
+        connection: the stream's descriptor, -1 if there is no caller.
+    """
+
+    def __init__(self, connection: int) -> None:
+        self._connection = connection
+
+    @property
+    def descriptors(self) -> frozenset[int]:
+        """What to wait on: one descriptor, or none."""
+        return frozenset({self._connection} if self._connection >= 0 else ())
+
+    def pass_on(self, agent: int) -> bool:
+        """Send the agent what the caller was sent; False when the caller is gone."""
+        try:
+            numbers = os.read(self._connection, _CHUNK)
+        except OSError:
+            return False
+        for number in numbers:
+            if number in RELAYED:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(agent, number)
+        return bool(numbers)
+
+    def forget(self) -> int:
+        """Expect nothing more from it; returns what it was waited for on."""
+        connection, self._connection = self._connection, -1
+        return connection
+
+
+def tell(connection: int, **ended: int) -> None:
+    """Tell a caller how the run ended: `status`, the agent's wait status, or `exit`, the supervisor's own."""
+    with contextlib.suppress(OSError):  # it is gone, and hears it from nobody
+        os.write(connection, json.dumps(ended).encode() + b"\n")
+
+
+def wait_for(connection: socket.socket) -> dict[str, int]:
+    """Be the caller: pass signals on until the run has ended, and return what `tell` was given.
+
+    Raises:
+        SentryError: the supervisor was killed; its agent is ended.
+    """
+    signals = libc.signalfd({int(number) for number in RELAYED})
+    ended = b""
+    while not ended.endswith(b"\n"):
+        ready = select.select([signals, connection.fileno()], [], [])[0]
+        if signals in ready:
+            number, _, _ = SIGNALFD_SIGINFO.unpack(os.read(signals, SIGNALFD_SIGINFO.size))
+            with contextlib.suppress(BrokenPipeError):
+                connection.send(bytes([number]))
+        if connection.fileno() in ready:
+            ended += (part := connection.recv(_CHUNK))
+            if not part:
+                raise SentryError("the supervisor was killed; the agent was ended")
+    return {str(name): int(value) for name, value in json.loads(ended).items()}
+
+
+def hold_signals() -> set[int]:
+    """Keep the signals that `wait_for` passes on from this process, and return the mask there was."""
+    return {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, RELAYED)}

@@ -1,0 +1,130 @@
+"""A gRPC server with the service, health and reflection; reached through a tunnel that knows its callers, or TLS.
+
+gRPC does not tell who is at the other end of a Unix socket. So it listens on one that has no name any more, which only
+this process can reach, and whoever passed the gate is connected to it from an address that says who it is.
+"""
+
+import itertools
+import os
+import socket
+import threading
+from concurrent import futures
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from helm_sentry.audit.canonical import Fields
+from helm_sentry.control.gate import Peer, address
+from helm_sentry.errors import SentryError
+from helm_sentry.rpc import sentry_pb2
+from helm_sentry.rpc.sentry_pb2_grpc import add_SentryServicer_to_server
+from helm_sentry.rpc.service import MOST_WATCHERS, Sentry
+
+_INNER = "grpc-inner"
+_THREADS = MOST_WATCHERS + 32
+_CHUNK = 1 << 16
+_OPTIONS = (("grpc.max_receive_message_length", 8 << 20), ("grpc.so_reuseport", 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """A TCP address for callers with a certificate.
+
+    Attributes:
+        host_and_port: where to listen.
+        certificate: file with the server's own certificate.
+        key: file with its private key.
+        callers: file with the authority that signs the callers' certificates.
+    """
+
+    host_and_port: str
+    certificate: str
+    key: str
+    callers: str
+
+
+class Server:
+    """The gRPC server.
+
+    Args:
+        directory: an open directory that only this user can enter.
+        tls: a TCP address to listen on, too.
+
+    Raises:
+        SentryError: an address cannot be had.
+    """
+
+    def __init__(self, directory: int, tls: Tls | None = None) -> None:
+        self._directory, self._numbers = directory, itertools.count()
+        self._server = grpc.server(futures.ThreadPoolExecutor(_THREADS, "grpc"), options=_OPTIONS)
+        self._health = health.HealthServicer()
+        add_SentryServicer_to_server(Sentry(caller), self._server)  # type: ignore[no-untyped-call]  # generated
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (sentry_pb2.DESCRIPTOR.services_by_name["Sentry"].full_name, health.SERVICE_NAME)
+        reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
+        try:
+            self._server.add_insecure_port(f"unix:{address(directory, _INNER)}")
+            if tls:
+                self._server.add_secure_port(tls.host_and_port, _credentials(tls))
+            self._server.start()
+            self._inner = os.open(_INNER, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            os.unlink(_INNER, dir_fd=directory)
+        except (OSError, RuntimeError) as error:
+            raise SentryError(f"the gRPC service cannot be started: {error}") from error
+        for name in ("", *names):
+            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    def serve(self, connection: socket.socket, peer: Peer) -> None:
+        """Connect a caller that passed the gate; returns when it has gone."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as inner:
+            name = f"caller-{peer.pid}-{peer.uid}-{next(self._numbers)}"
+            inner.bind(address(self._directory, name))
+            os.unlink(name, dir_fd=self._directory)
+            inner.connect(f"/proc/self/fd/{self._inner}")
+            back = threading.Thread(target=_pump, args=(inner, connection), name="tunnel", daemon=True)
+            back.start()
+            _pump(connection, inner)
+            back.join()
+
+    def stop(self) -> None:
+        """Let callers finish for a moment, and end."""
+        self._health.enter_graceful_shutdown()
+        self._server.stop(grace=0.5).wait()
+
+
+def caller(context: grpc.ServicerContext) -> Fields:
+    """Return who makes a call: what the tunnel says, or the name in the certificate."""
+    kind, _, name = context.peer().partition(":")
+    if kind == "unix":
+        pid, uid, _ = name.rpartition("/")[2].removeprefix("caller-").split("-")
+        return {"pid": int(pid), "uid": int(uid), "name": Peer(int(pid), int(uid)).name}
+    names = context.auth_context().get("x509_common_name", [b"somebody with a certificate"])
+    return {"pid": 0, "uid": -1, "name": f"{names[0].decode('utf-8', 'replace')} at {name}"}
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    """Copy what comes until it ends, and then end both, so that whoever copies the other way ends too."""
+    try:
+        while data := source.recv(_CHUNK):
+            sink.sendall(data)
+    except OSError:
+        pass  # one side is gone
+    for end in (source, sink):
+        try:
+            end.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            continue  # it is closed already
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    def read(path: str) -> bytes:
+        with open(path, "rb") as file:
+            return file.read()
+
+    try:
+        pair = read(tls.key), read(tls.certificate)
+        return grpc.ssl_server_credentials([pair], root_certificates=read(tls.callers), require_client_auth=True)
+    except OSError as error:
+        raise SentryError(f"`{error.filename}` cannot be read: {error.strerror}") from error

@@ -1,0 +1,198 @@
+"""The service of `sentry.proto`: each request is passed on to the run it is about, in the name of the one who asks.
+
+Nothing is decided here. The run's own control socket does what there is to do, and its log names both the caller and
+the daemon.
+"""
+
+import functools
+import json
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import grpc
+
+from helm_sentry import state
+from helm_sentry.audit.canonical import Fields
+from helm_sentry.audit.follow import records
+from helm_sentry.control.client import Unreachable, ask, live_runs
+from helm_sentry.errors import SentryError, UsageError
+from helm_sentry.rpc import sentry_pb2 as pb
+from helm_sentry.rpc.sentry_pb2_grpc import SentryServicer
+
+MOST_WATCHERS = 32
+"""Streams at once, so that they leave threads to those who act."""
+
+_CHOICES = {pb.ONCE: "once", pb.FOR_RUN: "run", pb.ALWAYS: "always", pb.DENY: "deny"}
+
+Caller = Callable[[grpc.ServicerContext], Fields]
+"""Tells who makes a call: `pid`, `uid` and `name`."""
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _reported(method: _Method) -> _Method:
+    """Make the project's own errors those of gRPC."""
+
+    @functools.wraps(method)
+    def wrapped(self: "Sentry", request: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            return method(self, request, context)
+        except SentryError as error:
+            context.abort(_code(error), str(error))
+
+    return wrapped  # type: ignore[return-value]
+
+
+def _code(error: SentryError) -> grpc.StatusCode:
+    if isinstance(error, Unreachable):
+        return grpc.StatusCode.NOT_FOUND
+    return grpc.StatusCode.FAILED_PRECONDITION
+
+
+class Sentry(SentryServicer):
+    """Serves the runs of this machine's state directory.
+
+    Args:
+        caller: tells who makes a call.
+    """
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller, self._runs = caller, state.control_directory()
+        self._watchers = threading.BoundedSemaphore(MOST_WATCHERS)
+
+    @_reported
+    def List(self, request: pb.ListRequest, context: grpc.ServicerContext) -> pb.ListReply:
+        """Return the runs that go on."""
+        return pb.ListReply(runs=[_run(about) for about in self._everywhere({"do": "about"})])
+
+    @_reported
+    def Get(self, request: pb.GetRequest, context: grpc.ServicerContext) -> pb.Run:
+        """Return a run and its policy."""
+        about = self._one(request.run, {"do": "about"}, context)
+        return _run(about | self._one(request.run, {"do": "policy"}, context))
+
+    @_reported
+    def Watch(self, request: pb.WatchRequest, context: grpc.ServicerContext) -> Iterator[pb.Record]:
+        """Return the records of a run as they are written."""
+        if not self._watchers.acquire(blocking=False):
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MOST_WATCHERS} streams are open already")
+        context.add_callback(self._watchers.release)
+        verdicts, types = set(request.verdicts), set(request.types) or {"decision"}
+        directory = state.run_directory(_id(request.run))
+        return (
+            _record(text, fields)
+            for text, fields in records(directory, from_start=request.from_start, goes_on=context.is_active)
+            if fields["type"] in types and (not verdicts or fields.get("verdict") in verdicts)
+        )
+
+    @_reported
+    def Apply(self, request: pb.ApplyRequest, context: grpc.ServicerContext) -> pb.Change:
+        """Put a run under another policy."""
+        bundle = request.bundle.decode("utf-8", "replace")
+        return self._change(request, context, {"do": "apply", "bundle": bundle, "dry_run": request.dry_run})
+
+    @_reported
+    def Grant(self, request: pb.GrantRequest, context: grpc.ServicerContext) -> pb.Change:
+        """Add allow rules for a while."""
+        return self._change(request, context, {"do": "grant", "rules": request.rules, "seconds": request.seconds})
+
+    @_reported
+    def Revoke(self, request: pb.RevokeRequest, context: grpc.ServicerContext) -> pb.Change:
+        """Take a grant back."""
+        return self._change(request, context, {"do": "revoke", "grant": request.grant})
+
+    @_reported
+    def Freeze(self, request: pb.FreezeRequest, context: grpc.ServicerContext) -> pb.Change:
+        """Allow nothing more."""
+        return self._change(request, context, {"do": "freeze"})
+
+    @_reported
+    def Kill(self, request: pb.KillRequest, context: grpc.ServicerContext) -> pb.KillReply:
+        """End a run."""
+        self._one(request.run, {"do": "kill"}, context)
+        return pb.KillReply()
+
+    @_reported
+    def ListApprovals(self, request: pb.ListApprovalsRequest, context: grpc.ServicerContext) -> pb.ListApprovalsReply:
+        """Return the calls that wait for a person."""
+        runs = [_id(request.run)] if request.run else None
+        return pb.ListApprovalsReply(questions=map(_question, self._everywhere({"do": "questions"}, runs)))
+
+    @_reported
+    def AnswerApproval(self, request: pb.AnswerApprovalRequest, context: grpc.ServicerContext) -> pb.Question:
+        """Answer one of them."""
+        if request.choice not in _CHOICES:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "an answer has a choice")
+        answer: Fields = {"do": "answer", "question": request.number, "choice": _CHOICES[request.choice]}
+        return _question(self._one(request.run, answer | {"digest": request.digest}, context) | {"run": request.run})
+
+    def _change(self, request: Any, context: grpc.ServicerContext, asked: Fields) -> pb.Change:
+        answer: Any = self._one(request.run, asked, context)
+        known = set(pb.Change.DESCRIPTOR.fields_by_name)
+        return pb.Change(**{name: value for name, value in answer.items() if name in known})
+
+    def _one(self, run: str, request: Fields, context: grpc.ServicerContext) -> Fields:
+        answers = list(ask(self._runs, _id(run), request | {"for": self._caller(context)}))
+        return answers[0]
+
+    def _everywhere(self, request: Fields, runs: list[str] | None = None) -> Iterator[Fields]:
+        for run in live_runs(self._runs) if runs is None else runs:
+            try:
+                yield from [answer | {"run": run} for answer in ask(self._runs, run, request)]
+            except Unreachable:
+                if runs:
+                    raise
+                continue  # it has just ended, or was killed
+
+
+def _id(run: str) -> str:
+    if not state.is_run_id(run):
+        raise UsageError(f"`{run}` is no id of a run")
+    return run
+
+
+def _run(about: Any) -> pb.Run:
+    return pb.Run(
+        id=about["run"],
+        parent=about.get("parent", ""),
+        epoch=about["epoch"],
+        frozen=about["frozen"],
+        grants=about["grants"],
+        policy_name=about["name"],
+        policy=json.dumps(about["policy"]) if "policy" in about else "",
+        supervisor=about["supervisor"],
+        agent=about["agent"],
+        waiting=about["waiting"],
+        decisions=about["decisions"],
+    )
+
+
+def _record(text: bytes, fields: Any) -> pb.Record:
+    return pb.Record(
+        seq=fields["seq"],
+        time=fields["time"],
+        type=fields["type"],
+        verdict=fields.get("verdict", ""),
+        rule=fields.get("rule", ""),
+        syscall=fields.get("syscall", ""),
+        operations=fields.get("ops", ()),
+        target=fields.get("target", ""),
+        policy_epoch=fields.get("epoch", 0),
+        json=text.decode(),
+    )
+
+
+def _question(fields: Any) -> pb.Question:
+    return pb.Question(
+        run=fields["run"],
+        number=fields["question"],
+        tid=fields["tid"],
+        program=fields["program"],
+        syscall=fields["syscall"],
+        rule=fields["rule"],
+        operations=fields["operations"],
+        digest=fields["digest"],
+        seconds_left=fields["left"],
+        lines=fields["lines"],
+    )

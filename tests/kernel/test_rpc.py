@@ -1,0 +1,378 @@
+"""The gRPC service, by its generated client, in front of real agents."""
+
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from helm_sentry.control.bundle import Bundle
+from helm_sentry.policy.loader import load, load_file
+from helm_sentry.receipt.keyring import signing_key
+from helm_sentry.receipt.keys import SigningKey
+from helm_sentry.rpc import sentry_pb2 as pb
+from helm_sentry.rpc.sentry_pb2_grpc import SentryStub
+from tests.kernel.conftest import CHECKOUT
+from tests.kernel.daemons import PATIENCE, Daemon, until
+from tests.kernel.test_approvals import POLICY as ASKING
+from tests.kernel.test_live_policy import BASE, HAMMER
+
+pytestmark = pytest.mark.kernel
+
+VARIABLES = {"workspace": "/w", "home": "/h", "tmp": "/t", "user": "u", "program": "/p"}
+
+
+@pytest.fixture
+def files(sandbox) -> tuple[Path, Path]:
+    made = sandbox.root / "first", sandbox.root / "second"
+    for path in made:
+        path.write_text(path.name)
+        path.chmod(0o644)
+    return made
+
+
+def policy_for(daemon: Daemon, name: str) -> Path:
+    return daemon.sandbox.policy(BASE.format(root=daemon.sandbox.root, name=name), name=f"only-{name}")
+
+
+def bundle(daemon: Daemon, run: str, policy: Path, epoch: int, key: SigningKey | None = None) -> bytes:
+    key = key or signing_key(str(daemon.state / "keys"), {})
+    return Bundle(run, epoch, load_file(str(policy), VARIABLES)).sign(key)
+
+
+def rules(path: Path) -> str:
+    text = f"schema: helm-sentry/policy/v1\nname: more\nallow: [{{id: x, file: {{do: [read], paths: [{path}]}}}}]"
+    return json.dumps(load(text, packs={}).canonical())
+
+
+def refusal(call, request) -> grpc.RpcError:
+    with pytest.raises(grpc.RpcError) as caught:
+        call(request)
+    return caught.value
+
+
+def test_an_update_serves_what_was_denied_and_the_reverse(daemon, files):
+    first, second = files
+    agent = daemon.agent(policy_for(daemon, "first"))
+    assert [agent.read(first), agent.read(second)] == ["first", "Permission denied"]
+    took = []
+    for epoch, name in enumerate(("second", "first", "second", "first")):
+        signed = bundle(daemon, agent.run, policy_for(daemon, name), epoch)
+        began = time.monotonic()
+        change = daemon.stub.Apply(pb.ApplyRequest(run=agent.run, bundle=signed))
+        served = agent.read(first), agent.read(second)
+        took.append((time.monotonic() - began) * 1000)
+        assert change.epoch == epoch + 1
+        assert served == (("Permission denied", "second") if name == "second" else ("first", "Permission denied"))
+    print(f"from the call to both answers: {', '.join(f'{each:.1f}' for each in took)} ms")
+    shown = daemon.stub.Get(pb.GetRequest(run=agent.run))
+    assert (shown.epoch, shown.policy_name, shown.frozen) == (4, "only-first", False)
+    assert json.loads(shown.policy)["name"] == "only-first"
+    assert agent.finish()[0] == 0
+    applied = [r["by"] for r in agent.records("policy")]
+    assert all(f"by grpc through process {daemon.process.pid}, process {os.getpid()}" in by for by in applied)
+    assert agent.sandbox.verify(agent.directory).returncode == 0
+
+
+def test_what_is_not_accepted_changes_nothing_and_is_recorded(daemon, files):
+    agent = daemon.agent(policy_for(daemon, "first"))
+    policy = policy_for(daemon, "second")
+    good = bundle(daemon, agent.run, policy, 0)
+    bad = {
+        "stale": bundle(daemon, agent.run, policy, 7),
+        "of another key": bundle(daemon, agent.run, policy, 0, SigningKey(os.urandom(32))),
+        "for another run": bundle(daemon, "20200101-000000-000000", policy, 0),
+        "cut": good[:-20],
+        "no text": b"\xff\xfe",
+    }
+    for signed in bad.values():
+        error = refusal(daemon.stub.Apply, pb.ApplyRequest(run=agent.run, bundle=signed))
+        assert error.code() is grpc.StatusCode.FAILED_PRECONDITION, error
+    assert daemon.stub.Apply(pb.ApplyRequest(run=agent.run, bundle=good, dry_run=True)).dry_run
+    assert agent.read(files[1]) == "Permission denied"
+    assert daemon.stub.Apply(pb.ApplyRequest(run=agent.run, bundle=good)).epoch == 1
+    assert agent.read(files[1]) == "second"
+    agent.finish()
+    assert [r["state"] for r in agent.records("policy")] == ["refused"] * len(bad) + ["applied"]
+
+
+@pytest.mark.parametrize("run", ["20200101-000000-000000", "../keys", "", "latest"])
+def test_a_run_that_is_none_is_named(daemon, run):
+    error = refusal(daemon.stub.Get, pb.GetRequest(run=run))
+    assert error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
+    assert run in error.details()
+
+
+def test_grant_revoke_freeze_kill(daemon, files):
+    first, second = files
+    agent = daemon.agent(policy_for(daemon, "first"))
+    stub, run = daemon.stub, agent.run
+    granted = stub.Grant(pb.GrantRequest(run=run, rules=rules(second), seconds=3600))
+    assert agent.read(second) == "second"
+    assert list(stub.Get(pb.GetRequest(run=run)).grants) == [granted.grant]
+    stub.Revoke(pb.RevokeRequest(run=run, grant=granted.grant))
+    assert agent.read(second) == "Permission denied"
+    stub.Grant(pb.GrantRequest(run=run, rules=rules(second), seconds=1))
+    until(lambda: agent.read(second) == "Permission denied")
+    assert "no grant" in refusal(stub.Revoke, pb.RevokeRequest(run=run, grant="grant-2")).details()
+    stub.Freeze(pb.FreezeRequest(run=run))
+    assert agent.read(first) == "Permission denied"
+    stub.Kill(pb.KillRequest(run=run))
+    assert agent.finish()[0] == -9
+    assert agent.sandbox.verify(agent.directory).returncode == 0
+
+
+def test_decisions_are_watched_as_they_are_made(daemon, files):
+    agent = daemon.agent(policy_for(daemon, "first"))
+    stream = daemon.stub.Watch(pb.WatchRequest(run=agent.run, verdicts=["DENY"]), timeout=PATIENCE)
+    seen: list[pb.Record] = []
+    reader = threading.Thread(target=lambda: seen.extend(stream))
+    reader.start()
+    until(lambda: agent.read(files[1]) == "Permission denied" and seen)  # the stream begins when it does
+    began, before = time.monotonic(), len(seen)
+    agent.read(files[1])
+    until(lambda: len(seen) > before)
+    print(f"from the question to the stream: {(time.monotonic() - began) * 1000:.1f} ms")
+    agent.finish()
+    reader.join(PATIENCE)  # the end of the run is the end of the stream
+    assert not reader.is_alive()
+    assert {(r.verdict, r.target, r.rule) for r in seen} == {("DENY", str(files[1]), "default")}
+    from_start = daemon.stub.Watch(pb.WatchRequest(run=agent.run, from_start=True, types=["start", "end"]))
+    assert [r.type for r in from_start] == ["start", "end"]
+
+
+def test_streams_leave_room_for_those_who_act(daemon, files):
+    agent = daemon.agent(policy_for(daemon, "first"))
+    streams = [daemon.stub.Watch(pb.WatchRequest(run=agent.run, from_start=True)) for _ in range(32)]
+    for stream in streams:
+        assert next(stream).type == "decision"
+    late = daemon.stub.Watch(pb.WatchRequest(run=agent.run))
+    with pytest.raises(grpc.RpcError) as caught:
+        next(late)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert daemon.stub.Freeze(pb.FreezeRequest(run=agent.run), timeout=PATIENCE).epoch == 1
+    streams[0].cancel()
+    until(lambda: _begins(daemon.stub.Watch(pb.WatchRequest(run=agent.run, from_start=True))))
+
+
+def _begins(stream) -> bool:
+    try:
+        return next(stream).type == "decision"
+    except grpc.RpcError:
+        return False
+
+
+def test_no_decision_is_made_under_a_mixture(daemon, files):
+    """Updates in random order while two threads open files: each decision is that of its epoch's policy."""
+    count = int(os.environ.get("HELM_SENTRY_TEST_UPDATES", "40"))
+    first, second = map(str, files)
+    agent = daemon.agent(policy_for(daemon, "first"), HAMMER.replace("sys.argv[1:]", repr([first, second])))
+    assert agent.first_line == "began"
+    key = signing_key(str(daemon.state / "keys"), {})
+    policies = [load_file(str(policy_for(daemon, name)), VARIABLES) for name in ("first", "second")]
+    rng, took = random.Random(9), list[float]()
+    order = [rng.randrange(2) for _ in range(count)]
+    for epoch, which in enumerate(order):
+        signed = Bundle(agent.run, epoch, policies[which]).sign(key)
+        before = time.monotonic()
+        assert daemon.stub.Apply(pb.ApplyRequest(run=agent.run, bundle=signed)).epoch == epoch + 1
+        took.append((time.monotonic() - before) * 1000)
+    median, late = sorted(took)[count // 2], sum(each > 50 for each in took)
+    print(f"{count} updates: median {median:.1f} ms, worst {max(took):.1f} ms, {late} above 50 ms")
+    assert agent.finish()[0] == 0
+    allowed = {0: first} | {epoch: (first, second)[which] for epoch, which in enumerate(order, 1)}
+    made = [r for r in agent.records("decision") if r["target"] in (first, second)]
+    for r in made:
+        assert (r["verdict"] == "ALLOW") == (r["target"] == allowed[r.get("epoch", 0)]), r
+    epochs = [r.get("epoch", 0) for r in made]
+    assert epochs == sorted(epochs)
+    assert len(set(epochs)) > 2
+    print(f"{len(made)} decisions under {len(set(epochs))} policies")
+    assert agent.sandbox.verify(agent.directory).returncode == 0
+
+
+@pytest.fixture
+def guarded(sandbox) -> Path:
+    directory = sandbox.root / "guarded"
+    directory.mkdir()
+    directory.chmod(0o777)
+    for name in ("a", "b"):
+        (directory / name).write_text(name)
+        (directory / name).chmod(0o666)
+    return directory
+
+
+def questions(daemon: Daemon, count: int) -> list[pb.Question]:
+    def enough() -> list[pb.Question]:
+        found = list(daemon.stub.ListApprovals(pb.ListApprovalsRequest()).questions)
+        return found if len(found) >= count else []
+
+    return until(enough, f"{count} questions")
+
+
+@pytest.mark.parametrize("choice", [pb.ONCE, pb.DENY])
+def test_a_call_waits_until_it_is_answered(daemon, guarded, choice):
+    agent = daemon.agent(daemon.sandbox.policy(ASKING.format(root=daemon.sandbox.root)))
+    with ThreadPoolExecutor() as pool:
+        waits = pool.submit(agent.read, guarded / "a")
+        (question,) = questions(daemon, 1)
+        assert (question.run, list(question.operations)) == (agent.run, ["file.read"])
+        assert str(guarded / "a") in " ".join(question.lines)
+        answer = pb.AnswerApprovalRequest(run=agent.run, number=question.number, choice=choice)
+        other = pb.AnswerApprovalRequest(run=agent.run, number=question.number, choice=choice, digest="0" * 64)
+        assert "other arguments" in refusal(daemon.stub.AnswerApproval, other).details()
+        assert not waits.done()
+        answer.digest = question.digest
+        assert daemon.stub.AnswerApproval(answer).number == question.number
+        assert waits.result(PATIENCE) == ("a" if choice == pb.ONCE else "Permission denied")
+    assert "no question" in refusal(daemon.stub.AnswerApproval, answer).details()
+    agent.finish()
+    (recorded,) = agent.records("approval")
+    assert recorded["answer"] == ("once" if choice == pb.ONCE else "deny")
+    assert f"by grpc through process {daemon.process.pid}, process {os.getpid()}" in recorded["by"]
+    assert agent.sandbox.verify(agent.directory).returncode == 0
+
+
+MANY = """
+import os, sys, threading
+def ask():
+    try: os.close(os.open(sys.argv[1], os.O_RDONLY))
+    except PermissionError: pass
+threads = [threading.Thread(target=ask) for _ in range(int(sys.argv[2]))]
+threading.stack_size(1 << 16)
+for thread in threads: thread.start()
+print("asked", flush=True)
+for thread in threads: thread.join()
+print("answered", flush=True)
+"""
+
+
+def test_others_are_served_while_many_wait(daemon, guarded, files):
+    count = 500
+    policy = daemon.sandbox.policy(ASKING.format(root=daemon.sandbox.root))
+    code = MANY.replace("sys.argv[1]", repr(str(guarded / "a"))).replace("sys.argv[2]", str(count))
+    asking, other = daemon.agent(policy, code), daemon.agent(policy_for(daemon, "first"))
+    waiting = questions(daemon, count)
+    assert len(waiting) == count
+    took = []
+    for _ in range(50):
+        began = time.monotonic()
+        assert other.read(files[0]) == "first"
+        took.append((time.monotonic() - began) * 1000)
+    median, late = sorted(took)[25], sum(each > 50 for each in took)
+    print(f"while {count} wait: median {median:.1f} ms, worst {max(took):.1f} ms, {late} of 50 above 50 ms")
+    for question in waiting:
+        daemon.stub.AnswerApproval(pb.AnswerApprovalRequest(run=asking.run, number=question.number, choice=pb.ONCE))
+    assert asking.finish()[:2] == (0, "answered\n")
+    assert len(asking.records("approval")) == count
+
+
+def test_health_and_reflection_answer(daemon):
+    health = health_pb2_grpc.HealthStub(daemon.channel)
+    for service in ("", "helm_sentry.v1.Sentry"):
+        status = health.Check(health_pb2.HealthCheckRequest(service=service)).status
+        assert status == health_pb2.HealthCheckResponse.SERVING
+    described = ProtoReflectionDescriptorDatabase(daemon.channel)
+    assert "helm_sentry.v1.Sentry" in described.get_services()
+    assert b"AnswerApproval" in described.FindFileContainingSymbol("helm_sentry.v1.Sentry").SerializeToString()
+
+
+def test_the_inner_socket_has_no_name(daemon):
+    assert sorted(os.listdir(daemon.directory)) == ["grpc", "lock", "metrics", "runs"]
+    with open("/proc/net/unix") as table:
+        assert not [line for line in table if f"{daemon.directory}/caller-" in line]
+
+
+@pytest.fixture
+def certificates(sandbox) -> Path:
+    """An authority, a server it vouches for, a client it vouches for, and one that nobody does."""
+    directory = sandbox.root / "certificates"
+    directory.mkdir(mode=0o755)
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=directory)
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    for name in ("ca", "stranger"):
+        openssl(
+            "req", "-x509", *key, "-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}", "-days", "2"
+        )
+    for name in ("localhost", "alice"):
+        openssl("req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}", "-addext",
+                f"subjectAltName=DNS:{name}")  # fmt: skip
+        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out",
+                f"{name}.pem", "-days", "2", "-copy_extensions", "copy")  # fmt: skip
+    for path in directory.iterdir():
+        path.chmod(0o644)
+    return directory
+
+
+def test_over_tcp_only_a_certificate_lets_in(sandbox, certificates, request):
+    if sandbox.uid:
+        request.getfixturevalue("daemon_installation")
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        address = f"localhost:{taken.getsockname()[1]}"
+    names = {"certificate": "localhost.pem", "key": "localhost.key", "callers": "ca.pem"}
+    files = [word for name, file in names.items() for word in (f"--tls-{name}", str(certificates / file))]
+    served = Daemon(sandbox, "--tls", address, *files)
+    try:
+        agent = served.agent()
+        authority = (certificates / "ca.pem").read_bytes()
+
+        def call(name: str | None) -> pb.Change:
+            pair = [(certificates / f"{name}.{end}").read_bytes() for end in ("key", "pem")] if name else [None, None]
+            with grpc.secure_channel(address, grpc.ssl_channel_credentials(authority, *pair)) as channel:
+                return SentryStub(channel).Freeze(pb.FreezeRequest(run=agent.run), timeout=10)
+
+        for name in (None, "stranger"):
+            with pytest.raises(grpc.RpcError):
+                call(name)
+        assert call("alice").epoch == 1
+        agent.finish()
+        (frozen,) = agent.records("policy")
+        assert frozen["by"].startswith("alice at ")
+    finally:
+        served.close()
+
+
+def test_what_is_generated_is_current(tmp_path):
+    from helm_sentry.rpc.generate import generate
+
+    assert generate(str(tmp_path)) == 0
+    for name in ("sentry_pb2.py", "sentry_pb2.pyi", "sentry_pb2_grpc.py"):
+        made = tmp_path / "helm_sentry/rpc" / name
+        assert made.read_text() == (CHECKOUT / "helm_sentry/rpc" / name).read_text(), name
+
+
+def test_a_client_in_node_applies_a_policy_and_watches(daemon, files, tmp_path):
+    """What is generated at run time from the published description, by another language's runtime."""
+    modules = tmp_path / "node"
+    modules.mkdir()
+    install = ["npm", "install", "--no-audit", "--no-fund", "--silent", "@grpc/grpc-js@1", "@grpc/proto-loader@0.8"]
+    subprocess.run(install, cwd=modules, check=True, timeout=PATIENCE * 3)
+    shutil.copy(Path(__file__).parent / "programs" / "sentry_client.js", modules)
+    agent = daemon.agent(policy_for(daemon, "first"))
+    (modules / "bundle").write_bytes(bundle(daemon, agent.run, policy_for(daemon, "second"), 0))
+    proto = CHECKOUT / "helm_sentry/rpc/sentry.proto"
+    command = ["node", "sentry_client.js", str(proto), f"unix:{daemon.directory}/grpc", agent.run, "bundle"]
+    client = subprocess.Popen(command, cwd=modules, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        applied = json.loads(client.stdout.readline() or client.communicate()[1])
+        assert (applied["run"], applied["epoch"], applied["policy_name"]) == (agent.run, "1", "only-second")
+        assert [agent.read(path) for path in files] == ["Permission denied", "second"]
+        denied = json.loads(client.stdout.readline())
+        assert (denied["verdict"], denied["target"], denied["policy_epoch"]) == ("DENY", str(files[0]), "1")
+    finally:
+        client.kill()
+        client.communicate()
