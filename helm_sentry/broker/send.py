@@ -32,6 +32,7 @@ _MSG_CMSG_COMPAT = 0x80000000  # <linux/socket.h>
 _QUIET = socket.MSG_NOSIGNAL  # the signal is the agent's
 _CHUNK = 1 << 20  # bytes of a stream copied at a time
 _WAITING_CHUNK = 1 << 16  # the same where many may wait at once
+_NO_DESCRIPTOR = -1  # upon which a Unix socket answers EBADF; others do not look at it
 _MOST_CONTROL = 1 << 16
 _MOST_DATAGRAM = 1 << 24
 _MOST_BYTES = 0x7FFFF000  # <linux/fs.h> MAX_RW_COUNT: what one call sends at most
@@ -186,10 +187,20 @@ def _control(call: Call, ours: int, address: int, size: int) -> bytes:
     copied = call.copy(bytes(call.broker.memory.read_large(call.tid, address, size)))
     if len(copied) < size:
         raise OSError(errno.EFAULT, "short read")
+    local = domain_of(ours) == socket.AF_UNIX
+    # Here it is looked at before the destination; elsewhere the kernel may have something to say before that.
+    first = local and option_of(ours, socket.SO_TYPE) == socket.SOCK_DGRAM
+
+    def passed(number: int) -> int:
+        try:
+            return call.broker.duplicate(call, number) if local else _NO_DESCRIPTOR
+        except OSError:
+            if first:
+                raise
+            return _NO_DESCRIPTOR
+
     try:
-        # Here it is looked at before the destination; elsewhere the kernel may have something to say before that.
-        first = domain_of(ours) == socket.AF_UNIX and option_of(ours, socket.SO_TYPE) == socket.SOCK_DGRAM
-        return translate(copied, lambda number: call.broker.duplicate(call, number), local=first)
+        return translate(copied, passed, local=first)
     except ControlError:
         raise OSError(errno.EINVAL, "bad control data") from None
     except ControlRefused as refusal:

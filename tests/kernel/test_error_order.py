@@ -163,6 +163,9 @@ def test_addresses_that_mean_nothing_to_a_socket(twins: Twins) -> None:
                 script.call("sendto", each, "x", 1, 0, name, size)
                 script.call("bind", each, name, size)
     more = 0x8000  # MSG_MORE: where the whole datagram goes, its first part has said
+    rights = words(20, 1 | 1 << 32, 9999)  # of which only Unix sockets take notice
+    for each in own:
+        script.call("sendmsg", each, words(DISCARD, 16, words("x", 1), 1, rights, 24, 0), 0)
     for size in (16, 1, 2):
         script.call("sendto", own[3], "x", 1, more, DISCARD, 16)
         script.call("sendto", own[2], "x", 1, more, DISCARD, size)
