@@ -31,7 +31,7 @@ COMMANDS = {
     "two": "/usr/bin/sleep 1001",
     "three": "/usr/bin/tail -f /dev/null /etc/shadow",
 }
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 
 def main() -> int:
