@@ -203,3 +203,16 @@ def test_a_caller_that_goes_as_the_agent_ends_leaves_a_sealed_run(daemon):
         agent.process.stdin.close()
         agent.process.stdin = None
         until(lambda run=agent.run: daemon.shown(run)["state"] == "sealed")
+
+
+def test_a_stopped_job_holds_nobody_up(daemon):
+    stopped, other = daemon.agent(options=("--alone",)), daemon.agent()
+    supervisor = daemon.shown(stopped.run)["supervisor"]
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        assert [each.id for each in daemon.stub.List(pb.ListRequest(), timeout=PATIENCE).runs] == [other.run]
+        assert f'run="{other.run}"' in scrape(daemon)
+        daemon.stub.Freeze(pb.FreezeRequest(run=other.run), timeout=PATIENCE)
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    assert stopped.finish()[0] == 0

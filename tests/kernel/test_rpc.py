@@ -18,8 +18,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from helm_sentry.control.bundle import Bundle
 from helm_sentry.policy.loader import load, load_file
-from helm_sentry.receipt.keyring import signing_key
-from helm_sentry.receipt.keys import SigningKey
+from helm_sentry.receipt.keys import SigningKey, parse_private
 from helm_sentry.rpc import sentry_pb2 as pb
 from helm_sentry.rpc.sentry_pb2_grpc import SentryStub
 from tests.kernel.conftest import CHECKOUT
@@ -46,8 +45,13 @@ def policy_for(daemon: Daemon, name: str) -> Path:
 
 
 def bundle(daemon: Daemon, run: str, policy: Path, epoch: int, key: SigningKey | None = None) -> bytes:
-    key = key or signing_key(str(daemon.state / "keys"), {})
+    key = key or key_of(daemon)
     return Bundle(run, epoch, load_file(str(policy), VARIABLES)).sign(key)
+
+
+def key_of(daemon: Daemon) -> SigningKey:
+    """The key of the daemon's user, whose directory is not the test's own."""
+    return parse_private((daemon.state / "keys/signing.key").read_bytes())
 
 
 def rules(path: Path) -> str:
@@ -178,7 +182,7 @@ def test_no_decision_is_made_under_a_mixture(daemon, files):
     first, second = map(str, files)
     agent = daemon.agent(policy_for(daemon, "first"), HAMMER.replace("sys.argv[1:]", repr([first, second])))
     assert agent.first_line == "began"
-    key = signing_key(str(daemon.state / "keys"), {})
+    key = key_of(daemon)
     policies = [load_file(str(policy_for(daemon, name)), VARIABLES) for name in ("first", "second")]
     rng, took = random.Random(9), list[float]()
     order = [rng.randrange(2) for _ in range(count)]
