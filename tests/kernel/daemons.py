@@ -90,10 +90,12 @@ class Daemon:
         return self.process.wait(PATIENCE)
 
     def close(self) -> None:
-        for agent in self.agents:
-            agent.close()
-        if self.process.poll() is None:
-            self.stop()
+        try:
+            for agent in self.agents:
+                agent.close()
+        finally:
+            if self.process.poll() is None:
+                self.stop()
 
 
 class Agent:
