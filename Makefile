@@ -54,7 +54,7 @@ vm-test: setup vm-packages ## run as root under Debian's 6.1 and 6.12 kernels, i
 
 .PHONY: vm-units
 vm-units: setup vm-packages ## the systemd units, in a guest whose process 1 is systemd
-	$(PYTHON) tests/vm/guest.py --systemd --timeout 600 -- $(BIN)/python tests/vm/units.py </dev/null
+	$(PYTHON) tests/vm/guest.py --systemd --timeout 1200 -- $(BIN)/python tests/vm/units.py </dev/null
 
 vm-packages:
 	@if ! dpkg -s qemu-system-x86 busybox-static >/dev/null 2>&1; then $(SUDO) apt-get update -q && \

@@ -13,7 +13,11 @@ _PATIENCE = 30.0  # seconds for the first answer
 
 
 class Unreachable(SentryError):
-    """Nobody serves the socket, or the run did not let us in."""
+    """Nobody serves the socket, or the run did not let us in, or it stands still."""
+
+
+class Dead(Unreachable):
+    """There is a socket, and whoever served it is gone."""
 
 
 def live_runs(directory: str) -> list[str]:
@@ -34,7 +38,9 @@ def supervisor_of(directory: str, run: str) -> int:
         return peer_of(connection).pid
 
 
-def ask(directory: str, run: str, request: Fields, *, follow: bool = False) -> Iterator[Fields]:
+def ask(
+    directory: str, run: str, request: Fields, *, follow: bool = False, patience: float = _PATIENCE
+) -> Iterator[Fields]:
     """Send a request to a run and return its answers as they come, the closing `ok` left out.
 
     Args:
@@ -42,12 +48,13 @@ def ask(directory: str, run: str, request: Fields, *, follow: bool = False) -> I
         run: the run's id.
         request: its `do` and what belongs to it.
         follow: the answers may take any time.
+        patience: seconds for the first one.
 
     Raises:
         Unreachable: there is nobody to ask.
         SentryError: the run's own refusal.
     """
-    with _connect(directory, run) as connection:
+    with _connect(directory, run, patience) as connection:
         try:
             connection.sendall(json.dumps(request).encode() + b"\n")
             if follow:
@@ -65,9 +72,9 @@ def ask(directory: str, run: str, request: Fields, *, follow: bool = False) -> I
     raise Unreachable(f"run `{run}` ended the conversation; it serves its own user and root, and no agent")
 
 
-def _connect(directory: str, run: str) -> socket.socket:
+def _connect(directory: str, run: str, patience: float = _PATIENCE) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    connection.settimeout(_PATIENCE)
+    connection.settimeout(patience)
     try:
         opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -76,7 +83,8 @@ def _connect(directory: str, run: str) -> socket.socket:
             os.close(opened)
     except OSError as error:
         connection.close()
-        raise Unreachable(f"run `{run}` cannot be reached: {error.strerror}; it may have ended") from error
+        kind = Dead if isinstance(error, ConnectionRefusedError) else Unreachable
+        raise kind(f"run `{run}` cannot be reached: {error.strerror}; it may have ended") from error
     return connection
 
 

@@ -7,9 +7,11 @@ run is turned away, as is a supervisor itself, in whose name an agent's connecti
 import contextlib
 import os
 import pwd
+import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -20,6 +22,7 @@ MOST_PEERS = 64
 
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred in unix(7)
 _MOST_ANCESTORS = 1024
+_PAUSE = 0.05  # seconds after a connection that could not be accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +71,30 @@ class Gate:
     ) -> None:
         self._listener, self._refuses, self._serve, self._on_refusal = listener, refuses, serve, on_refusal
         self._places = threading.BoundedSemaphore(MOST_PEERS)
-        threading.Thread(target=self._accept, name="gate", daemon=True).start()
+        self._ended, self._end = os.pipe()
+        self._listener.setblocking(False)
+        self._thread = threading.Thread(target=self._accept, name="gate", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
-        """Accept no more; whoever is connected is served to the end."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
+        """Accept no more; whoever is connected is served to the end.
+
+        The socket is not shut down: a service manager may listen on it, too, for the next process.
+        """
+        os.write(self._end, b"!")
+        self._thread.join()
         self._listener.close()
 
     def _accept(self) -> None:
-        while True:
+        poller = select.poll()
+        for descriptor in (self._listener.fileno(), self._ended):
+            poller.register(descriptor, select.POLLIN)
+        while self._ended not in dict(poller.poll()):
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
-                return  # closed
+            except OSError:  # another process was quicker, or there are no descriptors left for now
+                time.sleep(_PAUSE)
+                continue
             peer = peer_of(connection)
             if (why := self._refuses(peer)) or not self._places.acquire(blocking=False):
                 self._on_refusal(f"process {peer.pid} of user {peer.uid}: {why or 'too many connections'}")

@@ -160,6 +160,9 @@ def hand_over(path: str, request: Fields, descriptors: list[int]) -> tuple[socke
     except (FileNotFoundError, ConnectionRefusedError):
         connection.close()
         return None
+    except OSError as error:
+        connection.close()
+        raise SentryError(f"`{path}` cannot be reached: {error.strerror}; `--alone` runs without it") from error
     try:
         socket.send_fds(connection, [b" "], descriptors)
         connection.sendall(json.dumps(request).encode() + b"\n")

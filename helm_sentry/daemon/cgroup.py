@@ -14,7 +14,8 @@ class Groups:
     """The control groups of the runs that a daemon hosts; none where it may not make any."""
 
     def __init__(self) -> None:
-        self._root = _own()
+        own = _own()
+        self._root = own if own and _delegated(own) else ""
         if self._root:
             try:
                 self._move_aside()
@@ -61,3 +62,11 @@ def _own() -> str:
         return ""
     places = [fields[4] for fields in mounts if fields[fields.index("-") + 1] == "cgroup2"]
     return places[0] + path if places and path != "/" else ""
+
+
+def _delegated(path: str) -> bool:
+    """Whether systemd says that what is below a group is ours: its mark, in the attribute that we may read."""
+    for name in ("user.delegate", "trusted.delegate"):
+        with contextlib.suppress(OSError):
+            return os.getxattr(path, name) == b"1"
+    return False

@@ -68,13 +68,13 @@ class Daemon:
             raise SentryError(f"a daemon serves `{state.state_directory()}` already") from None
         except OSError as error:
             raise SentryError(f"`{state.daemon_directory()}` cannot be used: {error.strerror}") from error
-        self._groups, self._metrics = Groups(), Metrics()
+        self._groups, self._metrics, self._supervisors = Groups(), Metrics(), runs.Supervisors()
         self._journal = self._open_journal() if settings.journal else None
         self._host = Host(self._order, self._groups.end)
         self._server = Server(self._directory, settings.tls)
         self._report_remains()
         self._gates = {
-            name: Gate(self._listener(name), _refuses, serve, self._turned_away)
+            name: Gate(self._listener(name), self._refuses, serve, self._turned_away)
             for name, serve in (
                 ("grpc", self._server.serve),
                 ("runs", self._host.serve),
@@ -124,6 +124,9 @@ class Daemon:
             self._metrics.unsealed += 1
             say(f"run {run} {runs.condition(run)}; its agent was ended with its supervisor")
 
+    def _refuses(self, peer: Peer) -> str:
+        return stranger(peer, self._supervisors.pids())
+
     def _turned_away(self, who: str) -> None:
         self._metrics.turned_away += 1
         say(f"turned away: {who}")
@@ -138,10 +141,6 @@ class Daemon:
         run = state.new_run_id()
         hosted: Fields = {"run": run, "environment": environment, "cgroup": self._groups.make(run)}
         return Start(run, options, hosted, umask, request.get("detach") is not True)
-
-
-def _refuses(peer: Peer) -> str:
-    return stranger(peer, runs.supervisors())
 
 
 def say(text: str) -> None:

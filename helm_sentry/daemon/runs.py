@@ -9,8 +9,11 @@ from enum import StrEnum
 
 from helm_sentry import state
 from helm_sentry.audit.canonical import Fields
-from helm_sentry.control.client import Unreachable, ask, live_runs, supervisor_of
+from helm_sentry.control.client import Dead, Unreachable, ask, live_runs, supervisor_of
 from helm_sentry.receipt.report import SEAL
+
+PATIENCE = 2.0
+"""Seconds for one run of many to say something."""
 
 
 class Condition(StrEnum):
@@ -40,21 +43,29 @@ def known() -> list[str]:
 
 
 def running() -> list[Fields]:
-    """Return what the runs that go on say about themselves."""
+    """Return what the runs that go on say about themselves; one whose job is stopped says nothing."""
     found = []
     for run in live_runs(state.control_directory()):
         with contextlib.suppress(Unreachable):  # it has just ended, or was killed
-            found += list(ask(state.control_directory(), run, {"do": "about"}))
+            found += list(ask(state.control_directory(), run, {"do": "about"}, patience=PATIENCE))
     return found
 
 
-def supervisors() -> set[int]:
-    """Return the processes that serve the runs that go on, by the kernel's word."""
-    found = set()
-    for run in live_runs(state.control_directory()):
-        with contextlib.suppress(Unreachable):
-            found.add(supervisor_of(state.control_directory(), run))
-    return found
+class Supervisors:
+    """The processes that serve the runs that go on, by the kernel's word; asked once, as they do not change."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+
+    def pids(self) -> set[int]:
+        """Return them."""
+        current = live_runs(state.control_directory())
+        self._known = {run: pid for run, pid in self._known.items() if run in current}
+        for run in current:
+            if run not in self._known:
+                with contextlib.suppress(Unreachable):
+                    self._known[run] = supervisor_of(state.control_directory(), run)
+        return set(self._known.values())
 
 
 def clear_remains() -> list[str]:
@@ -63,8 +74,10 @@ def clear_remains() -> list[str]:
     for run in live_runs(state.control_directory()):
         try:
             supervisor_of(state.control_directory(), run)
-        except Unreachable:
+        except Dead:
             dead.append(run)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(state.control_directory(), run))
+        except Unreachable:
+            continue  # it ended in good order just now, or its job is stopped
     return dead

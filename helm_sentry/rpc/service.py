@@ -23,6 +23,7 @@ from helm_sentry.rpc.sentry_pb2_grpc import SentryServicer
 MOST_WATCHERS = 32
 """Streams at once, so that they leave threads to those who act."""
 
+_PATIENCE = 2.0  # seconds for one run of many to say something
 _CHOICES = {pb.ONCE: "once", pb.FOR_RUN: "run", pb.ALWAYS: "always", pb.DENY: "deny"}
 
 Caller = Callable[[grpc.ServicerContext], Fields]
@@ -139,7 +140,7 @@ class Sentry(SentryServicer):
     def _everywhere(self, request: Fields, runs: list[str] | None = None) -> Iterator[Fields]:
         for run in live_runs(self._runs) if runs is None else runs:
             try:
-                yield from [answer | {"run": run} for answer in ask(self._runs, run, request)]
+                yield from [answer | {"run": run} for answer in ask(self._runs, run, request, patience=_PATIENCE)]
             except Unreachable:
                 if runs:
                     raise

@@ -1,6 +1,7 @@
 """A daemon for tests, and agents it hosts."""
 
 import json
+import os
 import select
 import signal
 import subprocess
@@ -9,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
 from helm_sentry.audit.follow import records
 from helm_sentry.rpc.sentry_pb2_grpc import SentryStub
 from tests.kernel.conftest import PYTHON, Sandbox
 
 PATIENCE = 60.0
+ONCE = pytest.mark.parametrize("sandbox", ["user" if os.getuid() else "root"], indirect=True)
+"""For tests whose subject is the same whoever the agent's user is."""
 # Reads a file for each line of standard input and says what came of it.
 READER = """
 import sys
@@ -86,10 +90,12 @@ class Daemon:
         return self.process.wait(PATIENCE)
 
     def close(self) -> None:
-        for agent in self.agents:
-            agent.close()
-        if self.process.poll() is None:
-            self.stop()
+        try:
+            for agent in self.agents:
+                agent.close()
+        finally:
+            if self.process.poll() is None:
+                self.stop()
 
 
 class Agent:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from helm_sentry.rpc import sentry_pb2 as pb
-from tests.kernel.daemons import READER, Agent, Daemon, until
+from tests.kernel.daemons import ONCE, READER, Agent, Daemon, until
 from tests.kernel.test_live_policy import policy_for
 
 pytestmark = pytest.mark.kernel
@@ -76,6 +76,7 @@ class Churn:
             assert agent.read(Path("/etc/shadow")) == "Permission denied"
 
 
+@ONCE
 def test_nothing_is_left_behind(daemon, sandbox):
     target = sandbox.root / "first"
     target.write_text(target.name)

@@ -11,7 +11,7 @@ import pytest
 
 from helm_sentry.rpc import sentry_pb2 as pb
 from tests.kernel.conftest import NOBODY, PYTHON
-from tests.kernel.daemons import PATIENCE, Daemon, until
+from tests.kernel.daemons import ONCE, PATIENCE, Daemon, until
 
 pytestmark = pytest.mark.kernel
 
@@ -72,6 +72,7 @@ def test_signals_reach_the_agent_and_its_end_is_repeated(daemon):
     assert agent.sandbox.verify(agent.directory).returncode == 0
 
 
+@ONCE
 def test_a_program_that_is_not_there_is_127(daemon):
     process = daemon.sandbox.popen(daemon.sandbox.argv(["no-such-program"]), stdin=subprocess.DEVNULL)
     assert process.wait(PATIENCE) == 127
@@ -123,11 +124,13 @@ def test_a_daemon_that_ends_seals_what_it_hosts(daemon):
     assert sorted(os.listdir(daemon.directory)) == ["lock"]
 
 
+@ONCE
 def test_there_is_one_daemon_a_state_directory(daemon):
     second = daemon.command("daemon")
     assert (second.returncode, "already" in second.stderr) == (125, True)
 
 
+@ONCE
 def test_a_detached_run_leaves_its_output(daemon):
     code = "import sys\nfor n in range(3): print(n, flush=True)\nprint('wrong', file=sys.stderr)"
     begun = daemon.command("run", "--detach", "--quiet", "--", PYTHON, "-c", code)
@@ -138,6 +141,7 @@ def test_a_detached_run_leaves_its_output(daemon):
     assert daemon.shown(run)["state"] == "sealed"
 
 
+@ONCE
 def test_inspect_shows_the_policy_that_holds_now(daemon):
     agent = daemon.agent()
     assert daemon.shown(agent.run)["plan"]
@@ -147,6 +151,7 @@ def test_inspect_shows_the_policy_that_holds_now(daemon):
     assert (shown["policy"]["allow"], shown["epoch"], shown["frozen"]) == ([], 1, True)
 
 
+@ONCE
 def test_metrics_count_decisions_and_waiting_calls(daemon):
     agent = daemon.agent()
     agent.read(Path("/etc/shadow"))
@@ -203,3 +208,17 @@ def test_a_caller_that_goes_as_the_agent_ends_leaves_a_sealed_run(daemon):
         agent.process.stdin.close()
         agent.process.stdin = None
         until(lambda run=agent.run: daemon.shown(run)["state"] == "sealed")
+
+
+@ONCE
+def test_a_stopped_job_holds_nobody_up(daemon):
+    stopped, other = daemon.agent(options=("--alone",)), daemon.agent()
+    supervisor = daemon.shown(stopped.run)["supervisor"]
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        assert [each.id for each in daemon.stub.List(pb.ListRequest(), timeout=PATIENCE).runs] == [other.run]
+        assert f'run="{other.run}"' in scrape(daemon)
+        daemon.stub.Freeze(pb.FreezeRequest(run=other.run), timeout=PATIENCE)
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    assert stopped.finish()[0] == 0

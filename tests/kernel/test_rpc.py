@@ -18,12 +18,11 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from helm_sentry.control.bundle import Bundle
 from helm_sentry.policy.loader import load, load_file
-from helm_sentry.receipt.keyring import signing_key
-from helm_sentry.receipt.keys import SigningKey
+from helm_sentry.receipt.keys import SigningKey, parse_private
 from helm_sentry.rpc import sentry_pb2 as pb
 from helm_sentry.rpc.sentry_pb2_grpc import SentryStub
 from tests.kernel.conftest import CHECKOUT
-from tests.kernel.daemons import PATIENCE, Daemon, until
+from tests.kernel.daemons import ONCE, PATIENCE, Daemon, until
 from tests.kernel.test_approvals import POLICY as ASKING
 from tests.kernel.test_live_policy import BASE, HAMMER
 
@@ -46,8 +45,13 @@ def policy_for(daemon: Daemon, name: str) -> Path:
 
 
 def bundle(daemon: Daemon, run: str, policy: Path, epoch: int, key: SigningKey | None = None) -> bytes:
-    key = key or signing_key(str(daemon.state / "keys"), {})
+    key = key or key_of(daemon)
     return Bundle(run, epoch, load_file(str(policy), VARIABLES)).sign(key)
+
+
+def key_of(daemon: Daemon) -> SigningKey:
+    """The key of the daemon's user, whose directory is not the test's own."""
+    return parse_private((daemon.state / "keys/signing.key").read_bytes())
 
 
 def rules(path: Path) -> str:
@@ -106,6 +110,7 @@ def test_what_is_not_accepted_changes_nothing_and_is_recorded(daemon, files):
     assert [r["state"] for r in agent.records("policy")] == ["refused"] * len(bad) + ["applied"]
 
 
+@ONCE
 @pytest.mark.parametrize("run", ["20200101-000000-000000", "../keys", "", "latest"])
 def test_a_run_that_is_none_is_named(daemon, run):
     error = refusal(daemon.stub.Get, pb.GetRequest(run=run))
@@ -132,6 +137,7 @@ def test_grant_revoke_freeze_kill(daemon, files):
     assert agent.sandbox.verify(agent.directory).returncode == 0
 
 
+@ONCE
 def test_decisions_are_watched_as_they_are_made(daemon, files):
     agent = daemon.agent(policy_for(daemon, "first"))
     stream = daemon.stub.Watch(pb.WatchRequest(run=agent.run, verdicts=["DENY"]), timeout=PATIENCE)
@@ -151,6 +157,7 @@ def test_decisions_are_watched_as_they_are_made(daemon, files):
     assert [r.type for r in from_start] == ["start", "end"]
 
 
+@ONCE
 def test_streams_leave_room_for_those_who_act(daemon, files):
     agent = daemon.agent(policy_for(daemon, "first"))
     streams = [daemon.stub.Watch(pb.WatchRequest(run=agent.run, from_start=True)) for _ in range(32)]
@@ -172,13 +179,14 @@ def _begins(stream) -> bool:
         return False
 
 
+@ONCE
 def test_no_decision_is_made_under_a_mixture(daemon, files):
     """Updates in random order while two threads open files: each decision is that of its epoch's policy."""
     count = int(os.environ.get("HELM_SENTRY_TEST_UPDATES", "40"))
     first, second = map(str, files)
     agent = daemon.agent(policy_for(daemon, "first"), HAMMER.replace("sys.argv[1:]", repr([first, second])))
     assert agent.first_line == "began"
-    key = signing_key(str(daemon.state / "keys"), {})
+    key = key_of(daemon)
     policies = [load_file(str(policy_for(daemon, name)), VARIABLES) for name in ("first", "second")]
     rng, took = random.Random(9), list[float]()
     order = [rng.randrange(2) for _ in range(count)]
@@ -257,6 +265,7 @@ print("answered", flush=True)
 """
 
 
+@ONCE
 def test_others_are_served_while_many_wait(daemon, guarded, files):
     count = 500
     policy = daemon.sandbox.policy(ASKING.format(root=daemon.sandbox.root))
@@ -277,6 +286,7 @@ def test_others_are_served_while_many_wait(daemon, guarded, files):
     assert len(asking.records("approval")) == count
 
 
+@ONCE
 def test_health_and_reflection_answer(daemon):
     health = health_pb2_grpc.HealthStub(daemon.channel)
     for service in ("", "helm_sentry.v1.Sentry"):
@@ -287,6 +297,7 @@ def test_health_and_reflection_answer(daemon):
     assert b"AnswerApproval" in described.FindFileContainingSymbol("helm_sentry.v1.Sentry").SerializeToString()
 
 
+@ONCE
 def test_the_inner_socket_has_no_name(daemon):
     assert sorted(os.listdir(daemon.directory)) == ["grpc", "lock", "metrics", "runs"]
     with open("/proc/net/unix") as table:
@@ -317,6 +328,7 @@ def certificates(sandbox) -> Path:
     return directory
 
 
+@ONCE
 def test_over_tcp_only_a_certificate_lets_in(sandbox, certificates, request):
     if sandbox.uid:
         request.getfixturevalue("daemon_installation")
@@ -355,6 +367,7 @@ def test_what_is_generated_is_current(tmp_path):
         assert made.read_text() == (CHECKOUT / "helm_sentry/rpc" / name).read_text(), name
 
 
+@ONCE
 def test_a_client_in_node_applies_a_policy_and_watches(daemon, files, tmp_path):
     """What is generated at run time from the published description, by another language's runtime."""
     modules = tmp_path / "node"

@@ -31,7 +31,7 @@ COMMANDS = {
     "two": "/usr/bin/sleep 1001",
     "three": "/usr/bin/tail -f /dev/null /etc/shadow",
 }
-PATIENCE = 120.0
+PATIENCE = 600.0
 
 
 def main() -> int:
@@ -59,8 +59,6 @@ def run(*command: str, check: bool = True) -> str:
 
 
 def logs() -> str:
-    for output in (STATE / "output").glob("*"):
-        print(output.name, output.read_text()[-2000:])
     return subprocess.run(["journalctl", "-n", "60", "--no-pager"], text=True, capture_output=True, check=False).stdout
 
 
@@ -74,12 +72,17 @@ def runs() -> dict[str, Any]:
     return {about["run"]: about for about in map(json.loads, sentry("ps", "--json").splitlines())}
 
 
+def served() -> set[str]:
+    """Return the runs that have a control socket: to look costs nothing, unlike starting Python in a guest."""
+    return {name for name in os.listdir(STATE / "control") if not name.startswith(".")}
+
+
 def until(true: Callable[[], Any], what: str) -> Any:
     deadline = time.monotonic() + PATIENCE
     while not (found := true()):
         if time.monotonic() > deadline:
             raise SystemExit(f"not seen: {what}\n{logs()}")
-        time.sleep(0.2)
+        time.sleep(1)
     return found
 
 
@@ -129,7 +132,7 @@ def sockets() -> None:
     assert active("helm-sentry.service") == "inactive"
     begun = sentry("run", "--detach", "--", "/usr/bin/sleep", "1002").strip()
     assert active("helm-sentry.service") == "active"
-    until(lambda: begun in runs(), "the run that a socket started the daemon for")
+    until(lambda: (STATE / "control" / begun).exists(), "the run that a socket started the daemon for")
     cgroup = Path(f"/proc/{runs()[begun]['agent']}/cgroup").read_text().strip()
     assert cgroup.endswith(f"/helm-sentry.service/{begun}"), cgroup
     assert "WatchdogUSec=30s" in run("systemctl", "show", "helm-sentry", "-p", "WatchdogUSec")
@@ -139,11 +142,12 @@ def sockets() -> None:
 def three_agents() -> dict[str, str]:
     for name in COMMANDS:
         run("systemctl", "start", f"helm-sentry@{name}")
-    until(lambda: len(runs()) == 4, "three agents and the hosted run")
-    found = {about["name"]: run for run, about in runs().items()}
+    until(lambda: len(served()) == 4, "three agents and the hosted run")
+    shown = runs()
+    found = {about["name"]: run for run, about in shown.items()}
     assert found.keys() == {*COMMANDS, "default"}
     uid = pwd.getpwnam("helm-sentry").pw_uid
-    for about in runs().values():
+    for about in shown.values():
         assert os.stat(f"/proc/{about['agent']}").st_uid in (uid, 0)
         assert "Seccomp:\t2" in Path(f"/proc/{about['agent']}/status").read_text()
     saw("three agents run, each under its own policy, beside the hosted one")
@@ -154,7 +158,7 @@ def restarted(agents: dict[str, str]) -> None:
     before = run("systemctl", "show", "helm-sentry", "-p", "MainPID")
     run("systemctl", "restart", "helm-sentry")
     assert run("systemctl", "show", "helm-sentry", "-p", "MainPID") != before
-    assert set(runs()) == {agents[name] for name in COMMANDS}
+    until(lambda: served() == {agents[name] for name in COMMANDS}, "the three agents")
     hosted = json.loads(sentry("inspect", agents["default"]))["state"]
     assert hosted == "sealed", hosted
     saw("a restart of the daemon: three agents go on, the hosted run was ended and sealed")
@@ -162,7 +166,7 @@ def restarted(agents: dict[str, str]) -> None:
 
 def killed(agents: dict[str, str]) -> None:
     begun = sentry("run", "--detach", "--", "/usr/bin/sleep", "1003").strip()
-    until(lambda: begun in runs(), "another hosted run")
+    until(lambda: begun in served(), "another hosted run")
     main = run("systemctl", "show", "helm-sentry", "-p", "MainPID").strip().partition("=")[2]
     os.kill(int(main), 9)
     until(lambda: f"run {begun} ended without a seal" in logs(), "the report about what the dead daemon left")
@@ -176,14 +180,14 @@ def one_crashes(agents: dict[str, str]) -> None:
     shown = json.loads(sentry("inspect", agents["two"]))
     os.kill(shown["supervisor"], 9)
     until(lambda: not Path(f"/proc/{shown['agent']}").exists(), "the end of the crashed supervisor's agent")
-    until(lambda: len(runs()) == 3 and agents["two"] not in runs(), "a new run of the crashed agent")
-    assert {agents["one"], agents["three"]} <= set(runs())
+    until(lambda: len(served() - {agents["two"]}) == 3, "a new run of the crashed agent")
+    assert {agents["one"], agents["three"]} < set(runs())
     saw("a crashed supervisor ends its agent alone, and systemd starts that one anew")
 
 
 def reloaded() -> None:
     run("systemctl", "reload", "helm-sentry@one")
-    until(lambda: [a for a in runs().values() if a["name"] == "one" and a["epoch"] == 1], "the policy read again")
+    until(lambda: "the policy was read again: epoch 1" in logs(), "the policy read again")
     saw("reload reads the policy again")
 
 

@@ -93,7 +93,7 @@ def test_the_example_verifies(example):
 RECORDS = {
     "start": record.start(
         run="", version="", argv=[], user="", host="", features=[], degraded=[],
-        digests={"key": "", "run_digest": "", "policy_digest": "", "plan_digest": ""}, variables={"tmp": "/t"},
+        digests={"key": "", "run_digest": "", "policy_digest": "", "plan_digest": ""}, variables={"tmp": "/t"}, parent="r",
     ),
     "decision": record.decision(
         1, "connect", [Operation(Kind.NET_CONNECT, address="::1", port=1, protocol="tcp", hosts=("h",), own=True)],
