@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 
 from helm_sentry.decision import Verdict
 from helm_sentry.policy.condition import compile_condition
-from helm_sentry.policy.model import Effect, Limits, Policy, Rule
+from helm_sentry.policy.model import Limits, Policy, Rule
 
 _ELSEWHERE = ("run.", "process.ancestry")
 
@@ -21,13 +21,15 @@ def ceilings(policy: Policy, name: str) -> tuple[Policy, ...]:
         name: goes in front of rule ids, so that a decision says where the refusal comes from.
     """
     block = tuple(_unconditional(rule) for rule in policy.block)
-    kept = tuple(rule for rule in policy.contextual if not _remembers(rule))
-    block += tuple(_unconditional(rule) for rule in policy.contextual if _remembers(rule))
+    # What stays contextual is a refusal, and may name hosts that a block rule may not.
+    contextual = tuple(
+        replace(_unconditional(rule), when="false") if _remembers(rule) else rule for rule in policy.contextual
+    )
     own = replace(
         policy,
         allow=_named(tuple(rule for rule in policy.allow if not rule.limit), name),
         block=_named(block, name),
-        contextual=_named(kept, name),
+        contextual=_named(contextual, name),
         within=(),
     )
     return (own, *(each for other in policy.within for each in ceilings(other, name)))
@@ -45,8 +47,7 @@ def _remembers(rule: Rule) -> bool:
 
 
 def _unconditional(rule: Rule) -> Rule:
-    plain = replace(rule, effect=Effect.BLOCK, limit=None, when="", otherwise=Verdict.DENY)
-    return replace(plain, programs=())
+    return replace(rule, limit=None, when="", otherwise=Verdict.DENY, programs=())
 
 
 def _named(rules: tuple[Rule, ...], name: str) -> tuple[Rule, ...]:
