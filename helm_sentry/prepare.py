@@ -40,6 +40,7 @@ class Options:
         approve_within: seconds until what needs approval is denied.
         key: private key file to sign with; empty for the one of this machine.
         probe: try this one operation instead of running the command.
+        tier: how the agent's calls are to reach the supervisor; `auto` for the quickest that the host has.
     """
 
     command: tuple[str, ...]
@@ -54,6 +55,7 @@ class Options:
     approve_within: float = 120.0
     key: str = ""
     probe: Operation | None = None
+    tier: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def prepare(options: Options) -> Prepared:
         variables = _variables(options, program, scratch)
         policy = _load_policy(options, variables)
         host = probing()
-        plan = make_plan(policy, host, _EVERY_PROGRAM if options.dry_run else native().loaders)
+        plan = make_plan(policy, host, _EVERY_PROGRAM if options.dry_run else native().loaders, options.tier)
         _require(plan, options.accept_degraded)
     except BaseException:
         os.rmdir(scratch)

@@ -26,6 +26,8 @@ from helm_sentry.control.plane import ControlPlane
 from helm_sentry.control.standing import lasting_digest
 from helm_sentry.decision import Decision
 from helm_sentry.errors import AuditError, FeatureError, PolicyError, SentryError
+from helm_sentry.intercept.injection import hidden_key
+from helm_sentry.intercept.interceptor import Interceptor
 from helm_sentry.intercept.notify import Listener
 from helm_sentry.launch import filter as seccomp_filter
 from helm_sentry.launch.child import NOT_STARTED, REPORT, Launch
@@ -38,6 +40,7 @@ from helm_sentry.native.library import Receiver
 from helm_sentry.operation import Operation
 from helm_sentry.policy.engine import compile_policy
 from helm_sentry.policy.model import ConnectMatch
+from helm_sentry.policy.plan import PTRACE
 from helm_sentry.prepare import Options, Prepared, prepare, with_own_rules
 from helm_sentry.receipt import store
 from helm_sentry.receipt.keyring import key_descriptor, known, signing_key
@@ -130,6 +133,7 @@ class _Run:
     def _launch(self) -> Launch:
         prepared = self._prepared
         arch, wanted = native(), prepared.policy.limits
+        hidden = hidden_key() if prepared.plan.tier == PTRACE else None
         killable = flags.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV if prepared.host.wait_killable else 0
         environment = prepared.policy.environment.select(_outer_environment(prepared.identity))
         return Launch(
@@ -142,7 +146,8 @@ class _Run:
                 wanted.memory, wanted.processes, wanted.open_files, wanted.file_size, wanted.cpu_time
             ),
             ruleset=landlock.ruleset(prepared.host.landlock, prepared.plan.programs) if prepared.host.landlock else -1,
-            filter=seccomp_filter.build(arch, syscalls.table(arch)),
+            filter=seccomp_filter.build(arch, syscalls.table(arch), hidden),
+            hidden=hidden,
             filter_flags=killable,
             signal_mask=self._relay.callers_mask,
             secret=key_descriptor(os.environ),
@@ -224,15 +229,17 @@ class _Run:
             programs=prepared.plan.programs,
         )
 
-    def _receiver(self, listener: Listener) -> Receiver | None:
+    def _receiver(self, listener: Interceptor) -> Receiver | None:
         """Return the compiled receiver, where there is one and it can hash."""
-        if self._native is None or self._log_state is None:
+        if self._native is None or self._log_state is None or not isinstance(listener, Listener):
             return None
         return self._native.receiver(listener, self._log_state, native())
 
     def _call_witness(self, started: Started) -> None:
         """Have the kernel count what the agent does, from before its first instruction."""
         try:
+            if self._prepared.plan.tier == PTRACE:
+                raise FeatureError("it does not know what a tracer does")
             if not self._prepared.options.witness:
                 raise FeatureError("it was switched off")
             loaded = sensor.load(state.witness_directory())
@@ -315,7 +322,7 @@ class _Run:
         if letter == STOPPED and self._control.asking:
             pass  # it wanted the terminal, which a prompt has, and goes on after the answer
         elif letter == STOPPED:
-            stop_with_agent(started.agent, started.guardian, first)
+            stop_with_agent(started.agent, started.guardian, first, started.listener.is_stopped)
         elif letter == CONTINUED:
             pass
         elif letter == NOT_STARTED:

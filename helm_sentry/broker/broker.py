@@ -36,7 +36,7 @@ from helm_sentry.control.approvals import Approvals
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.decode import address as addresses
 from helm_sentry.errors import AuditError
-from helm_sentry.intercept.notify import Listener, Notification, Unserved
+from helm_sentry.intercept.interceptor import Interceptor, Notification, Unserved
 from helm_sentry.intercept.process_tree import ancestors
 from helm_sentry.native.library import Receiver
 from helm_sentry.operation import Kind, Operation
@@ -88,7 +88,7 @@ class Broker:
         *,
         arch: Arch,
         policy: CompiledPolicy,
-        listener: Listener,
+        listener: Interceptor,
         resolver: Resolver,
         names: Names,
         log: AuditLog,

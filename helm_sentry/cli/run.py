@@ -4,6 +4,7 @@ import sys
 
 import click
 
+TIERS = ("auto", "seccomp", "ptrace")
 
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
 @click.option("--policy", default="default", metavar="FILE|NAME", help="Policy file, or a shipped policy by name.")
@@ -14,6 +15,7 @@ import click
     type=click.Path(exists=True, file_okay=False),
     help="Directory the agent starts and works in (default: here).",
 )
+@click.option("--tier", default="auto", type=click.Choice(TIERS), help="How calls are intercepted (default: auto).")
 @click.option("--user", default="", metavar="NAME", help="Run the agent as this user (root only).")
 @click.option("--accept-degraded", is_flag=True, help="Run although a layer is missing; every record says so.")
 @click.option("--max-policy-age", metavar="DURATION", help="Refuse a policy file written longer ago, such as 24h.")
@@ -32,6 +34,7 @@ import click
 def run(
     policy: str,
     workspace: str,
+    tier: str,
     user: str,
     accept_degraded: bool,
     max_policy_age: str | None,
@@ -55,6 +58,7 @@ def run(
         command=command,
         policy=policy,
         workspace=workspace,
+        tier=tier,
         user=user,
         accept_degraded=accept_degraded,
         max_policy_age=_seconds(max_policy_age),

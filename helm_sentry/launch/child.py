@@ -6,6 +6,7 @@ process makes only calls that the filter lets through, until the exec, which the
 
 import errno
 import os
+import resource
 import signal
 import struct
 from collections.abc import Callable
@@ -36,6 +37,8 @@ class Launch:
         ruleset: Landlock ruleset descriptor, -1 where the host has no Landlock and the user accepted that.
         filter: packed seccomp program.
         filter_flags: SECCOMP_FILTER_FLAG_* besides NEW_LISTENER.
+        hidden: key of the channel (`intercept.injection`), when a tracer takes the listener's place.
+        channel: descriptor of the agent's end, once there is one.
         signal_mask: signals the caller of helm-sentry had blocked.
         secret: descriptor that nobody but the supervisor may keep, or -1.
         act: done instead of executing the program, when given; its number is the exit status.
@@ -52,6 +55,8 @@ class Launch:
     filter_flags: int
     signal_mask: frozenset[int]
     secret: int = -1
+    hidden: int | None = None
+    channel: int = -1
     act: Callable[[], int] | None = None
 
 
@@ -67,6 +72,7 @@ def become_agent(launch: Launch, report: int, acknowledge: int) -> None:
     stage = 0
     try:
         _restore_signals(launch.signal_mask)
+        channel = _keep_channel(launch)
         limits.apply(launch.limits)
         stage = 1
         credentials.assume_in_process(launch.identity)
@@ -75,14 +81,18 @@ def become_agent(launch: Launch, report: int, acknowledge: int) -> None:
         stage = 2
         if launch.ruleset >= 0:
             libc.landlock_restrict_self(launch.ruleset)
-        _close_all_but(report, acknowledge)
+        _close_all_but(report, acknowledge, *channel)
         stage = 3
-        listener = libc.seccomp_listener(launch.filter, launch.filter_flags)
+        listener = -1
+        if launch.hidden is None:
+            listener = libc.seccomp_listener(launch.filter, launch.filter_flags)
+        else:
+            libc.seccomp_filter(launch.filter)
         os.write(report, REPORT.pack(LISTENER, os.getpid(), listener))
         if os.read(acknowledge, 1) != b"!":
             os._exit(status)  # the supervisor died or refused
         # A copy of the listener kept here would make a dead supervisor look like a slow one.
-        os.close(listener)
+        os.close(listener) if listener >= 0 else None
         stage = len(STAGES)
         if launch.act:
             os._exit(launch.act())
@@ -93,6 +103,17 @@ def become_agent(launch: Launch, report: int, acknowledge: int) -> None:
         os.write(report, REPORT.pack(NOT_STARTED if started else FAILED, error.errno or 0, stage))
     finally:
         os._exit(status)
+
+
+def _keep_channel(launch: Launch) -> tuple[int, ...]:
+    """Put the agent's end of the channel where it stays, whatever limit is set afterwards."""
+    if launch.hidden is None:
+        return ()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    number = os.dup2(launch.channel, launch.hidden & 0xFFFF_FFFF)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return (number,)
 
 
 def _restore_signals(mask: frozenset[int]) -> None:

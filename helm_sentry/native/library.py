@@ -13,7 +13,8 @@ from ctypes import Structure, c_char, c_char_p, c_int, c_int32, c_int64, c_size_
 from helm_sentry.abi import structs, syscalls
 from helm_sentry.abi.arch import Arch
 from helm_sentry.audit.record import FIRST_PREV, Template
-from helm_sentry.intercept.notify import Listener, Notification, Unserved
+from helm_sentry.intercept.interceptor import Notification, Unserved
+from helm_sentry.intercept.notify import Listener
 
 _PATH = os.path.join(os.path.dirname(__file__), "libreceiver.so")
 _MISSED = (-errno.ENOENT, -errno.EINTR)

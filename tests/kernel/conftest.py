@@ -20,6 +20,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
+TIER = ("--tier", os.environ["HELM_SENTRY_TIER"]) if "HELM_SENTRY_TIER" in os.environ else ()
 SYSTEM_PYTHON = "/usr/bin/python3"
 
 
@@ -59,7 +60,7 @@ class Sandbox:
         return path
 
     def argv(self, command: Sequence[str], policy: Path | str = "default", options: Sequence[str] = ()) -> list[str]:
-        return [*self.command, "run", "--policy", str(policy), *options, "--", *command]
+        return [*self.command, "run", *TIER, "--policy", str(policy), *options, "--", *command]
 
     def environment(self) -> dict[str, str]:
         return {
