@@ -27,8 +27,8 @@ from helm_sentry.control.standing import lasting_digest
 from helm_sentry.decision import Decision
 from helm_sentry.errors import AuditError, FeatureError, PolicyError, SentryError
 from helm_sentry.intercept.injection import hidden_key
-from helm_sentry.intercept.interceptor import Interceptor
 from helm_sentry.intercept.notify import Listener
+from helm_sentry.intercept.tracer import Tracer
 from helm_sentry.launch import filter as seccomp_filter
 from helm_sentry.launch.child import NOT_STARTED, REPORT, Launch
 from helm_sentry.launch.guardian import CONTINUED, EXITED, LEFT, STOPPED, end_descendants
@@ -229,9 +229,9 @@ class _Run:
             programs=prepared.plan.programs,
         )
 
-    def _receiver(self, listener: Interceptor) -> Receiver | None:
+    def _receiver(self, listener: Listener | Tracer) -> Receiver | None:
         """Return the compiled receiver, where there is one and it can hash."""
-        if self._native is None or self._log_state is None or not isinstance(listener, Listener):
+        if self._native is None or self._log_state is None:
             return None
         return self._native.receiver(listener, self._log_state, native())
 

@@ -284,6 +284,7 @@ class Broker:
     def _serve(self) -> None:
         try:
             assume_in_thread(self._identity)
+            self.listener.attach()
             receive = self._receiver.receive if self._receiver else self._receive
             while True:
                 unserved = receive()

@@ -77,6 +77,9 @@ class Interceptor(Protocol):
     def continued(self) -> int:
         """Calls that the kernel was told to carry out, or is about to be told."""
 
+    def attach(self) -> None:
+        """Called once, first, on the thread that will receive."""
+
     def receive(self) -> Notification | None:
         """Wait for the next call; None when there is none after all, because its caller was killed."""
 

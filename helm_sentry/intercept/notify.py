@@ -34,6 +34,9 @@ class Listener:
         self.sync_wake_up = self._set_sync_wake_up()
         self._require_atomic_addfd()
 
+    def attach(self) -> None:
+        """Do nothing: any thread may receive."""
+
     def receive(self) -> Notification | None:
         """Wait for the next notification; None when the caller was killed before it could be read."""
         buffer = self._buffer

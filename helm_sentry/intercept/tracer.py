@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from typing import Protocol
 
 from helm_sentry.abi import flags, libc, structs, syscalls
 from helm_sentry.abi.arch import Arch
@@ -42,8 +43,18 @@ _PEEK = os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT | flags.WALL
 _ALL_ONES = 0xFFFF_FFFF
 
 
+class StopSource(Protocol):
+    """Where stops come from; belongs to the tracer's thread."""
+
+    def next(self) -> tuple[int, int]:
+        """Wait for any tracee and return its id and wait status."""
+
+    def until(self, tid: int) -> int:
+        """Wait for one tracee that runs, keep what the others report, and return its wait status."""
+
+
 class Stops:
-    """The stops of this thread's tracees, in rounds: whoever makes many calls does not come before those who make few."""
+    """The stops of this thread's tracees, in rounds: who makes many calls does not come before those who make few."""
 
     def __init__(self) -> None:
         self._kept: deque[tuple[int, int]] = deque()
@@ -83,6 +94,8 @@ class Tracer:
     Attributes:
         received: calls so far.
         continued: calls that the kernel was told to carry out.
+        channel: for handing descriptors over.
+        stops: of the tracees; the compiled receiver has its own.
 
     Args:
         arch: the agent's architecture.
@@ -92,11 +105,11 @@ class Tracer:
     """
 
     def __init__(self, arch: Arch, agent: int, bell: int, channel: Channel) -> None:
-        self._arch, self._agent, self._bell, self._channel = arch, agent, bell, channel
-        self.stops = Stops()
+        self._arch, self._agent, self._bell, self.channel = arch, agent, bell, channel
+        self.stops: StopSource = Stops()
         self._injector = Injector(arch, channel, lambda tid: self.stops.until(tid))
         self._close_range = syscalls.number("close_range", arch)
-        self.received, self.continued = 0, 0
+        self.received, self.continued, self._last_id = 0, 0, 0
         self._thread = 0
         self._attached = threading.Event()
         self._answers: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -109,14 +122,21 @@ class Tracer:
         self._info = bytearray(_INFO.size)
         self._info_at = libc.address_of(self._info)
 
+    def attach(self) -> None:
+        """Trace bell and agent from this thread on; called once, first, on the thread that will receive."""
+        self._thread = threading.get_ident()
+        try:
+            libc.ptrace(flags.PTRACE_SEIZE, self._bell, flags.PTRACE_O_EXITKILL)
+            libc.ptrace(flags.PTRACE_SEIZE, self._agent, _OPTIONS)
+        finally:
+            self._attached.set()
+
     def ready(self) -> None:
         """Return when the agent is traced."""
         self._attached.wait()
 
     def receive(self) -> Notification | None:
         """Wait for the next stop; return the call, if it is one that the broker is to look at."""
-        if not self._thread:
-            self._attach()
         return self.accept(*self.stops.next())
 
     def accept(self, pid: int, status: int) -> Notification | None:
@@ -201,14 +221,6 @@ class Tracer:
         """Let a thread run on that was stopped for a watch."""
         self._on_tracer(lambda: self._resume(pid))
 
-    def _attach(self) -> None:
-        self._thread = threading.get_ident()
-        try:
-            libc.ptrace(flags.PTRACE_SEIZE, self._bell, flags.PTRACE_O_EXITKILL)
-            libc.ptrace(flags.PTRACE_SEIZE, self._agent, _OPTIONS)
-        finally:
-            self._attached.set()
-
     def _on_tracer(self, act: Callable[[], None]) -> None:
         if threading.get_ident() == self._thread:
             act()
@@ -230,16 +242,31 @@ class Tracer:
         number, arch = fields[4] & _ALL_ONES, fields[1]
         if number & 0x8000_0000:
             number -= 1 << 32
+        return self._asked(tid, number, arch, fields[5:11])
+
+    def standing(self, tid: int, number: int, arch: int, args: tuple[int, ...]) -> Notification | None:
+        """Deal with a call that a thread was seen to stand at; return it, if the broker is to look at it."""
+        self._stopped.discard(tid)
+        with suppress(ProcessLookupError):
+            return self._asked(tid, number, arch, args)
+        return None
+
+    def _asked(self, tid: int, number: int, arch: int, args: tuple[int, ...]) -> Notification | None:
         if arch == self._arch.audit_arch:
             if number == self._close_range:
-                self._close_range_of(tid, fields[5], fields[6], fields[7])
+                self._close_range_of(tid, *args[:3])
                 return None
             if tid not in self._prepared:
                 self._prepared.add(tid)
                 if not self._injector.prepare(tid, number):
                     return None
         self.received += 1
-        notification = Notification(self.received, tid, number, arch, fields[5:11])
+        return self.announce(tid, number, arch, args)
+
+    def announce(self, tid: int, number: int, arch: int, args: tuple[int, ...]) -> Notification:
+        """Give a call that a thread stands at its id."""
+        self._last_id += 1
+        notification = Notification(self._last_id, tid, number, arch, args)
         self._waiting[notification.id] = notification
         self._calls[tid] = notification.id
         return notification
@@ -328,7 +355,7 @@ class Tracer:
 
     def _close_range_of(self, tid: int, first: int, last: int, how: int) -> None:
         """Carry out close_range(2) around the channel's number: what lies above it first, then what lies below."""
-        first, last, hidden = first & _ALL_ONES, last & _ALL_ONES, self._channel.number
+        first, last, hidden = first & _ALL_ONES, last & _ALL_ONES, self.channel.number
         if last > hidden and tid not in self._emptied and _has_above(tid, hidden):
             self._emptied.add(tid)
             self._injector.run(tid, self._close_range, hidden + 1, last, how)

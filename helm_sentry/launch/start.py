@@ -9,7 +9,6 @@ from helm_sentry.abi.arch import native
 from helm_sentry.confine.credentials import Identity
 from helm_sentry.errors import LaunchError
 from helm_sentry.intercept.injection import Channel, open_channel
-from helm_sentry.intercept.interceptor import Interceptor
 from helm_sentry.intercept.notify import Listener
 from helm_sentry.intercept.tracer import Tracer
 from helm_sentry.launch.bell import cast
@@ -34,7 +33,7 @@ class Started:
 
     agent: int
     guardian: int
-    listener: Interceptor
+    listener: Listener | Tracer
     report: int
     lifeline: int
     acknowledge: int
@@ -93,7 +92,7 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _take_listener(report: int, channel: Channel | None, identity: Identity) -> tuple[int, Interceptor]:
+def _take_listener(report: int, channel: Channel | None, identity: Identity) -> tuple[int, Listener | Tracer]:
     message = os.read(report, REPORT.size)
     if len(message) < REPORT.size:
         raise LaunchError("the agent's process ended before it was confined")

@@ -13,10 +13,13 @@ from ctypes import Structure, c_char, c_char_p, c_int, c_int32, c_int64, c_size_
 from helm_sentry.abi import structs, syscalls
 from helm_sentry.abi.arch import Arch
 from helm_sentry.audit.record import FIRST_PREV, Template
+from helm_sentry.intercept.injection import PLACE
 from helm_sentry.intercept.interceptor import Notification, Unserved
 from helm_sentry.intercept.notify import Listener
+from helm_sentry.intercept.tracer import Tracer
 
 _PATH = os.path.join(os.path.dirname(__file__), "libreceiver.so")
+_ANOTHER_STOP = 2
 _MISSED = (-errno.ENOENT, -errno.EINTR)
 _MOST_KNOWN = 4096  # half of PLACES in receiver.c
 
@@ -162,6 +165,64 @@ class Receiver:
         self._library.receiver_settle(self._receiver)
 
 
+class _Stop(Structure):
+    _fields_ = (("pid", c_int32), ("status", c_int32))
+
+
+class TracedReceiver(Receiver):
+    """Takes calls from a tracer, whose stops come from here then, and serves those that only repeat what was decided.
+
+    Args:
+        library: what `load` returned.
+        tracer: that takes over what is left.
+        state: the log's state.
+        arch: the agent's architecture.
+    """
+
+    def __init__(self, library: ctypes.CDLL, tracer: Tracer, state: SharedLogState, arch: Arch) -> None:
+        super().__init__(library, -1, state, arch, steer=False)
+        channel = tracer.channel
+        self._stops = library.tracer_new(channel.ours.fileno(), channel.theirs.fileno(), channel.key, PLACE)
+        if not self._stops:
+            raise MemoryError("no room for the tracer")
+        library.receiver_trace(self._receiver, self._stops)
+        self._tracer, self._stop = tracer, _Stop()
+        self._stop_at = ctypes.byref(self._stop)
+        tracer.stops = self
+
+    def receive(self) -> Unserved | None:
+        """Wait for a stop that the compiled receiver leaves; None when it was not a call that the broker must look at.
+
+        Raises:
+            OSError: there is nobody to trace.
+        """
+        result = self._library.receiver_next_traced(*self._arguments, self._stop_at)
+        if result < 0:
+            raise OSError(-result, os.strerror(-result))
+        if result == _ANOTHER_STOP:
+            notification = self._tracer.accept(self._stop.pid, self._stop.status)
+            return Unserved(notification) if notification else None
+        fields = structs.SECCOMP_NOTIF.unpack_from(self._notification)
+        call = fields[1], fields[3], fields[4], fields[6:]
+        if result:
+            return Unserved(self._tracer.announce(*call), self._refusal.sequence, self._refusal.error)
+        notification = self._tracer.standing(*call)
+        return Unserved(notification) if notification else None
+
+    def next(self) -> tuple[int, int]:
+        """Wait for any tracee and return its id and wait status."""
+        if result := self._library.tracer_next(self._stops, self._stop_at):
+            raise OSError(-result, os.strerror(-result))
+        return self._stop.pid, self._stop.status
+
+    def until(self, tid: int) -> int:
+        """Wait for one tracee that runs, keep what the others report, and return its wait status."""
+        status: int = self._library.tracer_until(self._stops, tid)
+        if status < 0:
+            raise OSError(-status, os.strerror(-status))
+        return status
+
+
 class Library:
     """The compiled functions: those that wait give up the interpreter, the log's lock does not."""
 
@@ -174,6 +235,12 @@ class Library:
         waiting.receiver_forget.argtypes = (c_void_p, c_uint64)
         waiting.receiver_settle.argtypes = (c_void_p,)
         waiting.receiver_counts.argtypes = (c_void_p, c_void_p)
+        waiting.receiver_trace.argtypes = (c_void_p, c_void_p)
+        waiting.receiver_next_traced.argtypes = (c_void_p, c_void_p, c_void_p, c_void_p)
+        waiting.tracer_new.restype = c_void_p
+        waiting.tracer_new.argtypes = (c_int, c_int, c_uint64, c_uint64)
+        waiting.tracer_next.argtypes = (c_void_p, c_void_p)
+        waiting.tracer_until.argtypes = (c_void_p, c_int)
         quick.log_init.argtypes = (c_void_p, c_int, c_char_p)
         quick.log_lock.argtypes = quick.log_unlock.argtypes = (c_void_p,)
         self._waiting, self._quick = waiting, quick
@@ -185,9 +252,11 @@ class Library:
         except OSError:
             return None
 
-    def receiver(self, listener: Listener, state: SharedLogState, arch: Arch) -> Receiver:
+    def receiver(self, source: Listener | Tracer, state: SharedLogState, arch: Arch) -> Receiver:
         """Return a receiver that writes to the log with this state."""
-        return Receiver(self._waiting, listener.descriptor, state, arch, steer=listener.sync_wake_up)
+        if isinstance(source, Tracer):
+            return TracedReceiver(self._waiting, source, state, arch)
+        return Receiver(self._waiting, source.descriptor, state, arch, steer=source.sync_wake_up)
 
 
 def load() -> Library | None:

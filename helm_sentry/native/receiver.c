@@ -44,6 +44,7 @@ struct steering {
 
 struct receiver {
 	int listener, held, proc;
+	struct tracer *tracer; /* takes the listener's place, if there is one */
 	uint32_t audit_arch;
 	int nr_open, nr_openat;
 	struct log_state *log;
@@ -294,6 +295,8 @@ static uint64_t nanoseconds(void)
 /* Return the descriptor's number in the caller, or a negative errno. */
 static int hand_over(struct receiver *receiver, const struct seccomp_notif *asked, int descriptor, int flags)
 {
+	if (receiver->tracer)
+		return tracer_hand_over(receiver->tracer, (pid_t)asked->pid, descriptor, flags);
 	struct steering *steering = &receiver->steering;
 	/* Which way is quicker depends on what else the processors do, so the other one is tried now and then. */
 	int trial = steering->possible && steering->turn++ % TRIAL_EVERY < TRIALS;
@@ -349,8 +352,8 @@ static enum outcome answer(struct receiver *receiver, const struct seccomp_notif
 		return FOR_BROKER;
 	receiver->recorded++;
 	refusal->error = -number;
-	/* -ENOENT and -EINPROGRESS say that the caller is gone. */
-	return number < 0 && number != -ENOENT && number != -EINPROGRESS ? REFUSED : SERVED;
+	/* -ENOENT, -EINPROGRESS and -ESRCH say that the caller is gone. */
+	return number < 0 && number != -ENOENT && number != -EINPROGRESS && number != -ESRCH ? REFUSED : SERVED;
 }
 
 static enum outcome serve(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal)
@@ -360,6 +363,8 @@ static enum outcome serve(struct receiver *receiver, const struct seccomp_notif 
 		return FOR_BROKER;
 	int flags = (int)asked->data.args[at + 1];
 	if (flags & ~REPEATABLE_FLAGS)
+		return FOR_BROKER;
+	if (receiver->tracer && !tracer_has_page(receiver->tracer, (pid_t)asked->pid))
 		return FOR_BROKER;
 	char path[LONGEST_PATH];
 	size_t size = read_path(receiver, asked, path);
@@ -378,6 +383,31 @@ int receiver_next(struct receiver *receiver, struct seccomp_notif *notification,
 		receiver->received++;
 		pthread_mutex_lock(&receiver->turn);
 		enum outcome outcome = serve(receiver, notification, refusal);
+		pthread_mutex_unlock(&receiver->turn);
+		if (outcome != SERVED)
+			return outcome == REFUSED;
+	}
+}
+
+void receiver_trace(struct receiver *receiver, struct tracer *tracer)
+{
+	receiver->tracer = tracer;
+}
+
+int receiver_next_traced(struct receiver *receiver, struct seccomp_notif *notification, struct refusal *refusal,
+			 struct stop *stop)
+{
+	for (;;) {
+		int result = tracer_next(receiver->tracer, stop);
+		if (result)
+			return result;
+		memset(notification, 0, sizeof *notification);
+		if (!tracer_asked(stop, notification))
+			return 2;
+		receiver->received++;
+		pthread_mutex_lock(&receiver->turn);
+		enum outcome outcome = serve(receiver, notification, refusal);
+		receiver->received -= outcome == FOR_BROKER; /* it is counted where it is dealt with */
 		pthread_mutex_unlock(&receiver->turn);
 		if (outcome != SERVED)
 			return outcome == REFUSED;

@@ -124,7 +124,7 @@ def _grants_listeners(policy: Policy) -> bool:
 def _fatal(policy: Policy, host: Host, tier: str) -> tuple[str, ...]:
     fatal = []
     if tier == PTRACE and _grants_listeners(policy):
-        fatal.append("`kernel.seccomp` cannot be allowed here: an agent's own listener would be asked before the tracer")
+        fatal.append("`kernel.seccomp` cannot be allowed: an agent's own listener would be asked before the tracer")
     if tier == SECCOMP and not host.listener:
         fatal.append("no seccomp listener can be had here: the kernel is too old, or a container already owns one")
     if not host.ptrace:
