@@ -115,6 +115,14 @@ class Lab:
         plain = Side("helm-sentry", (command, *options, "--no-witness", "--"))
         return [plain] if os.geteuid() else [plain, Side("helm-sentry with its witness", (command, *options, "--"))]
 
+    def traced(self) -> list[Side]:
+        """helm-sentry where no listener can be had, and strace, which looks at the same calls and decides nothing."""
+        (plain, *_) = self.supervised()
+        command, run, *options = plain.prefix
+        ours = Side("helm-sentry, ptrace", (command, run, "--tier", "ptrace", *options))
+        words = ("-f", "--seccomp-bpf", "-e", "trace=%file,%process,%network", "-o", os.devnull)
+        return [ours, Side("strace -f --seccomp-bpf", ("strace", *words))] if shutil.which("strace") else [ours]
+
     def run(self, side: Side, command: Sequence[str | Path]) -> str:
         """Run a program on a side and return its output; a failure ends the benchmark with what was said."""
         environment = os.environ | {"XDG_STATE_HOME": str(self.state)} | dict(side.environment)

@@ -180,7 +180,7 @@ class TracedReceiver(Receiver):
     """
 
     def __init__(self, library: ctypes.CDLL, tracer: Tracer, state: SharedLogState, arch: Arch) -> None:
-        super().__init__(library, -1, state, arch, steer=False)
+        super().__init__(library, -1, state, arch, steer=True)
         channel = tracer.channel
         self._stops = library.tracer_new(channel.ours.fileno(), channel.theirs.fileno(), channel.key, PLACE)
         if not self._stops:

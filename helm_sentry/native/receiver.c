@@ -251,24 +251,30 @@ static int open_again(const struct receiver *receiver, const struct opening *ope
  * but if this thread is stopped or frozen at that moment the kernel takes the descriptor back and answers 0 all the
  * same; adding alone is taken up again. */
 
-static int add(int listener, uint64_t id, int descriptor, int flags)
+static int add(struct receiver *receiver, const struct seccomp_notif *asked, int descriptor, int flags)
 {
+	if (receiver->tracer)
+		return tracer_add(receiver->tracer, (pid_t)asked->pid, descriptor, flags);
 	struct seccomp_notif_addfd request = {
-		.id = id,
+		.id = asked->id,
 		.srcfd = (uint32_t)descriptor,
 		.newfd_flags = (uint32_t)(flags & O_CLOEXEC),
 	};
-	int number = ioctl(listener, SECCOMP_IOCTL_NOTIF_ADDFD, &request);
+	int number = ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_ADDFD, &request);
 	return number < 0 ? -errno : number;
 }
 
-static void respond(int listener, uint64_t id, int64_t value)
+static void respond(struct receiver *receiver, const struct seccomp_notif *asked, int number)
 {
-	struct seccomp_notif_resp response = {.id = id, .val = value};
-	ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &response); /* fails only if the caller is gone */
+	if (receiver->tracer) {
+		tracer_proceed((pid_t)asked->pid);
+		return;
+	}
+	struct seccomp_notif_resp response = {.id = asked->id, .val = number};
+	ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_SEND, &response); /* fails only if the caller is gone */
 }
 
-static int add_here(int listener, const struct seccomp_notif *asked, int descriptor, int flags)
+static int add_here(struct receiver *receiver, const struct seccomp_notif *asked, int descriptor, int flags)
 {
 	cpu_set_t elsewhere, here;
 	pid_t caller = (pid_t)asked->pid;
@@ -279,8 +285,8 @@ static int add_here(int listener, const struct seccomp_notif *asked, int descrip
 	if (sched_getaffinity(caller, sizeof elsewhere, &elsewhere) || CPU_COUNT(&elsewhere) < 2 || processor < 0 ||
 	    processor >= CPU_SETSIZE || !CPU_ISSET(processor, &elsewhere) ||
 	    sched_setaffinity(caller, sizeof here, &here))
-		return add(listener, asked->id, descriptor, flags);
-	int number = add(listener, asked->id, descriptor, flags);
+		return add(receiver, asked, descriptor, flags);
+	int number = add(receiver, asked, descriptor, flags);
 	sched_setaffinity(caller, sizeof elsewhere, &elsewhere);
 	return number;
 }
@@ -295,17 +301,14 @@ static uint64_t nanoseconds(void)
 /* Return the descriptor's number in the caller, or a negative errno. */
 static int hand_over(struct receiver *receiver, const struct seccomp_notif *asked, int descriptor, int flags)
 {
-	if (receiver->tracer)
-		return tracer_hand_over(receiver->tracer, (pid_t)asked->pid, descriptor, flags);
 	struct steering *steering = &receiver->steering;
 	/* Which way is quicker depends on what else the processors do, so the other one is tried now and then. */
 	int trial = steering->possible && steering->turn++ % TRIAL_EVERY < TRIALS;
 	int steer = trial ? !steering->on : steering->on;
 	uint64_t begin = nanoseconds();
-	int number = steer ? add_here(receiver->listener, asked, descriptor, flags)
-			   : add(receiver->listener, asked->id, descriptor, flags);
+	int number = (steer ? add_here : add)(receiver, asked, descriptor, flags);
 	if (number >= 0)
-		respond(receiver->listener, asked->id, number);
+		respond(receiver, asked, number);
 	uint64_t taken = nanoseconds() - begin;
 	steering->cost[steer] += ((int64_t)taken - (int64_t)steering->cost[steer]) / 4;
 	if (steering->possible && steering->turn % TRIAL_EVERY == TRIALS)

@@ -110,6 +110,11 @@ int tracer_until(struct tracer *tracer, pid_t tid)
 	}
 }
 
+void tracer_proceed(pid_t tid)
+{
+	trace(PTRACE_CONT, tid, 0, NULL); /* fails only if the thread is gone */
+}
+
 int tracer_asked(const struct stop *stop, struct seccomp_notif *asked)
 {
 	struct ptrace_syscall_info info;
@@ -219,7 +224,7 @@ static long receive(struct tracer *tracer, pid_t tid, const struct user_regs_str
 	return (long)changed.rax;
 }
 
-int tracer_hand_over(struct tracer *tracer, pid_t tid, int descriptor, int flags)
+int tracer_add(struct tracer *tracer, pid_t tid, int descriptor, int flags)
 {
 	struct user_regs_struct saved;
 	if (trace(PTRACE_GETREGS, tid, 0, &saved))
@@ -237,9 +242,7 @@ int tracer_hand_over(struct tracer *tracer, pid_t tid, int descriptor, int flags
 		return result;
 	saved.orig_rax = (unsigned long)-1;
 	saved.rax = (unsigned long)(long)result;
-	if (trace(PTRACE_SETREGS, tid, 0, &saved) || (result >= 0 && trace(PTRACE_CONT, tid, 0, NULL)))
-		return -ESRCH;
-	return result;
+	return trace(PTRACE_SETREGS, tid, 0, &saved) ? -ESRCH : result;
 }
 
 #else
@@ -250,7 +253,7 @@ int tracer_has_page(const struct tracer *tracer, pid_t tid)
 	return 0; /* the broker looks, and knows that this machine cannot do it */
 }
 
-int tracer_hand_over(struct tracer *tracer, pid_t tid, int descriptor, int flags)
+int tracer_add(struct tracer *tracer, pid_t tid, int descriptor, int flags)
 {
 	(void)tracer, (void)tid, (void)descriptor, (void)flags;
 	return -ENOSYS;

@@ -28,8 +28,10 @@ int tracer_until(struct tracer *tracer, pid_t tid);
 int tracer_asked(const struct stop *stop, struct seccomp_notif *asked);
 /* Whether a thread has the page. */
 int tracer_has_page(const struct tracer *tracer, pid_t tid);
-/* Have a thread at its call return a copy of a descriptor, and return its number there. -ESRCH says that the thread is
- * gone; after another error it still stands, and is to be answered. */
-int tracer_hand_over(struct tracer *tracer, pid_t tid, int descriptor, int flags);
+/* Put a copy of a descriptor into a thread that stands at a call, make its number there the call's result, and return
+ * it. -ESRCH says that the thread is gone; after another error it still stands, and is to be answered. */
+int tracer_add(struct tracer *tracer, pid_t tid, int descriptor, int flags);
+/* Let a thread run on. */
+void tracer_proceed(pid_t tid);
 
 #endif
