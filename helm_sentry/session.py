@@ -179,6 +179,8 @@ class _Run:
         self._log.append({**facts, **digests})
         self._signer = Signer(self.directory, key, self._fail)
         self._reporter = Reporter(prepared.options.quiet, enforcing=not prepared.options.dry_run)
+        if prepared.plan.tier == PTRACE != prepared.options.tier:
+            self._reporter.say("no seccomp listener can be had here: the agent is traced with ptrace instead")
         self._control = ControlPlane(
             self._id,
             lasting_digest(prepared.policy, prepared.scratch),

@@ -4,7 +4,8 @@ import sys
 
 import click
 
-TIERS = ("auto", "seccomp", "ptrace")
+from helm_sentry.cli.tier import tier as with_tier
+
 
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
 @click.option("--policy", default="default", metavar="FILE|NAME", help="Policy file, or a shipped policy by name.")
@@ -15,7 +16,7 @@ TIERS = ("auto", "seccomp", "ptrace")
     type=click.Path(exists=True, file_okay=False),
     help="Directory the agent starts and works in (default: here).",
 )
-@click.option("--tier", default="auto", type=click.Choice(TIERS), help="How calls are intercepted (default: auto).")
+@with_tier
 @click.option("--user", default="", metavar="NAME", help="Run the agent as this user (root only).")
 @click.option("--accept-degraded", is_flag=True, help="Run although a layer is missing; every record says so.")
 @click.option("--max-policy-age", metavar="DURATION", help="Refuse a policy file written longer ago, such as 24h.")

@@ -36,6 +36,10 @@ class Host(Protocol):
     def ptrace(self) -> bool:
         """Processes can be seized."""
 
+    @property
+    def tracing(self) -> bool:
+        """A filter can stop a seized process at its calls, and they can be changed there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -80,7 +84,7 @@ def make_plan(policy: Policy, host: Host, loaders: tuple[str, ...], tier: str = 
         tier: the one that was asked for; `auto` for the quickest that the host has.
     """
     if tier == "auto":
-        tier = PTRACE if host.ptrace and not host.listener else SECCOMP
+        tier = PTRACE if host.tracing and not host.listener else SECCOMP
     programs = {path for rule in policy.grants if isinstance(rule.match, ExecMatch) for path in rule.match.paths}
     return Plan(
         tier=tier,
@@ -127,6 +131,8 @@ def _fatal(policy: Policy, host: Host, tier: str) -> tuple[str, ...]:
         fatal.append("`kernel.seccomp` cannot be allowed: an agent's own listener would be asked before the tracer")
     if tier == SECCOMP and not host.listener:
         fatal.append("no seccomp listener can be had here: the kernel is too old, or a container already owns one")
+    if tier == PTRACE and not host.tracing:
+        fatal.append("calls cannot be intercepted with ptrace here, so `--tier ptrace` is not possible")
     if not host.ptrace:
         fatal.append("processes cannot be seized with ptrace here, so no exec could be verified")
     return tuple(fatal)
