@@ -30,11 +30,11 @@ from helm_sentry.intercept.injection import hidden_key
 from helm_sentry.intercept.notify import Listener
 from helm_sentry.intercept.tracer import Tracer
 from helm_sentry.launch import filter as seccomp_filter
-from helm_sentry.launch.child import NOT_STARTED, REPORT, Launch
+from helm_sentry.launch.child import FAILED, NOT_STARTED, REPORT, Launch
 from helm_sentry.launch.guardian import CONTINUED, EXITED, LEFT, STOPPED, end_descendants
 from helm_sentry.launch.probe import attempt
 from helm_sentry.launch.relay import Relay, end_as, stop_with_agent
-from helm_sentry.launch.start import Started, start
+from helm_sentry.launch.start import Started, not_confined, start
 from helm_sentry.native import library as native_library
 from helm_sentry.native.library import Receiver
 from helm_sentry.operation import Operation
@@ -148,6 +148,7 @@ class _Run:
             ruleset=landlock.ruleset(prepared.host.landlock, prepared.plan.programs) if prepared.host.landlock else -1,
             filter=seccomp_filter.build(arch, syscalls.table(arch), hidden),
             hidden=hidden,
+            trials=() if prepared.host.listener else syscalls.mediated_numbers(arch),
             filter_flags=killable,
             signal_mask=self._relay.callers_mask,
             secret=key_descriptor(os.environ),
@@ -320,13 +321,15 @@ class _Run:
         message = os.read(started.report, REPORT.size)
         if len(message) < REPORT.size:
             raise SentryError("the guardian was killed; the agent was ended")
-        letter, first, _ = REPORT.unpack(message)
+        letter, first, second = REPORT.unpack(message)
         if letter == STOPPED and self._control.asking:
             pass  # it wanted the terminal, which a prompt has, and goes on after the answer
         elif letter == STOPPED:
             stop_with_agent(started.agent, started.guardian, first, started.listener.is_stopped)
         elif letter == CONTINUED:
             pass
+        elif letter == FAILED:
+            raise not_confined(first, second)
         elif letter == NOT_STARTED:
             self._reporter.say(f"cannot run `{self._prepared.program}`: {os.strerror(first)}")
         elif letter == LEFT:

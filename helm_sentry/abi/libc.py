@@ -263,6 +263,15 @@ def seccomp_listener(program: bytes, filter_flags: int) -> int:
     return _seccomp(flags.SECCOMP_SET_MODE_FILTER, mode, header)
 
 
+_syscall = ctypes.CFUNCTYPE(c_long, c_long, *[c_ulong] * 6, use_errno=True)(("syscall", _libc))
+
+
+def syscall_result(number: int, *arguments: int) -> int:
+    """Make any system call; a negative errno is its error."""
+    result: int = _syscall(number, *arguments)
+    return -ctypes.get_errno() if result < 0 else result
+
+
 def seccomp_filter(program: bytes) -> None:
     """Install a classic BPF program on this thread, without a listener."""
     code = ctypes.create_string_buffer(program, len(program))

@@ -29,6 +29,8 @@ from helm_sentry.intercept.stops import What, classify
 PLACE = 0x10F5_E27B_0000
 """Where the page lies: far from where programs, loaders and the kernel put things by themselves."""
 _NUMBER = 1100
+TRIED = 4242
+"""What a call returns whose last register holds the channel's key: the tracer has seen it, and nothing was done."""
 _PAGE = 4096
 _MARK = b"helm-sentry page"
 _HEADER = PLACE + 16

@@ -21,7 +21,7 @@ from typing import Protocol
 
 from helm_sentry.abi import flags, libc, structs, syscalls
 from helm_sentry.abi.arch import Arch
-from helm_sentry.intercept.injection import Channel, Injector
+from helm_sentry.intercept.injection import TRIED, Channel, Injector
 from helm_sentry.intercept.interceptor import Notification, Watched
 from helm_sentry.intercept.process_tree import stat_fields
 from helm_sentry.intercept.stops import Stop, What, classify
@@ -253,6 +253,9 @@ class Tracer:
 
     def _asked(self, tid: int, number: int, arch: int, args: tuple[int, ...]) -> Notification | None:
         if arch == self._arch.audit_arch:
+            if args[5] == self.channel.key:
+                self._injector.skip(tid, TRIED)
+                return None
             if number == self._close_range:
                 self._close_range_of(tid, *args[:3])
                 return None

@@ -54,6 +54,11 @@ class Started:
             kill_enclosed()
 
 
+def not_confined(code: int, stage: int) -> LaunchError:
+    """Return the error for what the child reports with FAILED."""
+    return LaunchError(f"the agent could not be confined ({STAGES[stage]}): {os.strerror(code)}")
+
+
 def start(launch: Launch) -> Started:
     """Fork the guardian and, through it, the agent; return once the agent is confined.
 
@@ -98,7 +103,7 @@ def _take_listener(report: int, channel: Channel | None, identity: Identity) -> 
         raise LaunchError("the agent's process ended before it was confined")
     letter, first, second = REPORT.unpack(message)
     if letter == FAILED:
-        raise LaunchError(f"the agent could not be confined ({STAGES[second]}): {os.strerror(first)}")
+        raise not_confined(first, second)
     if letter != LISTENER:
         raise LaunchError("the agent's process sent something unexpected")
     if channel:
