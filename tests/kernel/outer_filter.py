@@ -6,6 +6,7 @@ runs a program under a filter that notifies SYSCALL, none if it is `none`.
 """
 
 import os
+import select
 import socket
 import sys
 
@@ -31,13 +32,14 @@ def program(name: str) -> bytes:
 def serve(channel: socket.socket) -> None:
     _, (descriptor,), _, _ = socket.recv_fds(channel, 1, 1)
     channel.close()
-    listener = Listener(descriptor)
-    while True:
-        try:
-            if notification := listener.receive():
-                listener.send_continue(notification.id)
-        except OSError:  # nobody is under the filter any more
-            os._exit(0)
+    for standard in range(3):
+        os.close(standard)  # whoever reads what the program writes is not to wait for us
+    listener, poller = Listener(descriptor), select.poll()
+    poller.register(descriptor, select.POLLIN)
+    while not poller.poll()[0][1] & select.POLLHUP:  # until nobody is under the filter any more
+        if notification := listener.receive():
+            listener.send_continue(notification.id)
+    os._exit(0)
 
 
 def main() -> None:
