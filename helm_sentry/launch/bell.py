@@ -14,16 +14,20 @@ from helm_sentry.intercept.tracer import RING
 
 
 def cast(identity: Identity) -> int:
-    """Fork a bell that a tracer with this identity can seize, and return its process id."""
+    """Fork a bell, and return its process id once a tracer with this identity and no capability can seize it."""
+    cast, finished = os.pipe()
     bell = os.fork()
     if bell:
+        os.close(finished)
+        os.read(cast, 1)
+        os.close(cast)
         return bell
     try:
         os.setsid()  # what the terminal sends is not for it
-        os.closerange(0, 1 << 20)
         signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals() - {RING})
         credentials.assume_in_process(identity)
         libc.prctl(flags.PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.closerange(0, 1 << 20)
         while True:
             signal.pause()
     finally:
