@@ -20,7 +20,7 @@ allow:
   - {id: victims, exec: {paths: ["/tmp/sentry-victims-*/**"]}}
 """
 TRACED = ("--tier", "ptrace")
-REFUSED = "close dup2 dup3 dup fcntl ioctl shutdown recvmsg recv high-word".split()
+REFUSED = ["close", "dup2", "dup3", "dup", "fcntl", "ioctl", "shutdown", "recvmsg", "recv", "high-word"]
 
 
 def attempt(sandbox: Sandbox, victims: Path, name: str, *, native: bool = True) -> Result:
