@@ -121,9 +121,7 @@ def table(arch: Arch) -> Mapping[int, Row]:
 
 def mediated_numbers(arch: Arch) -> tuple[int, ...]:
     """Return the numbers of the syscalls that are mediated whatever their arguments."""
-    return tuple(
-        number for number, row in table(arch).items() if row.treatment is Treatment.MEDIATE and not row.tests
-    )
+    return tuple(number for number, row in table(arch).items() if row.treatment is Treatment.MEDIATE and not row.tests)
 
 
 def number(name: str, arch: Arch) -> int:

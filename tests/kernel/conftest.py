@@ -143,7 +143,8 @@ def _users() -> list[str]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test as root and as an ordinary user; those marked `every_tier` once more, traced."""
-    if "sandbox" in metafunc.fixturenames:
+    chosen = any("sandbox" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "sandbox" in metafunc.fixturenames and not chosen:
         ways = _users()
         if metafunc.definition.get_closest_marker("every_tier") and not TIER:
             ways = [*ways, f"{ways[0]}-ptrace"]
