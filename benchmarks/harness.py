@@ -116,12 +116,14 @@ class Lab:
         return [plain] if os.geteuid() else [plain, Side("helm-sentry with its witness", (command, *options, "--"))]
 
     def traced(self) -> list[Side]:
-        """helm-sentry where no listener can be had, and strace, which looks at the same calls and decides nothing."""
+        """helm-sentry where no listener can be had, and strace, which decides nothing: of all calls, and of some alone."""
         (plain, *_) = self.supervised()
         command, run, *options = plain.prefix
         ours = Side("helm-sentry, ptrace", (command, run, "--tier", "ptrace", *options))
-        words = ("-f", "--seccomp-bpf", "-e", "trace=%file,%process,%network", "-o", os.devnull)
-        return [ours, Side("strace -f --seccomp-bpf", ("strace", *words))] if shutil.which("strace") else [ours]
+        words = ("strace", "-f", "--seccomp-bpf", "-o", os.devnull)
+        some = ("-e", "trace=%file,%process,%network")
+        traces = [Side(" ".join(words[:3]), words), Side("the same, of files, processes, network", (*words, *some))]
+        return [ours, *traces] if shutil.which("strace") else [ours]
 
     def run(self, side: Side, command: Sequence[str | Path]) -> str:
         """Run a program on a side and return its output; a failure ends the benchmark with what was said."""
