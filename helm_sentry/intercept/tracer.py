@@ -21,6 +21,7 @@ from typing import Protocol
 
 from helm_sentry.abi import flags, libc, structs, syscalls
 from helm_sentry.abi.arch import Arch
+from helm_sentry.errors import SentryError
 from helm_sentry.intercept.injection import TRIED, Channel, Injector
 from helm_sentry.intercept.interceptor import Notification, Watched
 from helm_sentry.intercept.process_tree import stat_fields
@@ -140,9 +141,15 @@ class Tracer:
         return self.accept(*self.stops.next())
 
     def accept(self, pid: int, status: int) -> Notification | None:
-        """Deal with a stop; return the call, if it is one that the broker is to look at."""
+        """Deal with a stop; return the call, if it is one that the broker is to look at.
+
+        Raises:
+            SentryError: nobody can wake this thread any more.
+        """
         stop = classify(status)
         if pid == self._bell:
+            if stop.what is What.ENDED:
+                raise SentryError("the process that wakes the tracer was killed")
             self._answer()
             return None
         self._stopped.discard(pid)

@@ -137,3 +137,24 @@ def test_the_agent_dies_with_its_tracer(sandbox: Sandbox) -> None:
     process.send_signal(signal.SIGKILL)
     assert process.stdout.read() == ""  # the last holder of the pipe's other end is gone
     process.wait()
+
+
+def test_a_tracer_that_cannot_be_woken_ends_the_run(sandbox: Sandbox) -> None:
+    script = sandbox.workspace / "waits.py"
+    script.write_text("import signal\nprint('up', flush=True)\nsignal.pause()\n")
+    process = sandbox.popen(sandbox.argv([PYTHON, str(script)], options=TRACED), stdout=-1, stderr=-1)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (bell,) = [pid for pid in children if not Path(f"/proc/{pid}/task/{pid}/children").read_text()]
+    os.kill(int(bell), signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, "wakes the tracer was killed" in said) == (125, True)
+
+
+def test_no_witness_looks_at_a_traced_run(sandbox: Sandbox) -> None:
+    result = sandbox.run(["/bin/true"], sandbox.policy(POLICY), options=TRACED)
+    (notice,) = [record for record in result.records if record.get("code") == "no-witness"]
+    assert "tracer" in notice["detail"]
+    insists = sandbox.policy(POLICY + "on_witness_gap: deny\n", "insists")
+    assert sandbox.run(["/bin/true"], insists, options=TRACED).status == 125
