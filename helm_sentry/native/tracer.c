@@ -148,22 +148,27 @@ static ssize_t copy(pid_t tid, struct page *page, struct page *place, size_t siz
 	return in ? process_vm_writev(tid, &ours, 1, &theirs, 1, 0) : process_vm_readv(tid, &ours, 1, &theirs, 1, 0);
 }
 
-int tracer_has_page(const struct tracer *tracer, pid_t tid)
+static struct page blank_page(struct page *place)
 {
-	struct page page;
-	return copy(tid, &page, tracer->place, sizeof page.mark, 0) == sizeof page.mark &&
-	       !memcmp(page.mark, PAGE_MARK, sizeof page.mark);
-}
-
-static int write_page(const struct tracer *tracer, pid_t tid)
-{
-	struct page *place = tracer->place, page = {
+	struct page page = {
 		.header = {.msg_iov = &place->vector, .msg_iovlen = 1, .msg_control = place->room,
 			   .msg_controllen = sizeof place->room},
 		.vector = {place->data, 1},
 	};
 	memcpy(page.mark, PAGE_MARK, sizeof page.mark);
-	return copy(tid, &page, place, sizeof page, 1) == sizeof page ? 0 : -ENOMEM;
+	return page;
+}
+
+/* A message changes the flags and what was received; the rest must be as it was written, or is written anew. */
+int tracer_has_page(const struct tracer *tracer, pid_t tid)
+{
+	struct page found, blank = blank_page(tracer->place);
+	if (copy(tid, &found, tracer->place, sizeof found, 0) != sizeof found ||
+	    memcmp(found.mark, blank.mark, sizeof found.mark))
+		return 0;
+	found.header.msg_flags = 0;
+	return !memcmp(&found, &blank, offsetof(struct page, room)) ||
+	       copy(tid, &blank, tracer->place, sizeof blank, 1) == sizeof blank;
 }
 
 /* The number that the thread was told, or a negative errno. */
@@ -174,7 +179,7 @@ static int read_page(const struct tracer *tracer, pid_t tid)
 	if (copy(tid, &page, tracer->place, sizeof page, 0) != sizeof page)
 		return -ESRCH;
 	memcpy(&number, CMSG_DATA(&page.control), sizeof number);
-	return page.header.msg_flags & MSG_CTRUNC || page.control.cmsg_len == 0 || number < 0 ? -EMFILE : number;
+	return page.header.msg_flags & MSG_CTRUNC || number < 0 ? -EMFILE : number;
 }
 
 static int send_descriptor(const struct tracer *tracer, int descriptor)
@@ -219,9 +224,11 @@ static long receive(struct tracer *tracer, pid_t tid, const struct user_regs_str
 	changed.rdx = MSG_DONTWAIT | (flags & O_CLOEXEC ? MSG_CMSG_CLOEXEC : 0);
 	if (trace(PTRACE_SETREGS, tid, 0, &changed) || trace(PTRACE_SYSCALL, tid, 0, NULL))
 		return -ESRCH;
-	if (!returned(tracer_until(tracer, tid)) || trace(PTRACE_GETREGS, tid, 0, &changed))
+	long result;
+	if (!returned(tracer_until(tracer, tid)) ||
+	    trace(PTRACE_PEEKUSR, tid, offsetof(struct user_regs_struct, rax), &result))
 		return -ESRCH;
-	return (long)changed.rax;
+	return result;
 }
 
 int tracer_add(struct tracer *tracer, pid_t tid, int descriptor, int flags)
@@ -229,9 +236,7 @@ int tracer_add(struct tracer *tracer, pid_t tid, int descriptor, int flags)
 	struct user_regs_struct saved;
 	if (trace(PTRACE_GETREGS, tid, 0, &saved))
 		return -ESRCH;
-	int result = write_page(tracer, tid);
-	if (!result)
-		result = send_descriptor(tracer, descriptor);
+	int result = send_descriptor(tracer, descriptor);
 	if (result)
 		return result;
 	long received = receive(tracer, tid, &saved, flags);

@@ -26,7 +26,7 @@ int tracer_next(struct tracer *tracer, struct stop *stop);
 int tracer_until(struct tracer *tracer, pid_t tid);
 /* Whether a stop is at a call; `asked` is filled in then, all but the id. */
 int tracer_asked(const struct stop *stop, struct seccomp_notif *asked);
-/* Whether a thread has the page. */
+/* Whether a thread has the page, ready for a message. */
 int tracer_has_page(const struct tracer *tracer, pid_t tid);
 /* Put a copy of a descriptor into a thread that stands at a call, make its number there the call's result, and return
  * it. -ESRCH says that the thread is gone; after another error it still stands, and is to be answered. */
