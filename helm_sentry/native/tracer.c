@@ -52,7 +52,7 @@ static int returned(int status)
 
 /* Stops, in rounds: whoever makes many calls does not come before those who make few. */
 
-static void keep(struct tracer *tracer, struct stop stop)
+static void keep_stop(struct tracer *tracer, struct stop stop)
 {
 	if (tracer->count == tracer->room) {
 		size_t room = tracer->room ? 2 * tracer->room : 64;
@@ -92,7 +92,7 @@ int tracer_next(struct tracer *tracer, struct stop *stop)
 	if (result < 0)
 		return result;
 	while (wait_for_any(&more, WNOHANG) > 0)
-		keep(tracer, more);
+		keep_stop(tracer, more);
 	return 0;
 }
 
@@ -104,7 +104,7 @@ int tracer_until(struct tracer *tracer, pid_t tid)
 		if (result < 0)
 			return result;
 		if (stop.pid != tid || !returned(stop.status))
-			keep(tracer, stop);
+			keep_stop(tracer, stop);
 		if (stop.pid == tid)
 			return stop.status;
 	}
