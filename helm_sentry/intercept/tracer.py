@@ -42,6 +42,7 @@ RING = signal.SIGUSR1
 _INFO = structs.PTRACE_SYSCALL_INFO
 _PEEK = os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT | flags.WALL
 _ALL_ONES = 0xFFFF_FFFF
+_PATIENCE = 5.0  # seconds for a tracer that may have failed
 
 
 class StopSource(Protocol):
@@ -207,7 +208,15 @@ class Tracer:
         return _Watch(self, notification)
 
     def is_stopped(self, pid: int) -> bool:
-        """Whether job control has stopped a process."""
+        """Whether job control has stopped a process; not to be asked on the tracer's thread.
+
+        Its parent may have heard of it before this thread has. When the bell has been answered twice, every stop that
+        there was at first has been dealt with.
+        """
+        for _ in range(2):
+            heard = threading.Event()
+            self._on_tracer(heard.set)
+            heard.wait(_PATIENCE)
         return pid in self._stopped
 
     def begin_watch(self, watch: "_Watch") -> None:
