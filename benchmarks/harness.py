@@ -115,6 +115,16 @@ class Lab:
         plain = Side("helm-sentry", (command, *options, "--no-witness", "--"))
         return [plain] if os.geteuid() else [plain, Side("helm-sentry with its witness", (command, *options, "--"))]
 
+    def traced(self) -> list[Side]:
+        """helm-sentry where no listener can be had, and strace, which decides nothing: of all calls, and of some alone."""
+        (plain, *_) = self.supervised()
+        command, run, *options = plain.prefix
+        ours = Side("helm-sentry, ptrace", (command, run, "--tier", "ptrace", *options))
+        words = ("strace", "-f", "--seccomp-bpf", "-o", os.devnull)
+        some = ("-e", "trace=%file,%process,%network")
+        traces = [Side(" ".join(words[:3]), words), Side("the same, of files, processes, network", (*words, *some))]
+        return [ours, *traces] if shutil.which("strace") else [ours]
+
     def run(self, side: Side, command: Sequence[str | Path]) -> str:
         """Run a program on a side and return its output; a failure ends the benchmark with what was said."""
         environment = os.environ | {"XDG_STATE_HOME": str(self.state)} | dict(side.environment)

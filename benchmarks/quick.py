@@ -8,7 +8,10 @@ def measure(lab: Lab) -> list[Row]:
     sentry = lab.supervised()
     return [
         *lab.alternate(
-            "open+read+close of 1 KiB", "us", lambda side: lab.looped(side, "read", 5000, lab.data), [*sentry, floor]
+            "open+read+close of 1 KiB",
+            "us",
+            lambda side: lab.looped(side, "read", 5000, lab.data),
+            [*sentry, floor, *lab.traced()],
         ),
         *lab.alternate("start of `true`", "ms", lambda side: lab.timed(side, ["/bin/true"]), sentry),
     ]

@@ -6,7 +6,11 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from helm_sentry.abi import flags, libc
+from helm_sentry.abi import flags, libc, structs
+from helm_sentry.abi.arch import native
+from helm_sentry.errors import FeatureError
+from helm_sentry.intercept.notify import Listener
+from helm_sentry.intercept.stops import What, classify
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,7 @@ class Features:
         wait_killable: a call that the supervisor works on is interrupted by fatal signals only (Linux 5.19).
         landlock: Landlock ABI, 0 for none.
         ptrace: a process of one's own can be seized.
+        tracing: a filter can stop it at its calls, and we know how to change them there.
         btf: the kernel describes its types at /sys/kernel/btf/vmlinux.
         bcc: Debian's python3-bpfcc can be imported (PyPI's `bcc` is something else).
     """
@@ -32,6 +37,7 @@ class Features:
     wait_killable: bool
     landlock: int
     ptrace: bool
+    tracing: bool
     btf: bool
     bcc: bool
 
@@ -42,9 +48,8 @@ class Features:
 
     def words(self) -> tuple[str, ...]:
         """Return what is there, one word each, for the record of a run."""
-        present = [
-            name for name in ("root", "listener", "wait_killable", "ptrace", "btf", "bcc") if getattr(self, name)
-        ]
+        names = ("root", "listener", "wait_killable", "ptrace", "tracing", "btf", "bcc")
+        present = [name for name in names if getattr(self, name)]
         return (f"kernel-{self.kernel}", f"landlock-{self.landlock}", *present)
 
 
@@ -59,7 +64,7 @@ def probe(thorough: bool = False) -> Features:
 
 def begin(thorough: bool = False) -> Callable[[], Features]:
     """Begin to ask; the caller may do other things before it calls what this returns. See `probe`."""
-    listener, ptrace = _in_child(_install_listener), _in_child(_seize_child)
+    listener, ptrace, tracing = map(_in_child, (_install_listener, _seize_child, _stop_child))
     return lambda: Features(
         kernel=os.uname().release,
         machine=os.uname().machine,
@@ -69,6 +74,7 @@ def begin(thorough: bool = False) -> Callable[[], Features]:
         wait_killable=libc.seccomp_flag_known(flags.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV),
         landlock=libc.landlock_abi(),
         ptrace=_succeeded(ptrace),
+        tracing=_succeeded(tracing),
         btf=os.path.exists("/sys/kernel/btf/vmlinux"),
         bcc=thorough and _bcc_there(),
     )
@@ -76,8 +82,12 @@ def begin(thorough: bool = False) -> Callable[[], Features]:
 
 def _install_listener() -> None:
     libc.prctl(flags.PR_SET_NO_NEW_PRIVS, 1)
-    allow_everything = b"\x06\x00\x00\x00" + flags.SECCOMP_RET_ALLOW.to_bytes(4, "little")
-    os.close(libc.seccomp_listener(allow_everything, 0))
+    Listener(libc.seccomp_listener(_always(flags.SECCOMP_RET_ALLOW), 0))
+
+
+def _always(verdict: int) -> bytes:
+    """Return a filter with one verdict for all calls."""
+    return structs.SOCK_FILTER.pack(0x06, 0, 0, verdict)
 
 
 def _seize_child() -> None:
@@ -87,6 +97,31 @@ def _seize_child() -> None:
         os._exit(0)
     try:
         libc.ptrace(flags.PTRACE_SEIZE, child, flags.PTRACE_O_EXITKILL)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, flags.WALL)
+
+
+def _stop_child() -> None:
+    """Have a child stopped at a call, and look at the call."""
+    if native().registers is None:
+        raise FeatureError("nobody has tried to change calls on this architecture")
+    wait, go = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.read(wait, 1)
+        libc.prctl(flags.PR_SET_NO_NEW_PRIVS, 1)
+        libc.seccomp_filter(_always(flags.SECCOMP_RET_TRACE))
+        os._exit(os.getppid())
+    info = bytearray(structs.PTRACE_SYSCALL_INFO.size)
+    try:
+        libc.ptrace(flags.PTRACE_SEIZE, child, flags.PTRACE_O_EXITKILL | flags.PTRACE_O_TRACESECCOMP)
+        os.write(go, b"!")
+        if classify(os.waitpid(child, flags.WALL)[1]).what is not What.SECCOMP:
+            raise FeatureError("the filter does not stop the process")
+        libc.ptrace(flags.PTRACE_GET_SYSCALL_INFO, child, libc.address_of(info), len(info))
+        if info[0] != flags.PTRACE_SYSCALL_INFO_SECCOMP:
+            raise FeatureError("the kernel does not tell the call")
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, flags.WALL)

@@ -55,6 +55,7 @@ class Options:
         approve_within: seconds until what needs approval is denied.
         key: private key file to sign with; empty for the one of this machine.
         probe: try this one operation instead of running the command.
+        tier: how the agent's calls are to reach the supervisor; `auto` for the quickest that the host has.
         hosted: what the host says, where there is one.
     """
 
@@ -71,6 +72,7 @@ class Options:
     approve_within: float = 120.0
     key: str = ""
     probe: Operation | None = None
+    tier: str = "auto"
     hosted: Hosted | None = None
 
     @property

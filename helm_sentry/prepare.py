@@ -55,7 +55,7 @@ def prepare(options: Options) -> Prepared:
         variables = _variables(options, program, scratch)
         policy = _load_policy(options, variables)
         host = probing()
-        plan = make_plan(policy, host, _EVERY_PROGRAM if options.dry_run else native().loaders)
+        plan = make_plan(policy, host, _EVERY_PROGRAM if options.dry_run else native().loaders, options.tier)
         _require(plan, options.accept_degraded)
     except BaseException:
         os.rmdir(scratch)

@@ -30,19 +30,22 @@ from helm_sentry.control.reload import Reload
 from helm_sentry.control.standing import lasting_digest
 from helm_sentry.decision import Decision
 from helm_sentry.errors import AuditError, FeatureError, PolicyError, SentryError
+from helm_sentry.intercept.injection import hidden_key
 from helm_sentry.intercept.notify import Listener
+from helm_sentry.intercept.tracer import Tracer
 from helm_sentry.launch import filter as seccomp_filter
 from helm_sentry.launch.caller import Caller
-from helm_sentry.launch.child import NOT_STARTED, REPORT, Launch
+from helm_sentry.launch.child import FAILED, NOT_STARTED, REPORT, Launch
 from helm_sentry.launch.guardian import CONTINUED, EXITED, LEFT, STOPPED, end_descendants
 from helm_sentry.launch.probe import attempt
 from helm_sentry.launch.relay import Relay, end_as, stop_with_agent
-from helm_sentry.launch.start import Started, start
+from helm_sentry.launch.start import Started, not_confined, start
 from helm_sentry.native import library as native_library
 from helm_sentry.native.library import Receiver
 from helm_sentry.operation import Operation
 from helm_sentry.options import Options
 from helm_sentry.policy.engine import compile_policy
+from helm_sentry.policy.plan import PTRACE
 from helm_sentry.prepare import Prepared, prepare, read_again, with_own_rules
 from helm_sentry.receipt import store
 from helm_sentry.receipt.keyring import key_descriptor, known, signing_key
@@ -143,6 +146,7 @@ class _Run:
     def _launch(self) -> Launch:
         prepared = self._prepared
         arch, wanted = native(), prepared.policy.limits
+        hidden = hidden_key() if prepared.plan.tier == PTRACE else None
         killable = flags.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV if prepared.host.wait_killable else 0
         environment = prepared.policy.environment.select(_outer_environment(prepared.options, prepared.identity))
         if above := self._above():
@@ -157,7 +161,9 @@ class _Run:
                 wanted.memory, wanted.processes, wanted.open_files, wanted.file_size, wanted.cpu_time
             ),
             ruleset=landlock.ruleset(prepared.host.landlock, prepared.plan.programs) if prepared.host.landlock else -1,
-            filter=seccomp_filter.build(arch, syscalls.table(arch)),
+            filter=seccomp_filter.build(arch, syscalls.table(arch), hidden),
+            hidden=hidden,
+            trials=() if prepared.host.listener else syscalls.mediated_numbers(arch),
             filter_flags=killable,
             signal_mask=self._relay.callers_mask,
             secret=key_descriptor(os.environ),
@@ -191,6 +197,8 @@ class _Run:
         self._signer = Signer(self.directory, key, self._fail)
         self._wall_clock = WallClock()
         self._reporter = Reporter(prepared.options.quiet, enforcing=not prepared.options.dry_run)
+        if prepared.plan.tier == PTRACE != prepared.options.tier:
+            self._reporter.say("no seccomp listener can be had here: the agent is traced with ptrace instead")
         self._control = ControlPlane(
             self._id,
             lasting_digest(prepared.policy, prepared.scratch),
@@ -259,7 +267,7 @@ class _Run:
             changed=self._control.policy_changed,
         )
 
-    def _receiver(self, listener: Listener) -> Receiver | None:
+    def _receiver(self, listener: Listener | Tracer) -> Receiver | None:
         """Return the compiled receiver, where there is one and it can hash."""
         if self._native is None or self._log_state is None:
             return None
@@ -268,6 +276,8 @@ class _Run:
     def _call_witness(self, started: Started) -> None:
         """Have the kernel count what the agent does, from before its first instruction."""
         try:
+            if self._prepared.plan.tier == PTRACE:
+                raise FeatureError("it does not know what a tracer does")
             if not self._prepared.options.witness:
                 raise FeatureError("it was switched off")
             loaded = sensor.load(state.witness_directory())
@@ -360,13 +370,15 @@ class _Run:
         message = os.read(started.report, REPORT.size)
         if len(message) < REPORT.size:
             raise SentryError("the guardian was killed; the agent was ended")
-        letter, first, _ = REPORT.unpack(message)
+        letter, first, second = REPORT.unpack(message)
         if letter == STOPPED and self._control.asking:
             pass  # it wanted the terminal, which a prompt has, and goes on after the answer
         elif letter == STOPPED:
-            stop_with_agent(started.agent, started.guardian, first)
+            stop_with_agent(started.agent, started.guardian, first, started.listener.is_stopped)
         elif letter == CONTINUED:
             pass
+        elif letter == FAILED:
+            raise not_confined(first, second)
         elif letter == NOT_STARTED:
             self._reporter.say(f"cannot run `{self._prepared.program}`: {os.strerror(first)}")
         elif letter == LEFT:

@@ -44,6 +44,8 @@ LAYERS = [
     ("helm_sentry.launch", 2),
     ("helm_sentry.confine", 2),
     ("helm_sentry.intercept", 2),
+    ("helm_sentry.intercept.interceptor", 1),
+    ("helm_sentry.intercept.stops", 1),
     ("helm_sentry.broker", 2),
     ("helm_sentry.control", 2),
     ("helm_sentry.control.question", 1),

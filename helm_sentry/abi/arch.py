@@ -10,6 +10,27 @@ from helm_sentry.errors import FeatureError
 
 
 @dataclass(frozen=True, slots=True)
+class Registers:
+    """Where PTRACE_GETREGS puts the registers of a 64-bit thread, in bytes (<asm/user_64.h> user_regs_struct).
+
+    Attributes:
+        size: of the whole structure.
+        number: of the syscall; -1 there makes the kernel skip it.
+        result: what the syscall returns, and the number when a program makes it.
+        arguments: of the syscall.
+        instruction: of the next instruction.
+        syscall_size: of the instruction that makes a syscall.
+    """
+
+    size: int
+    number: int
+    result: int
+    arguments: tuple[int, ...]
+    instruction: int
+    syscall_size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Arch:
     """What differs between architectures.
 
@@ -20,6 +41,7 @@ class Arch:
             (x32's bit 30), 0 where there is none.
         argument_offsets: where the kernel's `struct pt_regs` keeps the arguments of a syscall, in bytes.
         loaders: where the dynamic loaders named in PT_INTERP live.
+        registers: for changing a call at its stop; None where nobody has tried that.
     """
 
     name: str
@@ -27,6 +49,7 @@ class Arch:
     foreign_bit: int
     argument_offsets: tuple[int, ...]
     loaders: tuple[str, ...]
+    registers: Registers | None = None
 
 
 X86_64 = Arch(
@@ -35,6 +58,14 @@ X86_64 = Arch(
     foreign_bit=0x40000000,
     argument_offsets=(112, 104, 96, 56, 72, 64),  # di, si, dx, r10, r8, r9
     loaders=("/lib64/ld-linux-x86-64.so.2", "/lib/ld-musl-x86_64.so.1"),
+    registers=Registers(
+        size=216,
+        number=120,
+        result=80,
+        arguments=(112, 104, 96, 56, 72, 64),
+        instruction=128,
+        syscall_size=2,
+    ),
 )
 AARCH64 = Arch(
     name="aarch64",

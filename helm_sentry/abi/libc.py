@@ -227,9 +227,9 @@ def tgkill(process: int, thread: int, signal: int) -> None:
     _tgkill(process, thread, signal)
 
 
-def ptrace(request: int, pid: int, data: int = 0) -> None:
-    """Make a ptrace request that takes only `data`."""
-    _ptrace(request, pid, 0, data)
+def ptrace(request: int, pid: int, data: int = 0, address: int = 0) -> int:
+    """Make a ptrace request and return what it returns; `data` may be the address of a buffer of this process."""
+    return _ptrace(request, pid, address, data)
 
 
 def prctl(option: int, value: int = 0, third: int = 0) -> int:
@@ -278,6 +278,23 @@ def seccomp_listener(program: bytes, filter_flags: int) -> int:
     header = structs.SOCK_FPROG.pack(count, ctypes.addressof(code))
     mode = flags.SECCOMP_FILTER_FLAG_NEW_LISTENER | filter_flags
     return _seccomp(flags.SECCOMP_SET_MODE_FILTER, mode, header)
+
+
+_syscall = ctypes.CFUNCTYPE(c_long, c_long, *[c_ulong] * 6, use_errno=True)(("syscall", _libc))
+
+
+def syscall_result(number: int, *arguments: int) -> int:
+    """Make any system call; a negative errno is its error."""
+    result: int = _syscall(number, *arguments)
+    return -ctypes.get_errno() if result < 0 else result
+
+
+def seccomp_filter(program: bytes) -> None:
+    """Install a classic BPF program on this thread, without a listener."""
+    code = ctypes.create_string_buffer(program, len(program))
+    count = len(program) // structs.SOCK_FILTER.size
+    header = structs.SOCK_FPROG.pack(count, ctypes.addressof(code))
+    _seccomp(flags.SECCOMP_SET_MODE_FILTER, 0, header)
 
 
 def seccomp_flag_known(flag: int) -> bool:

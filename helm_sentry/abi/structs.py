@@ -20,6 +20,9 @@ SECCOMP_NOTIF_RESP = Struct("=QqiI")
 SECCOMP_NOTIF_ADDFD = Struct("=QIIII")
 """<linux/seccomp.h>: id, flags, srcfd, newfd, newfd_flags."""
 
+PTRACE_SYSCALL_INFO = Struct("=B3xIQQQ6QI4x")
+"""<linux/ptrace.h>: op, arch, instruction_pointer, stack_pointer, then at a seccomp stop nr, args[6], ret_data."""
+
 SOCK_FILTER = Struct("=HBBI")
 """<linux/filter.h>: code, jt, jf, k."""
 

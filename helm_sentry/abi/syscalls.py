@@ -119,6 +119,11 @@ def table(arch: Arch) -> Mapping[int, Row]:
     return MappingProxyType({row.numbers[arch.name]: row for row in rows() if arch.name in row.numbers})
 
 
+def mediated_numbers(arch: Arch) -> tuple[int, ...]:
+    """Return the numbers of the syscalls that are mediated whatever their arguments."""
+    return tuple(number for number, row in table(arch).items() if row.treatment is Treatment.MEDIATE and not row.tests)
+
+
 def number(name: str, arch: Arch) -> int:
     """Return the number of a syscall.
 

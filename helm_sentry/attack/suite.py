@@ -38,10 +38,12 @@ class Settings:
     Attributes:
         policy: the user's policy, a file or the name of a shipped one.
         seconds: how long each race under the supervisor lasts.
+        tier: as `helm-sentry run --tier` takes it.
         accept_degraded: run although a layer is missing.
     """
 
     policy: str = "default"
+    tier: str = "auto"
     seconds: float = 2.0
     accept_degraded: bool = False
 
@@ -100,7 +102,8 @@ class _Stage:
         self.inherited = secret
 
     def _supervisor(self) -> list[str]:
-        options = ["--accept-degraded"] if self.settings.accept_degraded else []
+        options = ["--tier", self.settings.tier]
+        options += ["--accept-degraded"] if self.settings.accept_degraded else []
         return [sys.executable, "-P", "-c", _SUPERVISOR, "run", "--alone", "--policy", self.policy, *options, "--"]
 
     def facts(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from helm_sentry.abi.flags import ERESTARTSYS
 from helm_sentry.audit.record import ActionName
-from helm_sentry.intercept.notify import Listener, Notification
+from helm_sentry.intercept.interceptor import Interceptor, Notification
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Value:
     code: ClassVar[int] = 0
     number: int
 
-    def answer(self, listener: Listener, notification: Notification) -> None:
+    def answer(self, listener: Interceptor, notification: Notification) -> None:
         """End the syscall."""
         listener.send_value(notification.id, self.number)
 
@@ -30,7 +30,7 @@ class Errno:
     word: ClassVar[ActionName] = "errno"
     code: int
 
-    def answer(self, listener: Listener, notification: Notification) -> None:
+    def answer(self, listener: Interceptor, notification: Notification) -> None:
         """End the syscall."""
         listener.send_errno(notification.id, self.code)
 
@@ -44,7 +44,7 @@ class Inject:
     descriptor: int
     close_on_exec: bool
 
-    def answer(self, listener: Listener, notification: Notification) -> None:
+    def answer(self, listener: Interceptor, notification: Notification) -> None:
         """End the syscall."""
         listener.inject(notification, self.descriptor, self.close_on_exec)
 
@@ -56,7 +56,7 @@ class Continue:
     word: ClassVar[ActionName] = "continue"
     code: ClassVar[int] = 0
 
-    def answer(self, listener: Listener, notification: Notification) -> None:
+    def answer(self, listener: Interceptor, notification: Notification) -> None:
         """End the syscall."""
         listener.send_continue(notification.id)
 
@@ -68,7 +68,7 @@ class Answered:
     word: ClassVar[ActionName] = "none"
     code: ClassVar[int] = 0
 
-    def answer(self, listener: Listener, notification: Notification) -> None:
+    def answer(self, listener: Interceptor, notification: Notification) -> None:
         """Do nothing."""
 
 

@@ -36,7 +36,7 @@ from helm_sentry.control.approvals import Approvals
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.decode import address as addresses
 from helm_sentry.errors import AuditError
-from helm_sentry.intercept.notify import Listener, Notification, Unserved
+from helm_sentry.intercept.interceptor import Interceptor, Notification, Unserved
 from helm_sentry.intercept.process_tree import ancestors
 from helm_sentry.native.library import Receiver
 from helm_sentry.operation import Kind, Operation
@@ -87,7 +87,7 @@ class Broker:
         *,
         arch: Arch,
         policy: CompiledPolicy,
-        listener: Listener,
+        listener: Interceptor,
         resolver: Resolver,
         names: Names,
         log: AuditLog,
@@ -120,8 +120,8 @@ class Broker:
 
     def start(self) -> None:
         """Begin to serve, on threads that act with the agent's identity."""
-        for source in self._receiver.sources() if self._receiver else [self._calls()]:
-            threading.Thread(target=self._serve, args=(source,), name="receiver", daemon=True).start()
+        for at, source in enumerate(self._receiver.sources() if self._receiver else [self._calls()]):
+            threading.Thread(target=self._serve, args=(source, at == 0), name="receiver", daemon=True).start()
 
     def arrived(self) -> tuple[int, int]:
         """Return how many calls have arrived, and how many of them have a record."""
@@ -280,9 +280,11 @@ class Broker:
         )
         self._on_denial(denied, decision, _exists(denied))
 
-    def _serve(self, source: Iterator[Unserved | None]) -> None:
+    def _serve(self, source: Iterator[Unserved | None], attach: bool) -> None:
         try:
             assume_in_thread(self._identity)
+            if attach:
+                self.listener.attach()
             for unserved in source:
                 if unserved is not None:
                     if self._changing:

@@ -11,7 +11,7 @@ from helm_sentry.abi.syscalls import Row
 from helm_sentry.broker.memory import Gone, Unreadable
 from helm_sentry.broker.paths import Pinned
 from helm_sentry.decision import Decision, Reason, Verdict
-from helm_sentry.intercept.notify import Notification
+from helm_sentry.intercept.interceptor import Notification
 from helm_sentry.intercept.process_tree import thread_group
 from helm_sentry.operation import Operation
 

@@ -17,8 +17,9 @@ from helm_sentry.abi.flags import AT_FDCWD, PATH_MAX
 from helm_sentry.broker.action import Action, Answered
 from helm_sentry.broker.call import Call, Held, Refused
 from helm_sentry.broker.memory import Gone, Unreadable
-from helm_sentry.broker.seizure import continue_seized, detach, reap, wait_for_any
+from helm_sentry.broker.seizure import continue_watched
 from helm_sentry.decision import Decision, Reason, Verdict
+from helm_sentry.intercept.interceptor import Watch
 from helm_sentry.intercept.process_tree import stat_fields
 from helm_sentry.operation import Kind, Operation
 
@@ -54,29 +55,17 @@ def identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def continue_verified(call: Call, approved: Approved) -> Action:
-    """Let the exec go on and look at what it became. Runs on one worker thread from seize to detach."""
-    continue_seized(call, flags.PTRACE_O_TRACEEXEC)
-    return _await_exec(call, approved)
+    """Let the exec go on and look at what it became. Runs on one worker thread from beginning to end."""
+    watch = continue_watched(call)
+    stopped = watch.wait()
+    if stopped and stopped.executed:
+        return _verify(call, watch, stopped.pid, approved)
+    if stopped:  # the exec failed, and the agent has its errno
+        watch.release()
+    return Answered()
 
 
-def _await_exec(call: Call, approved: Approved) -> Action:
-    while True:
-        try:
-            pid, status = wait_for_any()
-        except ChildProcessError:
-            return Answered()
-        if not os.WIFSTOPPED(status):
-            if pid == call.tid:
-                return Answered()
-            continue
-        if status >> 16 == flags.PTRACE_EVENT_EXEC:
-            return _verify(call, pid, status, approved)
-        # Any other stop comes after the call has returned: the exec failed, and the agent has its errno.
-        detach(pid, status)
-        return Answered()
-
-
-def _verify(call: Call, pid: int, stop: int, approved: Approved) -> Action:
+def _verify(call: Call, watch: Watch, pid: int, approved: Approved) -> Action:
     """Compare the image that is about to run with the approved one; kill the process if they differ."""
     call.broker.memory.executed()  # before anything is read from the new memory
     found = "unreadable"
@@ -89,16 +78,16 @@ def _verify(call: Call, pid: int, stop: int, approved: Approved) -> Action:
         stranger = _stranger(call, pid, found) or _unjudged(pid, approved)
         if same and not stranger:
             call.broker.executed(pid, found, "{:x}:{:x}".format(*identity(status)), _arguments(pid))
-            detach(pid, stop)
+            watch.release()
             return Answered()
         found = f"{found} with {stranger}" if stranger else found
     except (OSError, Gone, Unreadable):
         if _is_dead(pid):
-            reap(pid)
+            watch.reap()
             return Answered()
     os.kill(pid, signal.SIGKILL)
     call.broker.killed(call, _MISMATCH, f"approved {call.operations[0].path}, ran {found}")
-    reap(pid)
+    watch.reap()
     return Answered()
 
 

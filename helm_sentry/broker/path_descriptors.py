@@ -16,7 +16,7 @@ from helm_sentry.broker.action import Action, Answered, Later
 from helm_sentry.broker.call import Call
 from helm_sentry.broker.memory import Unreadable
 from helm_sentry.broker.paths import is_path_descriptor
-from helm_sentry.broker.seizure import continue_to_stop, detach
+from helm_sentry.broker.seizure import continue_watched
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.decode.operations import file_operation
 from helm_sentry.intercept.process_tree import descendants, thread_group
@@ -39,10 +39,10 @@ def open_path(call: Call, directory: int, path: bytes, open_flags: int) -> Later
 
 
 def _continue(call: Call) -> Action:
-    status = continue_to_stop(call)
-    if status is not None:
+    watch = continue_watched(call)
+    if watch.wait():
         _verify(call)
-        detach(call.tid, status)
+        watch.release()
     return Answered()
 
 

@@ -13,7 +13,7 @@ from helm_sentry.broker.call import Call
 from helm_sentry.broker.files import OWN_OBJECT
 from helm_sentry.broker.lineage import RLIMIT_LOCKS
 from helm_sentry.broker.memory import Gone, Unreadable
-from helm_sentry.broker.seizure import continue_to_stop, detach, reap
+from helm_sentry.broker.seizure import continue_watched
 from helm_sentry.broker.sockets import judge_unless_blocked
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.decode.operations import file_operation
@@ -192,17 +192,17 @@ def _signal_name(number: int) -> str:
 
 
 def _continue_chdir(call: Call, judged: os.stat_result) -> Action:
-    """Continue under a seizure; where the thread then stands must be somewhere the policy lets it look."""
+    """Continue under a watch; where the thread then stands must be somewhere the policy lets it look."""
     before = _directory(call)
-    status = continue_to_stop(call)
-    if status is None:
+    watch = continue_watched(call)
+    if watch.wait() is None:
         return Answered()
     if strayed := _strayed(call, before, judged):
         libc.tgkill(thread_group(call.tid), call.tid, signal.SIGKILL)
         call.broker.killed(call, _STRAYED, f"the working directory became {strayed}")
-        reap(call.tid)
+        watch.reap()
     else:
-        detach(call.tid, status)
+        watch.release()
     return Answered()
 
 

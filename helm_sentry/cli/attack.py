@@ -5,14 +5,19 @@ from dataclasses import asdict
 
 import click
 
+from helm_sentry.cli.tier import tier as with_tier
+
 
 @click.command()
 @click.option("--policy", default="default", metavar="FILE|NAME", help="Policy to attack, or a shipped one by name.")
+@with_tier
 @click.option("--seconds", default=2.0, metavar="S", help="How long each race lasts (default: 2).")
 @click.option("--only", "names", multiple=True, metavar="NAME", help="Only this attack or group; may be repeated.")
 @click.option("--accept-degraded", is_flag=True, help="Run although a layer is missing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scorecard as JSON.")
-def attack(policy: str, seconds: float, names: tuple[str, ...], accept_degraded: bool, as_json: bool) -> None:
+def attack(
+    policy: str, tier: str, seconds: float, names: tuple[str, ...], accept_degraded: bool, as_json: bool
+) -> None:
     """Try to get past a policy, and print a scorecard.
 
     Each attack is a small program. It is run without a supervisor first, where it must succeed, then under one with
@@ -27,10 +32,11 @@ def attack(policy: str, seconds: float, names: tuple[str, ...], accept_degraded:
     chosen = [each for each in attacks() if not names or each.name in names or each.group in names]
     if not chosen:
         raise click.BadParameter("there is no such attack", param_hint="--only")
+    settings = Settings(policy=policy, tier=tier, seconds=seconds, accept_degraded=accept_degraded)
     outcomes = []
     if not as_json:
         click.echo(f"  {'attack':<28} {'natively':<13} under `{policy}`")
-    for outcome in play(chosen, Settings(policy=policy, seconds=seconds, accept_degraded=accept_degraded)):
+    for outcome in play(chosen, settings):
         outcomes.append(outcome)
         if not as_json:
             for line in lines(outcome):

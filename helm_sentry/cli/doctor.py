@@ -60,7 +60,7 @@ def _mechanisms(host: "Features", no_witness: str) -> list[str]:
     landlock = f"ABI {host.landlock}" if host.landlock else "missing"
     rows = [
         ("kernel", f"{host.kernel} on {host.machine}, as {'root' if host.root else 'an ordinary user'}"),
-        ("seccomp listener", _yes(host.listener, "needed; the kernel is too old or a container owns one")),
+        ("seccomp listener", _yes(host.listener, "the kernel is too old or a container owns one")),
         ("wait killable", _yes(host.wait_killable, "other signals may restart a call the supervisor works on")),
         (
             "compiled receiver",
@@ -68,6 +68,7 @@ def _mechanisms(host: "Features", no_witness: str) -> list[str]:
         ),
         ("landlock", landlock),
         ("signal scope", _yes(host.signal_scope, "landlock ABI 6; the supervisor checks signals alone")),
+        ("ptrace tier", _yes(host.tracing, "needed where no listener can be had")),
         ("ptrace", _yes(host.ptrace, "needed to verify what was executed")),
         ("bpf witness", _yes(not no_witness, no_witness)),
     ]
@@ -83,7 +84,7 @@ def _verdict(plan: "Plan") -> list[str]:
         return [f"cannot run here: {reason}" for reason in plan.fatal]
     if plan.missing:
         return [f"runs only with --accept-degraded: {reason}" for reason in plan.missing]
-    return ["ready: `helm-sentry run -- COMMAND`"]
+    return [f"ready: `helm-sentry run -- COMMAND`, tier {plan.tier}"]
 
 
 def _yes(there: bool, otherwise: str) -> str:

@@ -13,6 +13,7 @@ import click
 from helm_sentry.audit.canonical import loads
 from helm_sentry.cli.live import drop, freeze, grant, push, revoke
 from helm_sentry.cli.probe import probe as try_for_real
+from helm_sentry.cli.tier import tier as with_tier
 from helm_sentry.decision import Decision
 from helm_sentry.errors import PolicyError, UsageError
 from helm_sentry.operation import Operation
@@ -122,15 +123,16 @@ def explain(
 @policy.command()
 @click.argument("file", metavar="FILE|NAME")
 @_WORKSPACE
+@with_tier
 @_JSON
-def plan(file: str, workspace: str, as_json: bool) -> None:
+def plan(file: str, workspace: str, tier: str, as_json: bool) -> None:
     """Show which layer of this host holds which rule and operation."""
     # Imported here: the other verbs work on machines that are not Linux.
     from helm_sentry.abi.arch import native
     from helm_sentry.features import probe
 
     rules = _with_builtin(load_file(file, _variables(workspace)))
-    made = make_plan(rules, probe(), native().loaders)
+    made = make_plan(rules, probe(), native().loaders, tier)
     held: dict[str, dict[str, Any]] = {}
     for rule in rules.rules:
         named = kinds(rule)
@@ -141,7 +143,7 @@ def plan(file: str, workspace: str, as_json: bool) -> None:
         return
     for identifier, row in held.items():
         click.echo(f"{row['effect']:<10} {identifier:<32} {', '.join(row['layers'])}")
-    click.echo()
+    click.echo(f"\ntier: {made.tier}")
     for name, holding in made.layers.items():
         click.echo(f"{name:<20} {', '.join(holding)}")
     for each in (*made.missing, *made.fatal):

@@ -6,6 +6,8 @@ from typing import NoReturn
 
 import click
 
+from helm_sentry.cli.tier import tier as with_tier
+
 
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
 @click.option("--policy", default="default", metavar="FILE|NAME", help="Policy file, or a shipped policy by name.")
@@ -16,6 +18,7 @@ import click
     type=click.Path(exists=True, file_okay=False),
     help="Directory the agent starts and works in (default: here).",
 )
+@with_tier
 @click.option("--user", default="", metavar="NAME", help="Run the agent as this user (root only).")
 @click.option("--accept-degraded", is_flag=True, help="Run although a layer is missing; every record says so.")
 @click.option("--max-policy-age", metavar="DURATION", help="Refuse a policy file written longer ago, such as 24h.")
@@ -37,6 +40,7 @@ import click
 def run(
     policy: str,
     workspace: str,
+    tier: str,
     user: str,
     accept_degraded: bool,
     max_policy_age: str | None,
@@ -65,6 +69,7 @@ def run(
         command=command,
         policy=policy,
         workspace=workspace,
+        tier=tier,
         user=user,
         accept_degraded=accept_degraded,
         max_policy_age=_seconds(max_policy_age),

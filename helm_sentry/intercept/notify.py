@@ -4,48 +4,18 @@ import errno
 import fcntl
 import os
 import threading
-from typing import NamedTuple
 
 from helm_sentry.abi import flags, libc, structs
 from helm_sentry.errors import FeatureError
+from helm_sentry.intercept.interceptor import Notification
+from helm_sentry.intercept.process_tree import stat_fields
+from helm_sentry.intercept.seizure import Seizure
 
 _UNPACK = structs.SECCOMP_NOTIF.unpack_from
 _RESPONSE = structs.SECCOMP_NOTIF_RESP.pack
 _ADDFD = structs.SECCOMP_NOTIF_ADDFD.pack
 _ZEROES = bytes(structs.SECCOMP_NOTIF.size)
 _MISSED = (errno.ENOENT, errno.EINTR)
-
-
-class Notification(NamedTuple):
-    """One syscall that waits for its answer.
-
-    Attributes:
-        id: the kernel's name for it, a random 64-bit number.
-        tid: thread id of the caller in the supervisor's PID namespace.
-        nr: syscall number as the caller gave it.
-        arch: AUDIT_ARCH_* of the ABI it was called through.
-        args: the six argument registers.
-    """
-
-    id: int
-    tid: int
-    nr: int
-    arch: int
-    args: tuple[int, ...]
-
-
-class Unserved(NamedTuple):
-    """What the compiled receiver leaves to the broker.
-
-    Attributes:
-        notification: the syscall.
-        sequence: the record that says it was allowed, -1 when nothing was done about it yet.
-        error: errno it must fail with after that record, as when the caller's descriptor table is full.
-    """
-
-    notification: Notification
-    sequence: int = -1
-    error: int = 0
 
 
 class Listener:
@@ -63,6 +33,9 @@ class Listener:
         self._lock = threading.Lock()
         self.sync_wake_up = self._set_sync_wake_up()
         self._require_atomic_addfd()
+
+    def attach(self) -> None:
+        """Do nothing: any thread may receive."""
 
     def receive(self) -> Notification | None:
         """Wait for the next notification; None when the caller was killed before it could be read."""
@@ -128,6 +101,20 @@ class Listener:
         except OSError as error:
             if error.errno != errno.ENOENT:  # the caller is gone
                 raise
+
+    def watch(self, notification: Notification) -> Seizure:
+        """Seize the caller; see `Seizure`."""
+        return Seizure(self, notification)
+
+    def is_stopped(self, pid: int) -> bool:
+        """Whether job control has stopped a process."""
+        try:
+            return stat_fields(pid)[0] == b"T"
+        except ProcessLookupError:
+            return False
+
+    def ready(self) -> None:
+        """Return: calls wait at the listener until they are received."""
 
     def _other_processors(self, tid: int) -> set[int] | None:
         """Return where the caller may run, None when it cannot or need not be steered."""

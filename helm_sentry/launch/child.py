@@ -6,6 +6,7 @@ process makes only calls that the filter lets through, until the exec, which the
 
 import errno
 import os
+import resource
 import signal
 import struct
 from collections.abc import Callable
@@ -15,11 +16,13 @@ from helm_sentry.abi import flags, libc
 from helm_sentry.confine import credentials, limits
 from helm_sentry.confine.credentials import Identity
 from helm_sentry.confine.limits import ResourceLimit
+from helm_sentry.intercept.injection import TRIED
 
+_NONSENSE = (1 << 64) - 2
 REPORT = struct.Struct("=cii")
 """What the guardian and the child tell the supervisor: a letter and two numbers."""
 LISTENER, FAILED, NOT_STARTED = b"L", b"F", b"N"
-STAGES = ("limits", "identity", "landlock", "seccomp")
+STAGES = ("limits", "identity", "landlock", "seccomp", "a filter that is there already takes calls before ours")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,9 @@ class Launch:
         ruleset: Landlock ruleset descriptor, -1 where the host has no Landlock and the user accepted that.
         filter: packed seccomp program.
         filter_flags: SECCOMP_FILTER_FLAG_* besides NEW_LISTENER.
+        hidden: key of the channel (`intercept.injection`), when a tracer takes the listener's place.
+        channel: descriptor of the agent's end, once there is one.
+        trials: syscalls that are to be seen to reach the tracer, where another filter may come before ours.
         signal_mask: signals the caller of helm-sentry had blocked.
         secret: descriptor that nobody but the supervisor may keep, or -1.
         act: done instead of executing the program, when given; its number is the exit status.
@@ -52,6 +58,9 @@ class Launch:
     filter_flags: int
     signal_mask: frozenset[int]
     secret: int = -1
+    hidden: int | None = None
+    channel: int = -1
+    trials: tuple[int, ...] = ()
     act: Callable[[], int] | None = None
 
 
@@ -67,6 +76,7 @@ def become_agent(launch: Launch, report: int, acknowledge: int) -> None:
     stage = 0
     try:
         _restore_signals(launch.signal_mask)
+        channel = _keep_channel(launch)
         limits.apply(launch.limits)
         stage = 1
         credentials.assume_in_process(launch.identity)
@@ -75,14 +85,20 @@ def become_agent(launch: Launch, report: int, acknowledge: int) -> None:
         stage = 2
         if launch.ruleset >= 0:
             libc.landlock_restrict_self(launch.ruleset)
-        _close_all_but(report, acknowledge)
+        _close_all_but(report, acknowledge, *channel)
         stage = 3
-        listener = libc.seccomp_listener(launch.filter, launch.filter_flags)
+        listener = -1
+        if launch.hidden is None:
+            listener = libc.seccomp_listener(launch.filter, launch.filter_flags)
+        else:
+            libc.seccomp_filter(launch.filter)
         os.write(report, REPORT.pack(LISTENER, os.getpid(), listener))
         if os.read(acknowledge, 1) != b"!":
             os._exit(status)  # the supervisor died or refused
         # A copy of the listener kept here would make a dead supervisor look like a slow one.
-        os.close(listener)
+        os.close(listener) if listener >= 0 else None
+        stage = 4
+        _require_tracer(launch)
         stage = len(STAGES)
         if launch.act:
             os._exit(launch.act())
@@ -93,6 +109,31 @@ def become_agent(launch: Launch, report: int, acknowledge: int) -> None:
         os.write(report, REPORT.pack(NOT_STARTED if started else FAILED, error.errno or 0, stage))
     finally:
         os._exit(status)
+
+
+def _require_tracer(launch: Launch) -> None:
+    """See that calls reach the tracer: a listener of whoever confined us is asked first, and may let the kernel go on.
+
+    The arguments are such that the kernel would refuse. What an outer filter refuses by itself need not reach anybody.
+
+    Raises:
+        OSError: EBUSY when one does not.
+    """
+    for number in launch.trials:
+        found = libc.syscall_result(number, *[_NONSENSE] * 5, launch.hidden or 0)
+        if found not in (TRIED, -errno.EPERM, -errno.ENOSYS):
+            raise OSError(errno.EBUSY, "another filter comes first")
+
+
+def _keep_channel(launch: Launch) -> tuple[int, ...]:
+    """Put the agent's end of the channel where it stays, whatever limit is set afterwards."""
+    if launch.hidden is None:
+        return ()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    number = os.dup2(launch.channel, launch.hidden & 0xFFFF_FFFF)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return (number,)
 
 
 def _restore_signals(mask: frozenset[int]) -> None:

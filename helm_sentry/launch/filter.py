@@ -4,6 +4,7 @@ Whatever the table does not know is notified, so a new number, another ABI's num
 bit all reach the supervisor, which refuses and records them.
 """
 
+import errno
 from collections.abc import Iterator, Mapping
 
 from helm_sentry.abi import flags
@@ -15,21 +16,25 @@ Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, op
 
 # <linux/bpf_common.h>
 _LOAD_WORD, _RETURN = 0x20, 0x06
-_JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ANY_BIT, _AND = 0x15, 0x35, 0x45, 0x54
+_JUMP_EQUAL, _JUMP_MORE, _JUMP_AT_LEAST, _JUMP_ANY_BIT, _AND = 0x15, 0x25, 0x35, 0x45, 0x54
 
 # <linux/seccomp.h> struct seccomp_data; both architectures are little-endian
 _NR, _ARCH, _ARGS = 0, 4, 16
 
 _NOTIFY: Instruction = (_RETURN, 0, 0, flags.SECCOMP_RET_USER_NOTIF)
+_STOP: Instruction = (_RETURN, 0, 0, flags.SECCOMP_RET_TRACE)
 _ALLOW: Instruction = (_RETURN, 0, 0, flags.SECCOMP_RET_ALLOW)
+_NOT_OPEN: Instruction = (_RETURN, 0, 0, flags.SECCOMP_RET_ERRNO | errno.EBADF)
 
 
-def build(arch: Arch, table: Mapping[int, Row]) -> bytes:
+def build(arch: Arch, table: Mapping[int, Row], hidden: int | None = None) -> bytes:
     """Return the packed program for one architecture.
 
     Args:
         arch: the agent's own ABI; calls through any other are notified.
         table: syscall numbers of that ABI to their rows.
+        hidden: for a tracer: what would be notified stops the thread instead, and the descriptor with the number in the
+            low word is as one that is not open, but for a recvmsg whose register has the high word as well.
 
     Returns:
         Packed `struct sock_filter`s, at most BPF_MAXINSNS (4096).
@@ -42,18 +47,21 @@ def build(arch: Arch, table: Mapping[int, Row]) -> bytes:
     ]
     if arch.foreign_bit:
         program += [(_JUMP_ANY_BIT, 0, 1, arch.foreign_bit), _NOTIFY]
-    for body, following in _ranges(table):
+    for body, following in _ranges(table, hidden):
         if following is not None:
             program.append((_JUMP_AT_LEAST, len(body), 0, following))
         program += body
+    if hidden is not None:
+        program = [_STOP if instruction == _NOTIFY else instruction for instruction in program]
     return b"".join(SOCK_FILTER.pack(*instruction) for instruction in program)
 
 
-def _ranges(table: Mapping[int, Row]) -> Iterator[tuple[list[Instruction], int | None]]:
+def _ranges(table: Mapping[int, Row], hidden: int | None) -> Iterator[tuple[list[Instruction], int | None]]:
     """Yield, in ascending order, the code for each run of numbers treated alike and where the next run starts."""
     starts: list[tuple[int, list[Instruction]]] = []
     for number in range(max(table) + 2):
-        body = _body(table.get(number))
+        row = table.get(number)
+        body = _hiding(row, hidden) + _body(row)
         if not starts or starts[-1][1] != body:
             starts.append((number, body))
     for index, (_, body) in enumerate(starts):
@@ -69,6 +77,24 @@ def _body(row: Row | None) -> list[Instruction]:
     if not row.tests:
         return [_NOTIFY]
     return [instruction for test in row.tests for instruction in _test(test)] + [_ALLOW]
+
+
+def _hiding(row: Row | None, hidden: int | None) -> list[Instruction]:
+    """Return code that refuses a row's call when it names the hidden descriptor; to close all around it is notified."""
+    if row is None or hidden is None:
+        return []
+    arguments = [(_LOAD_WORD, 0, 0, _ARGS + 8 * index) for index in range(len(row.arguments))]
+    secret, hidden = hidden >> 32, hidden & 0xFFFFFFFF
+    if row.name == "recvmsg":
+        high = (_LOAD_WORD, 0, 0, _ARGS + 4)
+        return [arguments[0], (_JUMP_EQUAL, 0, 3, hidden), high, (_JUMP_EQUAL, 1, 0, secret), _NOT_OPEN]
+    if row.name == "close_range":
+        return [
+            *(arguments[0], (_JUMP_MORE, 3, 0, hidden)),
+            *(arguments[1], (_JUMP_AT_LEAST, 0, 1, hidden), _NOTIFY),
+        ]
+    places = [load for load, argument in zip(arguments, row.arguments, strict=True) if argument.kind == "fd"]
+    return [instruction for load in places for instruction in (load, (_JUMP_EQUAL, 0, 1, hidden), _NOT_OPEN)]
 
 
 def _test(test: Test) -> list[Instruction]:

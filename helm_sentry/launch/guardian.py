@@ -41,8 +41,8 @@ def guard(launch: Launch, lifeline: int, report: int, acknowledge: int) -> None:
             become_agent(launch, report, acknowledge)
         _step_aside()
         os.close(acknowledge)
-        if launch.ruleset >= 0:
-            os.close(launch.ruleset)
+        for descriptor in (launch.ruleset, launch.channel):
+            os.close(descriptor) if descriptor >= 0 else None
         libc.prctl(flags.PR_SET_DUMPABLE, 0)
         _watch(agent, lifeline, report, enclosed)
     finally:

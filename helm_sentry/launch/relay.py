@@ -62,9 +62,9 @@ class Relay:
         return number, code
 
 
-def stop_with_agent(agent: int, guardian: int, number: int) -> None:
+def stop_with_agent(agent: int, guardian: int, number: int, is_stopped: Callable[[int], bool]) -> None:
     """Stop this process because `number` has stopped the agent, so that a shell sees the job stop; go on together."""
-    if not _is_stopped(agent):
+    if not is_stopped(agent):
         return
     group = os.getpgid(agent)
     with _terminal() as terminal:
@@ -76,7 +76,7 @@ def stop_with_agent(agent: int, guardian: int, number: int) -> None:
         # A shell gives the terminal back to the group it started, and an agent like `bash -i` is another one.
         if has_terminal and os.tcgetpgrp(terminal) == os.getpgrp():
             os.tcsetpgrp(terminal, group)
-    if _is_stopped(agent):
+    if is_stopped(agent):
         os.killpg(group, signal.SIGCONT) if group != os.getpgrp() else _send(agent, signal.SIGCONT)
 
 
@@ -105,13 +105,6 @@ def _stop(number: int) -> None:
     os.kill(os.getpid(), number)
     blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-
-
-def _is_stopped(pid: int) -> bool:
-    try:
-        return stat_fields(pid)[0] == b"T"
-    except ProcessLookupError:
-        return False
 
 
 def _has_shell(guardian: int) -> bool:

@@ -2,11 +2,16 @@
 
 import os
 import resource
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from helm_sentry.abi import flags, libc
+from helm_sentry.abi.arch import native
+from helm_sentry.confine.credentials import Identity
 from helm_sentry.errors import LaunchError
+from helm_sentry.intercept.injection import Channel, open_channel
 from helm_sentry.intercept.notify import Listener
+from helm_sentry.intercept.tracer import Tracer
+from helm_sentry.launch.bell import cast
 from helm_sentry.launch.child import FAILED, LISTENER, REPORT, STAGES, Launch
 from helm_sentry.launch.enclosure import enclose, kill_enclosed
 from helm_sentry.launch.guardian import guard
@@ -28,14 +33,15 @@ class Started:
 
     agent: int
     guardian: int
-    listener: Listener
+    listener: Listener | Tracer
     report: int
     lifeline: int
     acknowledge: int
     enclosed: bool
 
     def proceed(self) -> None:
-        """Let the agent execute its program; from here on somebody must serve the listener."""
+        """Let the agent execute its program, as soon as somebody serves the listener."""
+        self.listener.ready()
         os.write(self.acknowledge, b"!")
         os.close(self.acknowledge)
 
@@ -46,6 +52,11 @@ class Started:
             self.lifeline = -1
         if self.enclosed:
             kill_enclosed()
+
+
+def not_confined(code: int, stage: int) -> LaunchError:
+    """Return the error for what the child reports with FAILED."""
+    return LaunchError(f"the agent could not be confined ({STAGES[stage]}): {os.strerror(code)}")
 
 
 def start(launch: Launch) -> Started:
@@ -61,6 +72,9 @@ def start(launch: Launch) -> Started:
     lifeline_read, lifeline_write = os.pipe()
     report_read, report_write = os.pipe()
     acknowledge_read, acknowledge_write = os.pipe()
+    channel = None if launch.hidden is None else open_channel(launch.hidden)
+    if channel:
+        launch = replace(launch, channel=channel.theirs.fileno())
     guardian = os.fork()
     if guardian == 0:
         for descriptor in (lifeline_write, report_read, acknowledge_write):
@@ -73,7 +87,7 @@ def start(launch: Launch) -> Started:
         os.close(descriptor)
     if launch.ruleset >= 0:
         os.close(launch.ruleset)
-    agent, listener = _take_listener(report_read)
+    agent, listener = _take_listener(report_read, channel, launch.identity)
     return Started(agent, guardian, listener, report_read, lifeline_write, acknowledge_write, enclosed)
 
 
@@ -83,15 +97,17 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _take_listener(report: int) -> tuple[int, Listener]:
+def _take_listener(report: int, channel: Channel | None, identity: Identity) -> tuple[int, Listener | Tracer]:
     message = os.read(report, REPORT.size)
     if len(message) < REPORT.size:
         raise LaunchError("the agent's process ended before it was confined")
     letter, first, second = REPORT.unpack(message)
     if letter == FAILED:
-        raise LaunchError(f"the agent could not be confined ({STAGES[second]}): {os.strerror(first)}")
+        raise not_confined(first, second)
     if letter != LISTENER:
         raise LaunchError("the agent's process sent something unexpected")
+    if channel:
+        return first, Tracer(native(), first, cast(identity), channel)
     try:
         pidfd = os.pidfd_open(first)
     except ProcessLookupError:

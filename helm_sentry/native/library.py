@@ -16,9 +16,13 @@ from typing import Any
 from helm_sentry.abi import structs, syscalls
 from helm_sentry.abi.arch import Arch
 from helm_sentry.audit.record import FIRST_PREV, Template
-from helm_sentry.intercept.notify import Listener, Notification, Unserved
+from helm_sentry.intercept.injection import PLACE
+from helm_sentry.intercept.interceptor import Notification, Unserved
+from helm_sentry.intercept.notify import Listener
+from helm_sentry.intercept.tracer import Tracer
 
 _PATH = os.path.join(os.path.dirname(__file__), "libreceiver.so")
+_ANOTHER_STOP = 2
 _MISSED = (-errno.ENOENT, -errno.EINTR)
 _MOST_KNOWN = 4096  # half of PLACES in receiver.c
 _MOST_HELPERS = 3
@@ -171,6 +175,68 @@ def _calls(take: Callable[[ctypes.Array[c_char], Any], int]) -> Iterator[Unserve
         yield Unserved(notification, refusal.sequence, refusal.error) if result else Unserved(notification)
 
 
+class _Stop(Structure):
+    _fields_ = (("pid", c_int32), ("status", c_int32))
+
+
+class TracedReceiver(Receiver):
+    """Takes calls from a tracer, whose stops come from here then, and serves those that only repeat what was decided.
+
+    Args:
+        library: what `load` returned.
+        tracer: that takes over what is left.
+        state: the log's state.
+        arch: the agent's architecture.
+    """
+
+    def __init__(self, library: ctypes.CDLL, tracer: Tracer, state: SharedLogState, arch: Arch) -> None:
+        super().__init__(library, -1, state, arch, steer=True)
+        channel = tracer.channel
+        self._stops = library.tracer_new(channel.ours.fileno(), channel.theirs.fileno(), channel.key, PLACE)
+        if not self._stops:
+            raise MemoryError("no room for the tracer")
+        library.receiver_trace(self._receiver, self._stops)
+        self._tracer, self._stop = tracer, _Stop()
+        self._stop_at = ctypes.byref(self._stop)
+        tracer.stops = self
+
+    def sources(self) -> list[Iterator[Unserved | None]]:
+        """Return where the broker takes calls from: one place, for the thread that traces."""
+        return [self._traced()]
+
+    def _traced(self) -> Iterator[Unserved | None]:
+        room, refusal = ctypes.create_string_buffer(structs.SECCOMP_NOTIF.size), _Refusal()
+        while True:
+            result = self._library.receiver_next_traced(self._receiver, room, ctypes.byref(refusal), self._stop_at)
+            if result < 0:
+                raise OSError(-result, os.strerror(-result))  # there is nobody to trace
+            notification: Notification | None
+            if result == _ANOTHER_STOP:
+                notification = self._tracer.accept(self._stop.pid, self._stop.status)
+                yield Unserved(notification) if notification else None
+                continue
+            fields = structs.SECCOMP_NOTIF.unpack_from(room)
+            call = fields[1], fields[3], fields[4], fields[6:]
+            if result:
+                yield Unserved(self._tracer.announce(*call), refusal.sequence, refusal.error)
+                continue
+            notification = self._tracer.standing(*call)
+            yield Unserved(notification) if notification else None
+
+    def next(self) -> tuple[int, int]:
+        """Wait for any tracee and return its id and wait status."""
+        if result := self._library.tracer_next(self._stops, self._stop_at):
+            raise OSError(-result, os.strerror(-result))
+        return self._stop.pid, self._stop.status
+
+    def until(self, tid: int) -> int:
+        """Wait for one tracee that runs, keep what the others report, and return its wait status."""
+        status: int = self._library.tracer_until(self._stops, tid)
+        if status < 0:
+            raise OSError(-status, os.strerror(-status))
+        return status
+
+
 class Library:
     """The compiled functions: those that wait give up the interpreter, the log's lock does not."""
 
@@ -184,6 +250,12 @@ class Library:
         waiting.receiver_forget.argtypes = (c_void_p, c_uint64)
         waiting.receiver_settle.argtypes = (c_void_p,)
         waiting.receiver_counts.argtypes = (c_void_p, c_void_p)
+        waiting.receiver_trace.argtypes = (c_void_p, c_void_p)
+        waiting.receiver_next_traced.argtypes = (c_void_p, c_void_p, c_void_p, c_void_p)
+        waiting.tracer_new.restype = c_void_p
+        waiting.tracer_new.argtypes = (c_int, c_int, c_uint64, c_uint64)
+        waiting.tracer_next.argtypes = (c_void_p, c_void_p)
+        waiting.tracer_until.argtypes = (c_void_p, c_int)
         quick.log_init.argtypes = (c_void_p, c_int, c_char_p)
         quick.log_lock.argtypes = quick.log_unlock.argtypes = (c_void_p,)
         self._waiting, self._quick = waiting, quick
@@ -195,9 +267,11 @@ class Library:
         except OSError:
             return None
 
-    def receiver(self, listener: Listener, state: SharedLogState, arch: Arch) -> Receiver:
+    def receiver(self, source: Listener | Tracer, state: SharedLogState, arch: Arch) -> Receiver:
         """Return a receiver that writes to the log with this state."""
-        return Receiver(self._waiting, listener.descriptor, state, arch, steer=listener.sync_wake_up)
+        if isinstance(source, Tracer):
+            return TracedReceiver(self._waiting, source, state, arch)
+        return Receiver(self._waiting, source.descriptor, state, arch, steer=source.sync_wake_up)
 
 
 def load() -> Library | None:

@@ -48,6 +48,7 @@ struct steering {
 
 struct receiver {
 	int listener, held, proc;
+	struct tracer *tracer; /* takes the listener's place, if there is one */
 	uint32_t audit_arch;
 	int nr_open, nr_openat;
 	struct log_state *log;
@@ -266,24 +267,30 @@ static int open_again(const struct receiver *receiver, const struct opening *ope
  * but if this thread is stopped or frozen at that moment the kernel takes the descriptor back and answers 0 all the
  * same; adding alone is taken up again. */
 
-static int add(int listener, uint64_t id, int descriptor, int flags)
+static int add(struct receiver *receiver, const struct seccomp_notif *asked, int descriptor, int flags)
 {
+	if (receiver->tracer)
+		return tracer_add(receiver->tracer, (pid_t)asked->pid, descriptor, flags);
 	struct seccomp_notif_addfd request = {
-		.id = id,
+		.id = asked->id,
 		.srcfd = (uint32_t)descriptor,
 		.newfd_flags = (uint32_t)(flags & O_CLOEXEC),
 	};
-	int number = ioctl(listener, SECCOMP_IOCTL_NOTIF_ADDFD, &request);
+	int number = ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_ADDFD, &request);
 	return number < 0 ? -errno : number;
 }
 
-static void respond(int listener, uint64_t id, int64_t value)
+static void respond(struct receiver *receiver, const struct seccomp_notif *asked, int number)
 {
-	struct seccomp_notif_resp response = {.id = id, .val = value};
-	ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &response); /* fails only if the caller is gone */
+	if (receiver->tracer) {
+		tracer_proceed((pid_t)asked->pid);
+		return;
+	}
+	struct seccomp_notif_resp response = {.id = asked->id, .val = number};
+	ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_SEND, &response); /* fails only if the caller is gone */
 }
 
-static int add_here(int listener, const struct seccomp_notif *asked, int descriptor, int flags)
+static int add_here(struct receiver *receiver, const struct seccomp_notif *asked, int descriptor, int flags)
 {
 	cpu_set_t elsewhere, here;
 	pid_t caller = (pid_t)asked->pid;
@@ -294,8 +301,8 @@ static int add_here(int listener, const struct seccomp_notif *asked, int descrip
 	if (sched_getaffinity(caller, sizeof elsewhere, &elsewhere) || CPU_COUNT(&elsewhere) < 2 || processor < 0 ||
 	    processor >= CPU_SETSIZE || !CPU_ISSET(processor, &elsewhere) ||
 	    sched_setaffinity(caller, sizeof here, &here))
-		return add(listener, asked->id, descriptor, flags);
-	int number = add(listener, asked->id, descriptor, flags);
+		return add(receiver, asked, descriptor, flags);
+	int number = add(receiver, asked, descriptor, flags);
 	sched_setaffinity(caller, sizeof elsewhere, &elsewhere);
 	return number;
 }
@@ -315,10 +322,9 @@ static int hand_over(struct receiver *receiver, const struct seccomp_notif *aske
 	int trial = steering->possible && steering->turn++ % TRIAL_EVERY < TRIALS;
 	int steer = trial ? !steering->on : steering->on;
 	uint64_t begin = nanoseconds();
-	int number = steer ? add_here(receiver->listener, asked, descriptor, flags)
-			   : add(receiver->listener, asked->id, descriptor, flags);
+	int number = (steer ? add_here : add)(receiver, asked, descriptor, flags);
 	if (number >= 0)
-		respond(receiver->listener, asked->id, number);
+		respond(receiver, asked, number);
 	uint64_t taken = nanoseconds() - begin;
 	int64_t average = (int64_t)steering->cost[steer];
 	steering->cost[steer] = (uint64_t)(average + ((int64_t)taken - average) / 4);
@@ -366,8 +372,8 @@ static enum outcome answer(struct receiver *receiver, const struct seccomp_notif
 		return FOR_BROKER;
 	receiver->recorded++;
 	refusal->error = -number;
-	/* -ENOENT and -EINPROGRESS say that the caller is gone. */
-	return number < 0 && number != -ENOENT && number != -EINPROGRESS ? REFUSED : SERVED;
+	/* -ENOENT, -EINPROGRESS and -ESRCH say that the caller is gone. */
+	return number < 0 && number != -ENOENT && number != -EINPROGRESS && number != -ESRCH ? REFUSED : SERVED;
 }
 
 static enum outcome serve(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal)
@@ -377,6 +383,8 @@ static enum outcome serve(struct receiver *receiver, const struct seccomp_notif 
 		return FOR_BROKER;
 	int flags = (int)asked->data.args[at + 1];
 	if (flags & ~REPEATABLE_FLAGS)
+		return FOR_BROKER;
+	if (receiver->tracer && !tracer_has_page(receiver->tracer, (pid_t)asked->pid))
 		return FOR_BROKER;
 	char path[LONGEST_PATH];
 	size_t size = read_path(receiver, asked, path);
@@ -448,4 +456,29 @@ int receiver_help(struct receiver *receiver, int processor, struct seccomp_notif
 	}
 	sched_setaffinity(0, sizeof before, &before); /* threads that the broker starts from here are to have it */
 	return outcome < 0 ? outcome : outcome == REFUSED;
+}
+
+void receiver_trace(struct receiver *receiver, struct tracer *tracer)
+{
+	receiver->tracer = tracer;
+}
+
+int receiver_next_traced(struct receiver *receiver, struct seccomp_notif *notification, struct refusal *refusal,
+			 struct stop *stop)
+{
+	for (;;) {
+		int result = tracer_next(receiver->tracer, stop);
+		if (result)
+			return result;
+		memset(notification, 0, sizeof *notification);
+		if (!tracer_asked(stop, notification))
+			return 2;
+		receiver->received++;
+		pthread_rwlock_rdlock(&receiver->table_lock);
+		enum outcome outcome = serve(receiver, notification, refusal);
+		receiver->received -= outcome == FOR_BROKER; /* it is counted where it is dealt with */
+		pthread_rwlock_unlock(&receiver->table_lock);
+		if (outcome != SERVED)
+			return outcome == REFUSED;
+	}
 }

@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "tracer.h"
+
 #define HEX_HASH 64
 #define LONGEST_PATH 1024 /* a longer path is served by the broker */
 
@@ -63,6 +65,11 @@ int receiver_next(struct receiver *receiver, struct seccomp_notif *notification,
 /* The same for a thread besides the one that does that: it serves, on one processor, while more calls are waiting. */
 int receiver_help(struct receiver *receiver, int processor, struct seccomp_notif *notification,
 		  struct refusal *refusal);
+/* Take calls from a tracer instead of the listener. */
+void receiver_trace(struct receiver *receiver, struct tracer *tracer);
+/* The same for a tracer; 2 when `stop` is none of a call and somebody must deal with it. */
+int receiver_next_traced(struct receiver *receiver, struct seccomp_notif *notification, struct refusal *refusal,
+			 struct stop *stop);
 /* Let the receiver repeat a decision. Returns 0, or -ENOMEM, and then the broker goes on serving this open. */
 int receiver_learn(struct receiver *receiver, const struct opening *opening, uint64_t epoch);
 /* Forget every decision, and take none of another epoch from now on. No decision that was forgotten is being repeated

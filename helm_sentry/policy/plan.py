@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from helm_sentry.operation import Kind
-from helm_sentry.policy.model import ExecMatch, Policy
+from helm_sentry.policy.model import ExecMatch, KernelMatch, Policy
 
-BROKER = "supervisor (seccomp)"
+SECCOMP, PTRACE = "seccomp", "ptrace"
+BROKERS = {SECCOMP: "supervisor (seccomp)", PTRACE: "supervisor (ptrace)"}
 LANDLOCK = "landlock"
 VERIFIED = "exec verification (ptrace)"
 RLIMIT = "rlimit"
@@ -35,13 +36,17 @@ class Host(Protocol):
     def ptrace(self) -> bool:
         """Processes can be seized."""
 
+    @property
+    def tracing(self) -> bool:
+        """A filter can stop a seized process at its calls, and they can be changed there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How a policy is held on one host.
 
     Attributes:
-        tier: what decides: `seccomp`.
+        tier: how calls reach the supervisor: `seccomp` or `ptrace`.
         layers: for each kind of operation, what holds it, the deciding layer first.
         missing: sentences about layers that are not there but should be.
         fatal: sentences about what makes a run impossible.
@@ -69,26 +74,29 @@ class Plan:
         }
 
 
-def make_plan(policy: Policy, host: Host, loaders: tuple[str, ...]) -> Plan:
+def make_plan(policy: Policy, host: Host, loaders: tuple[str, ...], tier: str = "auto") -> Plan:
     """Return how `policy` is held on `host`.
 
     Args:
         policy: the effective policy.
         host: what the host offers.
         loaders: dynamic loaders, which the kernel executes on a program's behalf.
+        tier: the one that was asked for; `auto` for the quickest that the host has.
     """
+    if tier == "auto":
+        tier = PTRACE if host.tracing and not host.listener else SECCOMP
     programs = {path for rule in policy.grants if isinstance(rule.match, ExecMatch) for path in rule.match.paths}
     return Plan(
-        tier="seccomp",
-        layers={str(kind): _layers(kind, host) for kind in Kind},
+        tier=tier,
+        layers={str(kind): _layers(kind, host, tier) for kind in Kind},
         missing=_missing(host),
-        fatal=_fatal(host),
+        fatal=_fatal(policy, host, tier),
         programs=tuple(sorted({*programs, *loaders})),
     )
 
 
-def _layers(kind: Kind, host: Host) -> tuple[str, ...]:
-    layers = [BROKER]
+def _layers(kind: Kind, host: Host, tier: str) -> tuple[str, ...]:
+    layers = [BROKERS[tier]]
     if kind is Kind.EXEC:
         layers += [VERIFIED] if host.ptrace else []
         layers += [LANDLOCK] if host.landlock else []
@@ -112,10 +120,19 @@ def _missing(host: Host) -> tuple[str, ...]:
     return tuple(missing)
 
 
-def _fatal(host: Host) -> tuple[str, ...]:
+def _grants_listeners(policy: Policy) -> bool:
+    matches = [rule.match for rule in policy.grants]
+    return any(isinstance(match, KernelMatch) and Kind.KERNEL_SECCOMP in match.kinds for match in matches)
+
+
+def _fatal(policy: Policy, host: Host, tier: str) -> tuple[str, ...]:
     fatal = []
-    if not host.listener:
+    if tier == PTRACE and _grants_listeners(policy):
+        fatal.append("`kernel.seccomp` cannot be allowed: an agent's own listener would be asked before the tracer")
+    if tier == SECCOMP and not host.listener:
         fatal.append("no seccomp listener can be had here: the kernel is too old, or a container already owns one")
+    if tier == PTRACE and not host.tracing:
+        fatal.append("calls cannot be intercepted with ptrace here, so `--tier ptrace` is not possible")
     if not host.ptrace:
         fatal.append("processes cannot be seized with ptrace here, so no exec could be verified")
     return tuple(fatal)

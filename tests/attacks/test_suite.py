@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from helm_sentry.attack.catalogue import GROUPS, attacks
-from tests.kernel.conftest import Sandbox
+from tests.kernel.conftest import TIER, Sandbox
 
 pytestmark = [pytest.mark.kernel, pytest.mark.slow]
 
@@ -35,7 +35,7 @@ OPTIONAL = {"kernel_x32", "kernel_int80", "kernel_io_uring", "file_lease", "file
 
 def play(sandbox: Sandbox, *options: str, policy: str | Path = "default") -> tuple[int, dict[str, dict[str, Any]]]:
     """Run the command and return its status and the attacks by name."""
-    argv = [*sandbox.command, "attack", "--json", "--policy", str(policy), "--seconds", SECONDS, *options]
+    argv = [*sandbox.command, "attack", *TIER, "--json", "--policy", str(policy), "--seconds", SECONDS, *options]
     process = sandbox.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out, err = process.communicate(timeout=1200)
     assert out, err

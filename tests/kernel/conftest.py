@@ -20,6 +20,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
+TIER = ("--tier", os.environ["HELM_SENTRY_TIER"]) if "HELM_SENTRY_TIER" in os.environ else ()
 SYSTEM_PYTHON = "/usr/bin/python3"
 
 
@@ -48,6 +49,7 @@ class Sandbox:
     root: Path
     command: tuple[str, ...]
     uid: int
+    tier: tuple[str, ...] = TIER
 
     @property
     def workspace(self) -> Path:
@@ -59,7 +61,7 @@ class Sandbox:
         return path
 
     def argv(self, command: Sequence[str], policy: Path | str = "default", options: Sequence[str] = ()) -> list[str]:
-        return [*self.command, "run", "--policy", str(policy), *options, "--", *command]
+        return [*self.command, "run", *self.tier, "--policy", str(policy), *options, "--", *command]
 
     def environment(self) -> dict[str, str]:
         return {
@@ -139,21 +141,33 @@ def _users() -> list[str]:
     return ["root", "user"] if os.getuid() == 0 else ["user"]
 
 
-def make_sandbox(command: tuple[str, ...], uid: int) -> Sandbox:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test as root and as an ordinary user; those marked `every_tier` once more, traced."""
+    chosen = any("sandbox" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "sandbox" in metafunc.fixturenames and not chosen:
+        ways = _users()
+        if metafunc.definition.get_closest_marker("every_tier") and not TIER:
+            ways = [*ways, f"{ways[0]}-ptrace"]
+        metafunc.parametrize("sandbox", ways, indirect=True)
+
+
+def make_sandbox(command: tuple[str, ...], uid: int, tier: tuple[str, ...] = TIER) -> Sandbox:
     root = Path(tempfile.mkdtemp(prefix="sentry-test-"))
     root.chmod(0o755)
     for name in ("workspace", "home", "state"):
         (root / name).mkdir()
         os.chown(root / name, uid, uid)
-    return Sandbox(root, command, uid)
+    return Sandbox(root, command, uid, tier)
 
 
-@pytest.fixture(params=_users())
+@pytest.fixture
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """A fresh sandbox, once as root (where the tests run as root) and once as an ordinary user."""
-    root = request.param == "root"
+    who, _, tier = request.param.partition("-")
+    root = who == "root"
     program = Path(sysconfig.get_path("scripts")) / "helm-sentry" if root else request.getfixturevalue("installation")
-    made = make_sandbox((str(program),), 0 if root else NOBODY if os.getuid() == 0 else os.getuid())
+    uid = 0 if root else NOBODY if os.getuid() == 0 else os.getuid()
+    made = make_sandbox((str(program),), uid, ("--tier", tier) if tier else TIER)
     yield made
     shutil.rmtree(made.root, ignore_errors=True)
 

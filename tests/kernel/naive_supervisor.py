@@ -17,7 +17,8 @@ from helm_sentry.abi.arch import native
 from helm_sentry.abi.structs import MSGHDR, OPEN_HOW
 from helm_sentry.abi.syscalls import Row, Treatment
 from helm_sentry.broker.memory import Gone, Memory
-from helm_sentry.intercept.notify import Listener, Notification
+from helm_sentry.intercept.interceptor import Notification
+from helm_sentry.intercept.notify import Listener
 from helm_sentry.launch import filter as seccomp_filter
 
 CHECKED = {

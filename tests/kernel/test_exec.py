@@ -11,7 +11,7 @@ import pytest
 from helm_sentry.abi.arch import native as native_arch
 from tests.kernel.conftest import Result, Sandbox
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.every_tier]
 
 POWERLESS = ("setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all")
 WORKSPACE = """

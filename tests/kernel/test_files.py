@@ -26,7 +26,7 @@ from tests.kernel.file_twins import (
     text,
 )
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.every_tier]
 
 ACCESS = {"read": os.O_RDONLY, "write": os.O_WRONLY, "both": os.O_RDWR, "neither": 3}
 NOFOLLOW_SHOWN = "O_NOFOLLOW cannot be kept: the pinned object is opened through a link of /proc"

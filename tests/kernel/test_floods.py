@@ -290,6 +290,7 @@ SIGNALS = [
 ]
 
 
+@pytest.mark.every_tier
 @pytest.mark.parametrize(("kind", "who"), SIGNALS)
 @pytest.mark.parametrize("restart", [False, True], ids=["interrupts", "restarts"])
 def test_a_signal_reaches_a_call_that_waits(

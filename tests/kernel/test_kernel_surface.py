@@ -137,14 +137,22 @@ def test_what_fails_natively_fails_for_its_own_reason(sandbox: Sandbox, victims:
 
 
 def test_a_policy_can_name_a_kind(sandbox: Sandbox, victims: Path) -> None:
-    kinds = "ipc, keyring, seccomp, personality, clock"
+    kinds = "ipc, keyring, personality, clock"
     policy = sandbox.policy(POLICY + f"  - {{id: kernel, kernel: [{kinds}]}}\n")
-    names = ["shmget", "semget", "msgget", "keyctl", "listener", "personality", "adjtimex", "fsopen"]
+    names = ["shmget", "semget", "msgget", "keyctl", "personality", "adjtimex", "fsopen"]
     result = sandbox.run([str(victims / "kernel_attempts"), *names], policy)
-    # The kernel has one listener for all filters of a process, and it is the supervisor's.
-    wanted = dict.fromkeys(names, "ok") | {"listener": "EBUSY", "fsopen": "ENOSYS"}
+    wanted = dict.fromkeys(names, "ok") | {"fsopen": "ENOSYS"}
     assert outcomes(result) == wanted
     assert [record["syscall"] for record in result.denials()] == ["fsopen"]
+
+
+def test_no_policy_gives_an_agent_a_listener(sandbox: Sandbox, victims: Path) -> None:
+    policy = sandbox.policy(POLICY + "  - {id: kernel, kernel: [seccomp]}\n")
+    # The kernel has one listener for all filters of a process, and it is the supervisor's.
+    result = sandbox.run([str(victims / "kernel_attempts"), "listener"], policy, options=["--tier", "seccomp"])
+    assert (outcomes(result), result.denials()) == ({"listener": "EBUSY"}, [])
+    refused = sandbox.run([str(victims / "kernel_attempts"), "listener"], policy, options=["--tier", "ptrace"])
+    assert (refused.status, "`kernel.seccomp` cannot be allowed" in refused.stderr) == (125, True)
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="only x86-64 has this door")

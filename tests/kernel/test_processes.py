@@ -12,7 +12,7 @@ import pytest
 
 from tests.kernel.conftest import Result, Sandbox
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.every_tier]
 
 POWERLESS = ("setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all")
 POLICY = """

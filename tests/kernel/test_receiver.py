@@ -25,7 +25,8 @@ from helm_sentry.audit import record
 from helm_sentry.audit.log import AuditLog
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.decode.operations import file_operation
-from helm_sentry.intercept.notify import Listener, Unserved
+from helm_sentry.intercept.interceptor import Unserved
+from helm_sentry.intercept.notify import Listener
 from helm_sentry.native import library
 from helm_sentry.operation import Kind
 from tests.kernel.conftest import SYSTEM_PYTHON, Sandbox

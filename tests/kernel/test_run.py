@@ -6,7 +6,7 @@ import pytest
 
 from tests.kernel.conftest import PYTHON, Sandbox
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.every_tier]
 
 
 def test_output_input_and_status_are_the_agents(sandbox: Sandbox) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.kernel.conftest import PYTHON, Sandbox
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.every_tier]
 
 PATIENCE = 30.0  # seconds until an expected answer counts as missing
 INTERRUPT, QUIT, SUSPEND = "\x03", "\x1c", "\x1a"

@@ -18,9 +18,12 @@ from helm_sentry.abi import libc
 from helm_sentry.intercept.process_tree import descendants
 from helm_sentry.sensor import loader
 from helm_sentry.sensor.witness import Books, Witness
-from tests.kernel.conftest import Result, Sandbox
+from tests.kernel.conftest import TIER, Result, Sandbox
 
-pytestmark = pytest.mark.kernel
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif("ptrace" in TIER, reason="no witness looks at a traced run; test_tracer says so"),
+]
 OPENS = int(os.environ.get("WITNESS_OPENS", "2000"))
 FORKS = int(os.environ.get("WITNESS_FORKS", "100"))  # even: each round makes two processes
 EXECS = int(os.environ.get("WITNESS_EXECS", "20"))

@@ -26,6 +26,7 @@ INCLUDES = """
 #include <linux/landlock.h>
 #include <linux/limits.h>
 #include <linux/memfd.h>
+#include <linux/mman.h>
 #include <linux/netlink.h>
 #include <linux/openat2.h>
 #include <linux/ptrace.h>
@@ -73,6 +74,14 @@ LAYOUTS: dict[str, tuple[Struct, str, list[str]]] = {
         structs.SECCOMP_NOTIF_ADDFD,
         "struct seccomp_notif_addfd",
         ["id", "flags", "srcfd", "newfd", "newfd_flags"],
+    ),
+    "PTRACE_SYSCALL_INFO": (
+        structs.PTRACE_SYSCALL_INFO,
+        "struct ptrace_syscall_info",
+        [
+            *("op", "arch", "instruction_pointer", "stack_pointer"),
+            *("seccomp.nr", *(f"seccomp.args[{n}]" for n in range(6)), "seccomp.ret_data"),
+        ],
     ),
     "SOCK_FILTER": (structs.SOCK_FILTER, "struct sock_filter", ["code", "jt", "jf", "k"]),
     "SOCK_FPROG": (structs.SOCK_FPROG, "struct sock_fprog", ["len", "filter"]),
@@ -149,6 +158,7 @@ SPELLINGS = {
     "CAPABILITY_VERSION_3": "_LINUX_CAPABILITY_VERSION_3",
     "LANDLOCK_NET_RIGHTS": "LANDLOCK_ACCESS_NET_BIND_TCP | LANDLOCK_ACCESS_NET_CONNECT_TCP",
     "LANDLOCK_SCOPES": "LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | LANDLOCK_SCOPE_SIGNAL",
+    "PTRACE_POKEUSER": "PTRACE_POKEUSR",
     "WALL": "__WALL",
     "WNOTHREAD": "__WNOTHREAD",
     "NLM_F_DUMP_REQUEST": "NLM_F_DUMP | NLM_F_REQUEST",

@@ -11,9 +11,10 @@ from helm_sentry.abi import syscalls
 from helm_sentry.abi.arch import native
 from helm_sentry.broker.call import Call
 from helm_sentry.broker.memory import Gone
-from helm_sentry.broker.seizure import continue_seized
-from helm_sentry.intercept.notify import Notification
+from helm_sentry.broker.seizure import continue_watched
+from helm_sentry.intercept.interceptor import Notification
 from helm_sentry.intercept.process_tree import status_field
+from helm_sentry.intercept.seizure import Seizure
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="traces real processes")
 
@@ -26,6 +27,9 @@ class Listener:
 
     def alive(self, notification_id: int) -> bool:
         return self.living
+
+    def watch(self, notification: Notification) -> Seizure:
+        return Seizure(self, notification)
 
     def send_errno(self, notification_id: int, code: int) -> None:
         self.sent.append(("errno", code))
@@ -75,7 +79,7 @@ def goes_on(bystander: tuple[int, int, int]) -> bool:
 def test_an_id_that_is_somebody_elses_by_now(bystander: tuple[int, int, int]) -> None:
     stage = Stage(living=False)
     with pytest.raises(Gone):
-        continue_seized(call_of(stage, "chdir", bystander[0]))
+        continue_watched(call_of(stage, "chdir", bystander[0]))
     assert stage.records == []
     assert ("continue",) not in stage.listener.sent
     assert goes_on(bystander)
@@ -85,7 +89,7 @@ def test_an_id_that_is_somebody_elses_by_now(bystander: tuple[int, int, int]) ->
 def test_a_row_without_a_reason_is_not_even_seized(bystander: tuple[int, int, int], living: bool) -> None:
     stage = Stage(living)
     with pytest.raises(LookupError, match="gives no reason"):
-        continue_seized(call_of(stage, "connect", bystander[0]))
+        continue_watched(call_of(stage, "connect", bystander[0]))
     assert (stage.records, stage.listener.sent) == ([], [])
     assert goes_on(bystander)
 
@@ -93,7 +97,7 @@ def test_a_row_without_a_reason_is_not_even_seized(bystander: tuple[int, int, in
 def test_a_caller_that_still_waits_is_recorded_and_continued(bystander: tuple[int, int, int]) -> None:
     """The control."""
     stage = Stage(living=True)
-    continue_seized(call_of(stage, "chdir", bystander[0]))
+    continue_watched(call_of(stage, "chdir", bystander[0]))
     assert stage.records == ["continue"]
     assert stage.listener.sent == [("continue",)]
     assert status_field(bystander[0], "TracerPid") == str(os.getpid())
@@ -106,7 +110,7 @@ def test_a_log_that_cannot_be_written_lets_go(bystander: tuple[int, int, int]) -
 
     stage = Full(living=True)
     with pytest.raises(OSError, match="no space"):
-        continue_seized(call_of(stage, "chdir", bystander[0]))
+        continue_watched(call_of(stage, "chdir", bystander[0]))
     assert ("continue",) not in stage.listener.sent
     assert goes_on(bystander)
 
@@ -117,4 +121,4 @@ def test_a_caller_that_is_gone() -> None:
         os._exit(0)
     os.waitpid(pid, 0)
     with pytest.raises(Gone):
-        continue_seized(call_of(Stage(living=True), "chdir", pid))
+        continue_watched(call_of(Stage(living=True), "chdir", pid))

@@ -1,5 +1,6 @@
 """The seccomp filter, run by an interpreter of its own: every row of the table on both architectures."""
 
+import errno
 import struct
 from collections.abc import Mapping
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from helm_sentry.abi import syscalls
 from helm_sentry.abi.arch import AARCH64, ARCHES, X86_64, Arch
-from helm_sentry.abi.flags import SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF
+from helm_sentry.abi.flags import SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SECCOMP_RET_TRACE, SECCOMP_RET_USER_NOTIF
 from helm_sentry.abi.syscalls import Row, Treatment
 from helm_sentry.launch import filter as seccomp_filter
 from tests import cbpf
@@ -303,3 +304,62 @@ class TestInterpreter:
     def test_what_the_kernel_refuses(self, program: bytes) -> None:
         with pytest.raises(cbpf.InvalidProgram):
             cbpf.load(program)
+
+
+SECRET, NUMBER = 0xCAFE1234, 1100
+KEY = SECRET << 32 | NUMBER
+EBADF = SECCOMP_RET_ERRNO | errno.EBADF
+TRACED = {arch: cbpf.load(seccomp_filter.build(arch, syscalls.table(arch), KEY)) for arch in ARCHES.values()}
+
+
+class TestForATracer:
+    """With a hidden descriptor: the same verdicts, but stops for notifications, and EBADF for whoever names it."""
+
+    def verdict(self, arch: Arch, number: int, arguments: tuple[int, ...] = NONE) -> int:
+        data = cbpf.seccomp_data(number, arch.audit_arch, (*arguments, *NONE)[:6])
+        return cbpf.run(TRACED[arch], data)
+
+    @BOTH
+    def test_other_descriptors_are_as_ever(self, arch: Arch) -> None:
+        for number in range(600):
+            for values in (NONE, (U64,) * 6, (1,) * 6, (0x5412,) * 6):
+                if syscalls.table(arch).get(number) and syscalls.table(arch)[number].name == "close_range":
+                    continue
+                plain = verdict(arch, number, values)
+                assert self.verdict(arch, number, values) == {NOTIFY: SECCOMP_RET_TRACE}.get(plain, plain), number
+
+    @BOTH
+    @pytest.mark.parametrize("high", [0, HIGH], ids=["plain", "with a high word"])
+    def test_it_is_not_open_in_any_place(self, arch: Arch, high: int) -> None:
+        named = 0
+        for number, row in syscalls.table(arch).items():
+            for index, argument in enumerate(row.arguments):
+                if argument.kind == "fd" and row.name != "close_range":
+                    arguments = tuple(high | NUMBER if place == index else 0 for place in range(6))
+                    assert self.verdict(arch, number, arguments) == EBADF, row.name
+                    named += 1
+        assert named > 80
+
+    @BOTH
+    def test_the_secret_lets_one_call_through(self, arch: Arch) -> None:
+        recvmsg, recvfrom = (syscalls.number(name, arch) for name in ("recvmsg", "recvfrom"))
+        assert self.verdict(arch, recvmsg, (KEY,)) == ALLOW
+        assert self.verdict(arch, recvmsg, (KEY ^ 1 << 32,)) == EBADF
+        assert self.verdict(arch, recvfrom, (KEY,)) == EBADF
+
+    @BOTH
+    @pytest.mark.parametrize(
+        ("first", "last", "stops"),
+        [
+            (3, NUMBER - 1, False),
+            (3, NUMBER, True),
+            (3, 0xFFFFFFFF, True),
+            (3, HIGH | 5, False),
+            (NUMBER, NUMBER, True),
+            (HIGH | 3, NUMBER, True),
+            (NUMBER + 1, 0xFFFFFFFF, False),
+        ],
+    )
+    def test_closing_all_around_it_stops(self, arch: Arch, first: int, last: int, stops: bool) -> None:
+        number = syscalls.number("close_range", arch)
+        assert self.verdict(arch, number, (first, last)) == (SECCOMP_RET_TRACE if stops else ALLOW)

@@ -6,8 +6,10 @@ import pytest
 
 from helm_sentry.operation import Kind
 from helm_sentry.policy.loader import load
-from helm_sentry.policy.plan import BROKER, LANDLOCK, VERIFIED, Plan, make_plan
+from helm_sentry.policy.model import Policy
+from helm_sentry.policy.plan import BROKERS, LANDLOCK, PTRACE, SECCOMP, VERIFIED, Plan, make_plan
 
+BROKER = BROKERS[SECCOMP]
 POLICY = load(
     "schema: helm-sentry/policy/v1\nname: t\nallow:\n  - {id: a, exec: {paths: [/bin/b, /bin/a]}}\n"
     "contextual:\n  - {id: c, exec: {paths: [/bin/c]}, when: 'true'}\nblock:\n  - {id: d, exec: {paths: [/bin/d]}}\n"
@@ -20,10 +22,11 @@ class Machine:
     wait_killable: bool = True
     landlock: int = 6
     ptrace: bool = True
+    tracing: bool = True
 
 
-def plan(**machine: object) -> Plan:
-    return make_plan(POLICY, Machine(**machine), ("/lib/ld.so",))
+def plan(tier: str = "auto", policy: Policy = POLICY, **machine: object) -> Plan:
+    return make_plan(policy, Machine(**machine), ("/lib/ld.so",), tier)
 
 
 def test_the_floor_lets_the_kernel_run_what_some_rule_may_allow():
@@ -58,8 +61,10 @@ def test_layers(kind, abi, layers):
 def test_what_is_missing_is_said():
     assert plan().missing == plan().fatal == ()
     assert plan(landlock=0).missing_layers == ("landlock",)
-    assert ["listener" in sentence for sentence in plan(listener=False).fatal] == [True]
     assert ["ptrace" in sentence for sentence in plan(ptrace=False).fatal] == [True]
+    for tier in ("auto", SECCOMP):
+        assert ["listener" in sentence for sentence in plan(tier, listener=False, tracing=False).fatal] == [True]
+    assert ["--tier ptrace" in sentence for sentence in plan(PTRACE, tracing=False).fatal] == [True]
     assert VERIFIED not in plan(ptrace=False).layers["exec"]
 
 
@@ -67,3 +72,26 @@ def test_as_plain_data():
     data = plan(landlock=0).canonical()
     assert data["layers"]["exec"] == [BROKER, VERIFIED]
     assert data["programs"][0] == "/bin/a"
+
+
+@pytest.mark.parametrize(
+    ("asked", "listener", "tracing", "tier"),
+    [
+        ("auto", True, True, SECCOMP),
+        ("auto", False, True, PTRACE),
+        ("auto", False, False, SECCOMP),
+        ("seccomp", False, True, SECCOMP),
+        ("ptrace", True, True, PTRACE),
+    ],
+)
+def test_the_tier_is_the_one_asked_for_or_the_quickest_there_is(asked, listener, tracing, tier):
+    made = plan(asked, listener=listener, tracing=tracing)
+    assert made.tier == made.canonical()["tier"] == tier
+    assert {layers[0] for layers in made.layers.values()} == {BROKERS[tier]}
+
+
+def test_a_tracer_does_not_let_an_agent_have_a_listener():
+    """It would be asked first, and could have the kernel carry out what the tracer never sees."""
+    text = "schema: helm-sentry/policy/v1\nname: t\nallow:\n  - {id: s, kernel: [seccomp]}\n"
+    assert plan(SECCOMP, load(text)).fatal == ()
+    assert ["kernel.seccomp" in sentence for sentence in plan(PTRACE, load(text)).fatal] == [True]

@@ -1,0 +1,37 @@
+/* The compiled part of the tracer: what libreceiver.so offers to library.py and receiver.c. Belongs to the thread that
+ * traces. Errors are negative errno values. */
+#ifndef HELM_SENTRY_TRACER_H
+#define HELM_SENTRY_TRACER_H
+
+#include <linux/ptrace.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#define PAGE_MARK "helm-sentry page" /* 16 bytes; _MARK in injection.py */
+
+/* A tracee's id and wait status. */
+struct stop {
+	int32_t pid, status;
+};
+
+struct tracer;
+/* Both ends of the channel, its key, and where the page lies in the agent's processes. */
+struct tracer *tracer_new(int ours, int theirs, uint64_t key, uint64_t place);
+/* Wait for any tracee. Returns 0, or -ECHILD when there is none. */
+int tracer_next(struct tracer *tracer, struct stop *stop);
+/* Wait for one tracee that runs, keep what the others report, and return its wait status. */
+int tracer_until(struct tracer *tracer, pid_t tid);
+/* Whether a stop is at a call; `asked` is filled in then, all but the id. */
+int tracer_asked(const struct stop *stop, struct seccomp_notif *asked);
+/* Whether a thread has the page, ready for a message. */
+int tracer_has_page(const struct tracer *tracer, pid_t tid);
+/* Put a copy of a descriptor into a thread that stands at a call, make its number there the call's result, and return
+ * it. -ESRCH says that the thread is gone; after another error it still stands, and is to be answered. */
+int tracer_add(struct tracer *tracer, pid_t tid, int descriptor, int flags);
+/* Let a thread run on. */
+void tracer_proceed(pid_t tid);
+
+#endif
