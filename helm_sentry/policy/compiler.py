@@ -136,9 +136,9 @@ class _Builder(NamedTuple):
 
     def _endpoints(self) -> EndpointIndex:
         index = EndpointIndex()
-        for rule in self.rules:
-            if isinstance(rule.match, ConnectMatch | BindMatch):
-                index.add(rule.match, rule.effect, rule.id)
+        destined = [(rule.match, rule) for rule in self.rules if isinstance(rule.match, ConnectMatch | BindMatch)]
+        for match, rule in destined:
+            index.add(match, rule.effect, rule.id)
         return index
 
     def _names(self) -> NameIndex:
