@@ -1,8 +1,8 @@
-"""Compile one BPF source with BCC, in a process of its own: `python3 -I compiler.py SOURCE DEFINE...`.
+"""Compile BPF sources with BCC, in a process of its own: `python3 -I compiler.py DEFINE... -- SOURCE...`.
 
 The only `import bcc`. It runs under whichever interpreter has BCC, which need not be the supervisor's, so it uses
 nothing else of this package. Prints JSON: maps, and programs as instructions in which a map is named by its place in
-that list.
+that list. A function `hook_X` is for the hook X of security modules; it is left out where the kernel has no such hook.
 
 BCC wants a kernel source tree. The sources under `bpf/` need none of it, so it gets an empty one.
 """
@@ -40,10 +40,15 @@ _HEADERS = {
 }
 
 
+_HOOK, _LSM_MAC = "hook_", 27  # <linux/bpf.h> BPF_LSM_MAC
+
+
 def main() -> None:
     """Compile and print."""
-    source, *defines = sys.argv[1:]
-    include = os.path.join(os.path.dirname(source), "include")
+    defines, sources = sys.argv[1 : sys.argv.index("--")], sys.argv[sys.argv.index("--") + 1 :]
+    include = os.path.join(os.path.dirname(sources[0]), "include")
+    maps: list[dict[str, object]] = []
+    programs: dict[str, dict[str, object]] = {}
     with tempfile.TemporaryDirectory(prefix="helm-sentry-") as tree:
         for name, text in _HEADERS.items():
             path = os.path.join(tree, "include", name)
@@ -51,10 +56,18 @@ def main() -> None:
             with open(path, "w", encoding="ascii") as file:
                 file.write(text)
         os.environ["BCC_KERNEL_SOURCE"] = tree
-        with open(source, encoding="utf-8") as file:
-            text = file.read()
-        compiled = bcc.BPF(text=text.encode(), cflags=[f"-I{include}", *(f"-D{define}" for define in defines)])
-    print(json.dumps({"maps": _maps(compiled), "programs": _programs(compiled)}))
+        for source in sources:
+            with open(source, encoding="utf-8") as file:
+                text = file.read()
+            compiled = bcc.BPF(text=text.encode(), cflags=[f"-I{include}", *(f"-D{define}" for define in defines)])
+            programs |= _programs(compiled, _places(_maps(compiled), maps))
+    print(json.dumps({"maps": maps, "programs": programs}))
+
+
+def _places(found: list[dict[str, object]], maps: list[dict[str, object]]) -> list[int]:
+    """Return where in `maps` the maps of one source are, after adding those that no other source has."""
+    maps += [entry for entry in found if entry not in maps]
+    return [maps.index(entry) for entry in found]
 
 
 def _maps(compiled: bcc.BPF) -> list[dict[str, object]]:
@@ -63,6 +76,7 @@ def _maps(compiled: bcc.BPF) -> list[dict[str, object]]:
     for function, like in (
         (library.bpf_table_name, library.bpf_function_name),
         (library.bpf_table_fd_id, library.bpf_table_type_id),
+        (library.bpf_table_flags_id, library.bpf_table_type_id),
         (library.bpf_table_key_size_id, library.bpf_table_max_entries_id),
         (library.bpf_table_leaf_size_id, library.bpf_table_max_entries_id),
     ):
@@ -76,16 +90,30 @@ def _maps(compiled: bcc.BPF) -> list[dict[str, object]]:
             "key": library.bpf_table_key_size_id(module, index),
             "value": library.bpf_table_leaf_size_id(module, index),
             "entries": library.bpf_table_max_entries_id(module, index),
+            "flags": library.bpf_table_flags_id(module, index),
         }
         for index in range(library.bpf_num_tables(module))
     ]
 
 
-def _programs(compiled: bcc.BPF) -> dict[str, str]:
+def _programs(compiled: bcc.BPF, places: list[int]) -> dict[str, dict[str, object]]:
     module, library = compiled.module, bcc.lib
-    places = {library.bpf_table_fd_id(module, index): index for index in range(library.bpf_num_tables(module))}
-    names = [library.bpf_function_name(module, index) for index in range(library.bpf_num_functions(module))]
-    return {name.decode(): base64.b64encode(_relocatable(compiled.dump_func(name), places)).decode() for name in names}
+    by_descriptor = {library.bpf_table_fd_id(module, index): place for index, place in enumerate(places)}
+    programs: dict[str, dict[str, object]] = {}
+    for index in range(library.bpf_num_functions(module)):
+        name = library.bpf_function_name(module, index)
+        hook = _hook(name.decode())
+        if hook >= 0:
+            code = base64.b64encode(_relocatable(compiled.dump_func(name), by_descriptor)).decode()
+            programs[name.decode()] = {"code": code, "hook": hook}
+    return programs
+
+
+def _hook(name: str) -> int:
+    """Return the kernel's number for the hook a function is for; 0 for none, less when there is no such hook."""
+    if not name.startswith(_HOOK):
+        return 0
+    return int(bcc.lib.libbpf_find_vmlinux_btf_id(name.removeprefix(_HOOK).encode(), _LSM_MAC))
 
 
 def _relocatable(code: bytes, places: dict[int, int]) -> bytes:

@@ -25,7 +25,8 @@ from helm_sentry.abi.arch import native
 from helm_sentry.audit import record
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.sensor import records
-from helm_sentry.sensor.loader import EVENT_BYTES, Loaded
+from helm_sentry.sensor.loader import EVENT_BYTES
+from helm_sentry.sensor.programs import Loaded
 from helm_sentry.sensor.records import COUNTS, Counts
 from helm_sentry.sensor.ring import RingBuffer, possible_processors
 
