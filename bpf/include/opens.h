@@ -13,15 +13,14 @@
 #define HEAD __builtin_offsetof(struct opened, text)
 #define READ(to, from) bpf_probe_read_kernel(&(to), sizeof(to), (char *)(from))
 
+/* <linux/dcache.h> struct qstr on a little-endian machine: hash, length, address of the text. */
+_Static_assert(DENTRY_NAME > DENTRY_PARENT && MOUNT_POINT > MOUNT_PARENT && MOUNT_SELF > MOUNT_POINT &&
+		       INODE_SB > INODE_MODE && INODE_NUMBER > INODE_MODE,
+	       "the order of what is read at once");
+
 BPF_PERCPU_ARRAY(scratch, struct opened, 1);
 BPF_RINGBUF_OUTPUT(opens, OPEN_PAGES);
 BPF_TABLE("lru_hash", __u64, struct removals, removals, 4096);
-
-struct qstr_head { /* <linux/dcache.h> struct qstr on a little-endian machine */
-	__u32 hash;
-	__u32 length;
-	char *name;
-};
 
 static inline __u64 descriptors_of(char *task)
 {
@@ -77,6 +76,26 @@ static inline int unsure(struct task *task)
 	return !seen || seen->begun != task->removals;
 }
 
+/* What is wanted of a structure is read at once, from its first member that is wanted to its last. */
+#define SPAN(first, last, size) ((last) - (first) + (size))
+#define FROM(span, first, member, type) (*(type *)((span) + (member) - (first)))
+
+#define FILE_FIRST (FILE_PATH < FILE_INODE ? FILE_PATH : FILE_INODE)
+#define FILE_LAST (FILE_PATH < FILE_INODE ? FILE_INODE : FILE_PATH + 8)
+#define INODE_FIRST INODE_MODE
+#define INODE_LAST (INODE_SB < INODE_NUMBER ? INODE_NUMBER : INODE_SB)
+#define ENTRY_FIRST DENTRY_PARENT
+#define ENTRY_LAST (DENTRY_NAME + 8)
+#define MOUNT_FIRST MOUNT_PARENT
+#define MOUNT_LAST (MOUNT_SELF + ROOT_OF_MOUNT)
+
+struct mount_span {
+	char bytes[SPAN(MOUNT_FIRST, MOUNT_LAST, 8)] __attribute__((aligned(8)));
+};
+struct entry_span {
+	char bytes[SPAN(ENTRY_FIRST, ENTRY_LAST, 8)] __attribute__((aligned(8)));
+};
+
 static inline char *file_of(__u32 descriptor)
 {
 	char *table = 0, *files = 0, *file = 0;
@@ -86,60 +105,67 @@ static inline char *file_of(__u32 descriptor)
 	return file;
 }
 
-/* Write the names from a directory entry up. */
+/* Write the names from a directory entry up. `mount` is what the path holds, a part of struct mount. */
 static inline void name(struct opened *opened, char *mount, char *entry)
 {
 	/* Kept in memory: in a register the verifier would follow each of its values through the loop. */
 	volatile __u32 *written = &opened->size;
 	__u32 missing = OPENED_DEEP;
-	char *root = 0;
-	READ(root, mount + ROOT_OF_MOUNT);
+	struct mount_span in;
+	mount -= MOUNT_SELF;
+	if (READ(in, mount + MOUNT_FIRST))
+		goto out;
 	for (int i = 0; i < MOST_NAMES; i++) {
-		struct qstr_head head = {};
-		char *above = 0;
-		if (entry == root) {
-			if (READ(above, mount - MOUNT_SELF + MOUNT_PARENT))
-				break;
-			if (above == mount - MOUNT_SELF) {
+		struct entry_span at;
+		if (entry == FROM(in.bytes, MOUNT_FIRST, MOUNT_LAST, char *)) {
+			char *above = FROM(in.bytes, MOUNT_FIRST, MOUNT_PARENT, char *);
+			if (above == mount) {
 				missing = 0;
 				break;
 			}
-			if (READ(entry, mount - MOUNT_SELF + MOUNT_POINT) || READ(root, above + MOUNT_SELF + ROOT_OF_MOUNT))
+			entry = FROM(in.bytes, MOUNT_FIRST, MOUNT_POINT, char *);
+			mount = above;
+			if (READ(in, mount + MOUNT_FIRST))
 				break;
-			mount = above + MOUNT_SELF;
 			continue;
 		}
-		if (READ(above, entry + DENTRY_PARENT) || READ(head, entry + DENTRY_NAME))
+		if (READ(at, entry + ENTRY_FIRST))
 			break;
-		if (above == entry) {
+		if (FROM(at.bytes, ENTRY_FIRST, DENTRY_PARENT, char *) == entry) {
 			missing = OPENED_UNNAMED;
 			break;
 		}
-		__u32 size = *written, length = head.length & 255;
-		if (size >= LONGEST_TEXT || bpf_probe_read_kernel(&opened->text[size], length, head.name))
+		__u32 size = *written, length = FROM(at.bytes, ENTRY_FIRST, DENTRY_NAME + 4, __u32) & 255;
+		if (size >= LONGEST_TEXT ||
+		    bpf_probe_read_kernel(&opened->text[size], length, FROM(at.bytes, ENTRY_FIRST, DENTRY_NAME + 8, char *)))
 			break;
 		opened->text[size + length] = '/';
 		*written = size + length + 1;
-		entry = above;
+		entry = FROM(at.bytes, ENTRY_FIRST, DENTRY_PARENT, char *);
 	}
+out:
 	opened->flags |= missing;
 }
 
 static inline void look(struct opened *opened, __u32 descriptor)
 {
-	char *file = file_of(descriptor), *inode = 0, *super = 0;
-	struct {
-		char *mount, *entry;
-	} path;
-	__u16 mode = 0;
+	char file[SPAN(FILE_FIRST, FILE_LAST, 8)] __attribute__((aligned(8)));
+	char inode[SPAN(INODE_FIRST, INODE_LAST, 8)] __attribute__((aligned(8)));
+	char *found = file_of(descriptor);
 	opened->flags |= OPENED_LOST;
-	if (!file || READ(path, file + FILE_PATH) || READ(inode, file + FILE_INODE) || READ(mode, inode + INODE_MODE) ||
-	    READ(opened->inode, inode + INODE_NUMBER) || READ(super, inode + INODE_SB) ||
-	    READ(opened->device, super + SB_DEVICE) || READ(opened->magic, super + SB_MAGIC))
+	if (!found || READ(file, found + FILE_FIRST) ||
+	    READ(inode, FROM(file, FILE_FIRST, FILE_INODE, char *) + INODE_FIRST))
+		return;
+	char *super = FROM(inode, INODE_FIRST, INODE_SB, char *);
+	if (READ(opened->device, super + SB_DEVICE))
 		return;
 	opened->flags &= ~OPENED_LOST;
-	opened->mode = mode;
-	name(opened, path.mount, path.entry);
+	opened->mode = FROM(inode, INODE_FIRST, INODE_MODE, __u16);
+	opened->inode = FROM(inode, INODE_FIRST, INODE_NUMBER, __u64);
+	/* struct path: mount, directory entry */
+	name(opened, FROM(file, FILE_FIRST, FILE_PATH, char *), FROM(file, FILE_FIRST, FILE_PATH + 8, char *));
+	if (opened->flags & OPENED_UNNAMED)
+		READ(opened->magic, super + SB_MAGIC);
 }
 
 static inline void look_at_text(struct opened *opened, void *regs, __u32 path_register)
