@@ -16,9 +16,10 @@ from helm_sentry.features import Features
 from helm_sentry.operation import Operation
 from helm_sentry.policy.builtin import with_builtin_rules
 from helm_sentry.policy.loader import load_file, shipped_packs
+from helm_sentry.policy.lower import Lowered
 from helm_sentry.policy.model import Policy
 from helm_sentry.policy.plan import KERNEL_TIER, Plan, make_plan
-from helm_sentry.policy.rights import grants, lower_to_rights, named_paths
+from helm_sentry.policy.rights import Grant, grants, lower_to_rights, named_paths
 from helm_sentry.receipt.keyring import key_file
 
 _EVERY_PROGRAM = ("/**",)  # the floor of a dry run: what may be executed is only written down
@@ -101,9 +102,29 @@ def plan_for(policy: Policy, host: Features, loaders: tuple[str, ...], tier: str
     plan = make_plan(policy, host, loaders)
     if tier != KERNEL_TIER:
         return plan
+    lowered, rights = _lowered(policy, plan.programs)
+    return make_plan(policy, host, loaders, lowered, rights)
+
+
+def require_held(plan: Plan, policy: Policy) -> None:
+    """Raise ValueError unless what the kernel holds since a run began is what another policy says of it.
+
+    A Landlock domain cannot be changed.
+    """
+    if plan.kernel:
+        lowered, rights = _lowered(policy, plan.programs)
+        if (lowered.kinds, rights) != (plan.kernel, plan.grants):
+            names = " and ".join(f"`{kind}`" for kind in sorted(plan.kernel))
+            raise ValueError(
+                f"in this run the kernel holds {names}, and its rules cannot change; a policy with other rules for it "
+                "needs a new run, and `helm-sentry kill` ends this one"
+            )
+
+
+def _lowered(policy: Policy, programs: tuple[str, ...]) -> tuple[Lowered, tuple[Grant, ...]]:
     places = {path: place for path in named_paths(policy) if (place := landlock.look(path)) is not None}
-    lowered = lower_to_rights(policy, places, landlock.floor(plan.programs))
-    return make_plan(policy, host, loaders, lowered, grants(lowered, places))
+    lowered = lower_to_rights(policy, places, landlock.floor(programs))
+    return lowered, grants(lowered, places)
 
 
 def _find_program(name: str, workspace: str) -> str:

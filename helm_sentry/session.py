@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 
 from helm_sentry import __version__, state
@@ -36,9 +37,9 @@ from helm_sentry.launch.start import Started, start
 from helm_sentry.native import library as native_library
 from helm_sentry.native.library import Receiver
 from helm_sentry.operation import Operation
-from helm_sentry.policy.engine import compile_policy
+from helm_sentry.policy.engine import CompiledPolicy, compile_policy
 from helm_sentry.policy.model import ConnectMatch
-from helm_sentry.prepare import Options, Prepared, prepare, with_own_rules
+from helm_sentry.prepare import Options, Prepared, prepare, require_held, with_own_rules
 from helm_sentry.receipt import store
 from helm_sentry.receipt.keyring import key_descriptor, known, signing_key
 from helm_sentry.receipt.signer import Signer
@@ -221,11 +222,16 @@ class _Run:
         return LiveRun(
             id=self._id,
             complete=lambda policy: with_own_rules(policy, prepared.policy, prepared.options),
-            swap=self._broker.swap,
+            swap=self._swap,
             append=self._log.append,
             keys=(self._key.public, *trusted),
             programs=prepared.plan.programs,
         )
+
+    def _swap(self, policy: CompiledPolicy, announce: Callable[[int], object]) -> int:
+        """Put the run under another policy, if what the kernel holds by itself stays as it is."""
+        require_held(self._prepared.plan, policy.policy)
+        return self._broker.swap(policy, announce)
 
     def _receiver(self, listener: Listener) -> Receiver | None:
         """Return the compiled receiver, where there is one and it can hash."""
