@@ -57,11 +57,20 @@ def main() -> None:
                 file.write(text)
         os.environ["BCC_KERNEL_SOURCE"] = tree
         for source in sources:
-            with open(source, encoding="utf-8") as file:
-                text = file.read()
-            compiled = bcc.BPF(text=text.encode(), cflags=[f"-I{include}", *(f"-D{define}" for define in defines)])
+            text = _with_includes(source, include)
+            compiled = bcc.BPF(text=text.encode(), cflags=[f"-D{define}" for define in defines])
             programs |= _programs(compiled, _places(_maps(compiled), maps))
     print(json.dumps({"maps": maps, "programs": programs}))
+
+
+def _with_includes(path: str, include: str) -> str:
+    """Return a source with what it includes from `include` in its place: BCC knows maps in the first file alone."""
+    text = ""
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            own = line.startswith('#include "')
+            text += _with_includes(os.path.join(include, line.split('"')[1]), include) if own else line
+    return text
 
 
 def _places(found: list[dict[str, object]], maps: list[dict[str, object]]) -> list[int]:

@@ -6,6 +6,7 @@ milliseconds and needs neither BCC nor kernel headers.
 """
 
 import base64
+import errno
 import hashlib
 import importlib.util
 import json
@@ -13,9 +14,8 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import FunctionType
 from typing import Any
 
 from helm_sentry.abi import flags, libc
@@ -45,7 +45,7 @@ class Source:
     files: tuple[str, ...]
     headers: tuple[str, ...]
     sizes: Mapping[str, int]
-    offsets: FunctionType
+    offsets: Callable[[btf.Types], Mapping[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +83,9 @@ def load(cache: str, source: Source) -> Loaded:
     compiled = _compiled(cache, source)
     try:
         return _load(compiled)
-    except PermissionError:
-        raise FeatureError("the kernel refuses bpf programs, even from root") from None
     except OSError as error:
+        if error.errno == errno.EPERM:  # EACCES is the verifier's
+            raise FeatureError("the kernel refuses bpf programs, even from root") from None
         raise FeatureError(f"the kernel did not take the bpf programs: {error}") from error
 
 
@@ -141,7 +141,7 @@ def _identity(source: Source) -> str:
     """Return a digest of everything that the compiled programs depend on."""
     digest = hashlib.sha256(repr((os.uname().release, os.uname().version, dict(source.sizes))).encode())
     headers = [os.path.join(sources(), "include", name) for name in source.headers]
-    offsets = source.offsets.__code__.co_filename
+    offsets = sys.modules[source.offsets.__module__].__file__ or ""
     for path in (*_paths(source), *headers, _compiler(), offsets, "/sys/kernel/notes"):
         try:
             with open(path, "rb") as file:
