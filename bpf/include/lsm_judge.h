@@ -6,7 +6,8 @@
  * all that allow, what none allows is denied, and whatever cannot be read is denied.
  *
  * Set by the loader from the running kernel's types: offsets in bytes, named STRUCTURE_MEMBER; SLOTS, how many
- * decisions may be under way on one processor; PROCESSORS; EVENT_PAGES, EDGES, NETWORKS, sizes of maps.
+ * decisions may be under way on one processor; PROCESSORS; EVENT_PAGES, EDGES, NETWORKS, sizes of maps; RULE_DEPTH, how
+ * many names the path of a rule has at most.
  */
 #ifndef HELM_SENTRY_LSM_JUDGE_H
 #define HELM_SENTRY_LSM_JUDGE_H
@@ -37,7 +38,7 @@ struct slot {
 	char zeros[NAME_BYTES]; /* never written */
 	struct edge edge;
 	/* The verifier knows nothing of what is in memory, so it sees each round of a loop as like the one before. */
-	__u32 starts[DEPTH]; /* of the names of the path, the last first; of a mount on the way, where it had got to */
+	__u32 starts[DEPTH]; /* of the names of the path, the last first */
 	volatile __u32 steps;
 	volatile __u32 start; /* of the path in `text` */
 	volatile __u32 wanted[WANTED];
@@ -189,7 +190,9 @@ INLINE int leave(struct slot *slot, __u32 number, int refusal)
 			refusal = refusal ? refusal : EPERM;
 	}
 	claims.delete(&number);
-	return -refusal;
+	if (!refusal)
+		return 0;
+	return refusal == EACCES ? -EACCES : -EPERM; /* the verifier wants to see the numbers */
 }
 
 INLINE struct found none(void)
@@ -247,12 +250,14 @@ INLINE void begin_spelling(struct slot *slot, int deleted)
 /* Put one name before what is there. Return whether there was one, and room. */
 INLINE int spell_name(struct slot *slot, void *dentry)
 {
-	__u32 length = half(dentry, DENTRY_D_NAME + QSTR_LEN), start = slot->start;
+	__u64 name[2] = {}; /* struct qstr: hash, length, characters */
+	bpf_probe_read_kernel(name, sizeof(name), AT(dentry, DENTRY_D_NAME));
+	__u32 length = name[0] >> 32, start = slot->start;
 	if (!length || length >= NAME_BYTES || start <= length || start > PATH_BYTES)
 		return 0;
 	start -= length;
 	if (bpf_probe_read_kernel(slot->text + BOUND(start, PATH_BYTES - 1), BOUND(length, NAME_BYTES - 1),
-				  pointer(dentry, DENTRY_D_NAME + QSTR_NAME)))
+				  (void *)name[1]))
 		return 0;
 	start -= 1;
 	slot->text[BOUND(start, PATH_BYTES - 1)] = '/';
@@ -278,13 +283,11 @@ INLINE int spell(struct slot *slot, void *dentry, void *mount)
 	void *entry = dentry, *tree = mount, *lock = (void *)set->rename_lock;
 	__u32 before = half(lock, 0);
 	LOOP for (int i = 0; i < DEPTH; i++) {
-		slot->starts[BOUND(slot->steps, DEPTH - 1)] = slot->start;
 		if (entry == pointer(tree, MOUNT_MNT + VFSMOUNT_MNT_ROOT)) {
 			void *above = pointer(tree, MOUNT_MNT_PARENT);
 			if (above != tree) {
 				entry = pointer(tree, MOUNT_MNT_MOUNTPOINT);
 				tree = above;
-				slot->steps++;
 				continue;
 			}
 			if (!(before & 1) && half(lock, 0) == before)
@@ -327,7 +330,7 @@ INLINE int follow_path(struct slot *slot)
 	edge->node = 0;
 	bpf_probe_read_kernel(edge->name, NAME_BYTES, slot->zeros);
 	struct node *node = edges.lookup(edge);
-	LOOP for (int i = 0; i <= DEPTH; i++) {
+	LOOP for (int i = 0; i <= RULE_DEPTH; i++) {
 		if (!node)
 			return 1;
 		__u32 left = slot->steps, start = 0, end = 0;
@@ -337,8 +340,6 @@ INLINE int follow_path(struct slot *slot)
 		slot->steps = --left;
 		start = slot->starts[BOUND(left, DEPTH - 1)];
 		end = left ? slot->starts[BOUND(left - 1, DEPTH - 1)] : PATH_BYTES;
-		if (start == end)
-			continue; /* a mount */
 		edge->node = node->id;
 		bpf_probe_read_kernel(edge->name, NAME_BYTES, slot->zeros);
 		if (bpf_probe_read_kernel(edge->name, BOUND(end - start - 1, NAME_BYTES - 1),

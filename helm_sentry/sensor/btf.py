@@ -6,6 +6,7 @@ are all types counted.
 """
 
 import struct
+from bisect import bisect_left
 
 from helm_sentry.errors import FeatureError
 
@@ -55,18 +56,35 @@ class Types:
                 return bits // 8
         raise FeatureError(f"this kernel has no `struct {structure}`")
 
-    def parameters(self, function: str) -> int:
+    def function(self, name: str) -> int:
+        """Return the number of one of the kernel's functions; 0 when there is none of that name.
+
+        Programs that are to run at a function are loaded for its number.
+        """
+        place = self._function(name)
+        return bisect_left(self._all_places(), place) + 1 if place >= 0 else 0
+
+    def parameters(self, name: str) -> int:
         """Return how many parameters a function of the kernel has.
 
         Raises:
             FeatureError: this kernel has no such function.
         """
-        name, place = self._name(function), -1
-        while (place := self._types.find(name, place + 1)) >= 0:
-            _, info, prototype = _TYPE.unpack_from(self._types, place)
-            if place % 4 == 0 and info >> 24 & 0x1F == _FUNCTION:
-                return int(_TYPE.unpack_from(self._types, self._place(prototype))[1] & 0xFFFF)
-        raise FeatureError(f"this kernel has no `{function}()`")
+        if (place := self._function(name)) < 0:
+            raise FeatureError(f"this kernel has no `{name}()`")
+        _, _, prototype = _TYPE.unpack_from(self._types, place)
+        return int(_TYPE.unpack_from(self._types, self._place(prototype))[1] & 0xFFFF)
+
+    def _function(self, name: str) -> int:
+        """Return where a function is among the types, -1 when there is none."""
+        try:
+            wanted, place = self._name(name), -1
+        except FeatureError:
+            return -1
+        while (place := self._types.find(wanted, place + 1)) >= 0:
+            if place % 4 == 0 and self._types[place + 7] & 0x1F == _FUNCTION:
+                return place
+        return -1
 
     def _member(self, place: int, wanted: bytes) -> int | None:
         """Return where a member of the type at `place` begins, in bits."""
@@ -91,6 +109,9 @@ class Types:
 
     def _place(self, number: int) -> int:
         """Return where the type of that number is. They are not indexed: one follows the other."""
+        return self._all_places()[number - 1]
+
+    def _all_places(self) -> list[int]:
         if not self._places:
             place, types, places, always, each = 0, self._types, self._places, _ALWAYS, _EACH
             while place + _TYPE.size <= len(types):
@@ -99,7 +120,7 @@ class Types:
                 place += _TYPE.size + always.get(kind, 0)
                 if kind in each:
                     place += each[kind] * (types[places[-1] + 4] | types[places[-1] + 5] << 8)
-        return self._places[number - 1]
+        return self._places
 
     def _name(self, text: str) -> bytes:
         place = self._names.find(b"\0" + text.encode() + b"\0")

@@ -32,7 +32,12 @@ def load(cache: str) -> Loaded:
     Raises:
         FeatureError: this host does not allow it; the text says what is missing.
     """
-    return programs.load(cache, Source("witness", ("witness.bpf.c",), ("witness.h",), _sizes(), _offsets))
+    return programs.load(cache, source())
+
+
+def source() -> Source:
+    """Return what the programs are made of."""
+    return Source("witness", ("witness.bpf.c",), ("witness.h",), _sizes(), _offsets)
 
 
 def unavailable(cache: str) -> str:

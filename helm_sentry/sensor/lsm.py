@@ -39,7 +39,7 @@ _OFFSETS = (
     "dentry.d_name", "dentry.d_parent", "dentry.d_sb", "file.f_flags", "file.f_inode", "file.f_mode", "file.f_path",
     "hlist_bl_node.pprev", "iattr.ia_valid", "inode.i_ino", "inode.i_mode", "kernfs_node.id", "linux_binprm.file",
     "mnt_namespace.ns", "mount.mnt", "mount.mnt_mountpoint", "mount.mnt_ns", "mount.mnt_parent", "msghdr.msg_flags",
-    "msghdr.msg_name", "msghdr.msg_namelen", "ns_common.inum", "path.dentry", "path.mnt", "qstr.len", "qstr.name",
+    "msghdr.msg_name", "msghdr.msg_namelen", "ns_common.inum", "path.dentry", "path.mnt", "qstr.name",
     "sock.sk_protocol", "sock_common.skc_family", "sock_common.skc_num", "sock_common.skc_rcv_saddr",
     "sock_common.skc_v6_rcv_saddr", "socket.sk", "super_block.s_dev", "task_struct.cgroups", "task_struct.cred",
     "task_struct.pid", "task_struct.real_cred", "unix_sock.addr", "unix_sock.path", "vfsmount.mnt_flags",
@@ -59,7 +59,12 @@ def load(cache: str) -> Loaded:
     """
     if not _active():
         raise FeatureError("the kernel was started without bpf among its security modules")
-    return programs.load(cache, Source("lsm", _FILES, _HEADERS, _sizes(), _offsets))
+    return programs.load(cache, source(possible_processors()))
+
+
+def source(processors: int) -> Source:
+    """Return what the programs are made of, for a machine that may have so many processors."""
+    return Source("lsm", _FILES, _HEADERS, _sizes(processors), _offsets)
 
 
 def unavailable(cache: str) -> str:
@@ -179,7 +184,7 @@ def _active() -> bool:
 
 
 def _rename_lock() -> int:
-    """Return where the kernel keeps the count of renames, by which a path that changed while it was spelled is known."""
+    """Return where the kernel keeps the count of renames, by which it is seen that a path changed."""
     with open("/proc/kallsyms", encoding="ascii") as file:
         for line in file:
             if line.rstrip().endswith(" rename_lock"):
@@ -187,13 +192,14 @@ def _rename_lock() -> int:
     raise FeatureError("the kernel does not tell where its lock for renames is")
 
 
-def _sizes() -> dict[str, int]:
+def _sizes(processors: int) -> dict[str, int]:
     return {
         "SLOTS": _SLOTS,
-        "PROCESSORS": possible_processors(),
+        "PROCESSORS": processors,
         "EVENT_PAGES": EVENT_BYTES // os.sysconf("SC_PAGE_SIZE"),
         "EDGES": _EDGES,
         "NETWORKS": _NETWORKS,
+        "RULE_DEPTH": records.RULE_DEPTH,
     }
 
 

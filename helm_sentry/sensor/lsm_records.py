@@ -20,7 +20,7 @@ from helm_sentry.errors import FeatureError
 from helm_sentry.operation import Kind
 from helm_sentry.policy.lower import AddressRule, Lowered, NameRule, PathRule
 
-NO_RULE, NAME_BYTES, PATH_BYTES, ENDPOINTS, FAMILY_ROWS = 0xFFFF, 256, 4096, 32, 64
+NO_RULE, NAME_BYTES, PATH_BYTES, ENDPOINTS, FAMILY_ROWS, RULE_DEPTH = 0xFFFF, 256, 4096, 32, 64, 32
 """Bounds of the tables."""
 
 CONTROL = struct.Struct("=QQII")
@@ -207,7 +207,10 @@ class _Tree:
 
     def _node(self, path: str) -> _Node:
         node = self._nodes[(0, b"")]
-        for name in filter(None, fsencode(path).split(b"/")):
+        names = [name for name in fsencode(path).split(b"/") if name]
+        if len(names) > RULE_DEPTH:
+            raise FeatureError(f"the kernel holds rules for up to {RULE_DEPTH} names in a path, not `{path}`")
+        for name in names:
             if len(name) >= NAME_BYTES:
                 raise FeatureError(f"no file has a name as long as one in `{path}`")
             key = node.number, name
