@@ -4,6 +4,7 @@ Every function raises `OSError` with the kernel's errno. None of them retries af
 the agent is interrupted on purpose.
 """
 
+import contextlib
 import ctypes
 import os
 from collections.abc import Callable
@@ -299,6 +300,8 @@ def landlock_restrict_self(ruleset: int) -> None:
 
 # BPF; see bpf(2)
 
+_LOG_BYTES = 1 << 24  # room for what the verifier says, which it does not cut short
+
 
 def bpf_map_create(kind: int, key_size: int, value_size: int, entries: int, name: str, map_flags: int = 0) -> int:
     """Return a close-on-exec descriptor of a new map."""
@@ -339,7 +342,23 @@ def bpf_load(code: bytes, name: str, kind: int, attach_type: int = 0, attach_to:
         kind: BPF_PROG_TYPE_*.
         attach_type: BPF_* attach type, where the kind asks for one.
         attach_to: the kernel's number (BTF id) for the function it is to run at.
+
+    Raises:
+        OSError: refused; the text says what the verifier did not like.
     """
+    try:
+        return _bpf_load(code, name, kind, attach_type, attach_to, None)
+    except OSError as error:
+        log = ctypes.create_string_buffer(_LOG_BYTES)
+        with contextlib.suppress(OSError):
+            return _bpf_load(code, name, kind, attach_type, attach_to, log)
+        lines = [line for line in log.value.decode(errors="replace").splitlines() if line]
+        raise OSError(error.errno, f"{error.strerror}: {' | '.join(lines[-30:])}", name) from error
+
+
+def _bpf_load(
+    code: bytes, name: str, kind: int, attach_type: int, attach_to: int, log: ctypes.Array[ctypes.c_char] | None
+) -> int:
     program = ctypes.create_string_buffer(code, len(code))
     licence = ctypes.create_string_buffer(b"GPL")  # the helpers that read kernel memory ask for it
     attributes = structs.BPF_PROG_LOAD.pack(
@@ -347,9 +366,9 @@ def bpf_load(code: bytes, name: str, kind: int, attach_type: int = 0, attach_to:
         len(code) // 8,
         ctypes.addressof(program),
         ctypes.addressof(licence),
-        0,
-        0,
-        0,
+        1 if log else 0,
+        len(log) if log else 0,
+        ctypes.addressof(log) if log else 0,
         name.encode()[:15],
         attach_type,
         attach_to,

@@ -196,9 +196,12 @@ class Mechanism:
     own_processes: bool
 
 
+# The hooks for these are given an entry of a file system, not where it is mounted, so not its path; a look has none.
+_WITHOUT_A_MOUNT = frozenset({Kind.FILE_STAT, Kind.FILE_UTIME, Kind.FILE_XATTR})
+
 BPF_LSM = Mechanism(
     name="bpf lsm",
-    kinds=frozenset(kind for kind in Kind if kind.startswith("file.") and kind is not Kind.FILE_STAT)
+    kinds=frozenset(kind for kind in Kind if kind.startswith("file.") and kind not in _WITHOUT_A_MOUNT)
     | {Kind.EXEC, Kind.NET_CONNECT, Kind.NET_BIND, Kind.NET_SEND, Kind.NET_SOCKET, Kind.UNIX_CONNECT, Kind.UNIX_BIND},
     denies=True,
     own_processes=True,

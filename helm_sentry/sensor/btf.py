@@ -1,11 +1,12 @@
 """Where members of kernel structures lie, by the kernel's own description of its types (BTF).
 
 The kernel publishes it at /sys/kernel/btf/vmlinux: a header, a table of types and a table of names, as
-Documentation/bpf/btf.rst describes them. The few structures needed are found by their names; only for what has no
-name are all types counted.
+Documentation/bpf/btf.rst describes them. The few structures needed are found by their names; only for what has no name
+are all types counted.
 """
 
 import struct
+from bisect import bisect_left
 
 from helm_sentry.errors import FeatureError
 
@@ -14,7 +15,7 @@ KERNEL = "/sys/kernel/btf/vmlinux"
 _HEADER = struct.Struct("<HBBIIIII")  # <linux/btf.h> struct btf_header
 _TYPE = struct.Struct("<III")  # struct btf_type: name_off, info, size
 _MEMBER = struct.Struct("<III")  # struct btf_member: name_off, type, offset
-_MAGIC, _STRUCT, _UNION = 0xEB9F, 4, 5  # BTF_MAGIC, BTF_KIND_STRUCT, BTF_KIND_UNION
+_MAGIC, _STRUCT, _UNION, _FUNCTION = 0xEB9F, 4, 5, 12  # BTF_MAGIC, BTF_KIND_*
 # Bytes that follow a type: for each kind, always, and for each of the things it consists of.
 _ALWAYS = {1: 4, 3: 12, 14: 4, 17: 4}  # BTF_KIND_INT, ARRAY, VAR, DECL_TAG
 _EACH = {_STRUCT: 12, _UNION: 12, 6: 8, 13: 8, 15: 12, 19: 12}  # ENUM, FUNC_PROTO, DATASEC, ENUM64
@@ -55,6 +56,36 @@ class Types:
                 return bits // 8
         raise FeatureError(f"this kernel has no `struct {structure}`")
 
+    def function(self, name: str) -> int:
+        """Return the number of one of the kernel's functions; 0 when there is none of that name.
+
+        Programs that are to run at a function are loaded for its number.
+        """
+        place = self._function(name)
+        return bisect_left(self._all_places(), place) + 1 if place >= 0 else 0
+
+    def parameters(self, name: str) -> int:
+        """Return how many parameters a function of the kernel has.
+
+        Raises:
+            FeatureError: this kernel has no such function.
+        """
+        if (place := self._function(name)) < 0:
+            raise FeatureError(f"this kernel has no `{name}()`")
+        _, _, prototype = _TYPE.unpack_from(self._types, place)
+        return int(_TYPE.unpack_from(self._types, self._place(prototype))[1] & 0xFFFF)
+
+    def _function(self, name: str) -> int:
+        """Return where a function is among the types, -1 when there is none."""
+        try:
+            wanted, place = self._name(name), -1
+        except FeatureError:
+            return -1
+        while (place := self._types.find(wanted, place + 1)) >= 0:
+            if place % 4 == 0 and self._types[place + 7] & 0x1F == _FUNCTION:
+                return place
+        return -1
+
     def _member(self, place: int, wanted: bytes) -> int | None:
         """Return where a member of the type at `place` begins, in bits."""
         _, info, _ = _TYPE.unpack_from(self._types, place)
@@ -78,6 +109,9 @@ class Types:
 
     def _place(self, number: int) -> int:
         """Return where the type of that number is. They are not indexed: one follows the other."""
+        return self._all_places()[number - 1]
+
+    def _all_places(self) -> list[int]:
         if not self._places:
             place, types, places, always, each = 0, self._types, self._places, _ALWAYS, _EACH
             while place + _TYPE.size <= len(types):
@@ -86,7 +120,7 @@ class Types:
                 place += _TYPE.size + always.get(kind, 0)
                 if kind in each:
                     place += each[kind] * (types[places[-1] + 4] | types[places[-1] + 5] << 8)
-        return self._places[number - 1]
+        return self._places
 
     def _name(self, text: str) -> bytes:
         place = self._names.find(b"\0" + text.encode() + b"\0")

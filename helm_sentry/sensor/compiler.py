@@ -2,7 +2,7 @@
 
 The only `import bcc`. It runs under whichever interpreter has BCC, which need not be the supervisor's, so it uses
 nothing else of this package. Prints JSON: maps, and programs as instructions in which a map is named by its place in
-that list. A function `hook_X` is for the hook X of security modules; it is left out where the kernel has no such hook.
+that list.
 
 BCC wants a kernel source tree. The sources under `bpf/` need none of it, so it gets an empty one.
 """
@@ -40,15 +40,13 @@ _HEADERS = {
 }
 
 
-_HOOK, _LSM_MAC = "hook_", 27  # <linux/bpf.h> BPF_LSM_MAC
-
 
 def main() -> None:
     """Compile and print."""
     defines, sources = sys.argv[1 : sys.argv.index("--")], sys.argv[sys.argv.index("--") + 1 :]
     include = os.path.join(os.path.dirname(sources[0]), "include")
     maps: list[dict[str, object]] = []
-    programs: dict[str, dict[str, object]] = {}
+    programs: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="helm-sentry-") as tree:
         for name, text in _HEADERS.items():
             path = os.path.join(tree, "include", name)
@@ -105,24 +103,14 @@ def _maps(compiled: bcc.BPF) -> list[dict[str, object]]:
     ]
 
 
-def _programs(compiled: bcc.BPF, places: list[int]) -> dict[str, dict[str, object]]:
+def _programs(compiled: bcc.BPF, places: list[int]) -> dict[str, str]:
     module, library = compiled.module, bcc.lib
     by_descriptor = {library.bpf_table_fd_id(module, index): place for index, place in enumerate(places)}
-    programs: dict[str, dict[str, object]] = {}
-    for index in range(library.bpf_num_functions(module)):
-        name = library.bpf_function_name(module, index)
-        hook = _hook(name.decode())
-        if hook >= 0:
-            code = base64.b64encode(_relocatable(compiled.dump_func(name), by_descriptor)).decode()
-            programs[name.decode()] = {"code": code, "hook": hook}
-    return programs
-
-
-def _hook(name: str) -> int:
-    """Return the kernel's number for the hook a function is for; 0 for none, less when there is no such hook."""
-    if not name.startswith(_HOOK):
-        return 0
-    return int(bcc.lib.libbpf_find_vmlinux_btf_id(name.removeprefix(_HOOK).encode(), _LSM_MAC))
+    names = [library.bpf_function_name(module, index) for index in range(library.bpf_num_functions(module))]
+    return {
+        name.decode(): base64.b64encode(_relocatable(compiled.dump_func(name), by_descriptor)).decode()
+        for name in names
+    }
 
 
 def _relocatable(code: bytes, places: dict[int, int]) -> bytes:

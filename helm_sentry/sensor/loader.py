@@ -54,14 +54,18 @@ def load(cache: str, opens: bool = False) -> Loaded:
     Raises:
         FeatureError: this host does not allow it; the text says what is missing.
     """
+    return programs.load(cache, source(opens))
+
+
+def source(opens: bool = False) -> Source:
+    """Return what the programs are made of; see `load`."""
     if not opens:
-        return programs.load(cache, Source("witness", ("witness.bpf.c",), ("witness.h",), _sizes(), _offsets))
+        return Source("witness", ("witness.bpf.c",), ("witness.h",), _sizes(), _offsets)
     sizes = _sizes() | {
         "OPEN_PAGES": OPEN_BYTES // os.sysconf("SC_PAGE_SIZE"),
         "FIRST_ARGUMENT_AFTER": native().first_argument_after,
     }
-    source = Source("opens", ("witness.bpf.c",), ("witness.h", "opens.h"), sizes, _offsets_for_opens)
-    return programs.load(cache, source)
+    return Source("opens", ("witness.bpf.c",), ("witness.h", "opens.h"), sizes, _offsets_for_opens)
 
 
 def unavailable(cache: str) -> str:

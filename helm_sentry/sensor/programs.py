@@ -6,6 +6,7 @@ milliseconds and needs neither BCC nor kernel headers.
 """
 
 import base64
+import errno
 import hashlib
 import importlib.util
 import json
@@ -13,9 +14,8 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import FunctionType
 from typing import Any
 
 from helm_sentry.abi import flags, libc
@@ -45,7 +45,7 @@ class Source:
     files: tuple[str, ...]
     headers: tuple[str, ...]
     sizes: Mapping[str, int]
-    offsets: FunctionType
+    offsets: Callable[[btf.Types], Mapping[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +83,9 @@ def load(cache: str, source: Source) -> Loaded:
     compiled = _compiled(cache, source)
     try:
         return _load(compiled)
-    except PermissionError:
-        raise FeatureError("the kernel refuses bpf programs, even from root") from None
     except OSError as error:
+        if error.errno == errno.EPERM:  # EACCES is the verifier's
+            raise FeatureError("the kernel refuses bpf programs, even from root") from None
         raise FeatureError(f"the kernel did not take the bpf programs: {error}") from error
 
 
@@ -96,20 +96,31 @@ def sources() -> str:
     return installed if os.path.isdir(installed) else os.path.join(os.path.dirname(package), "bpf")
 
 
-def _compiled(cache: str, source: Source) -> dict[str, Any]:
-    name = f"{source.name}-{_identity(source)}.json"
+def compile_ahead(cache: str, source: Source, types: btf.Types, kernel: bytes) -> None:
+    """Compile for another kernel than this, and keep it.
+
+    Args:
+        cache: directory for compiled programs, created if it is not there.
+        source: what to compile.
+        types: that kernel's types.
+        kernel: what it shows at /sys/kernel/notes.
+    """
+    _compiled(cache, source, types, kernel)
+
+
+def _compiled(cache: str, source: Source, types: btf.Types | None = None, kernel: bytes = b"") -> dict[str, Any]:
+    name = f"{source.name}-{_identity(source, kernel or _this_kernel())}.json"
     os.makedirs(cache, mode=0o700, exist_ok=True)
     directory = os.open(cache, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if (kept := read_kept(directory, name)) is not None:
             return kept
-        text = _compile(source)
+        compiled = _compile(source, types or btf.read())
         if _is_ours(directory):
             temporary = f"{name}.{secrets.token_hex(8)}"
             with open(os.open(temporary, _NEW, 0o600, dir_fd=directory), "w", encoding="ascii") as file:
-                file.write(text)
+                json.dump(compiled, file)
             os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-        compiled: dict[str, Any] = json.loads(text)
         return compiled
     finally:
         os.close(directory)
@@ -137,18 +148,26 @@ def _is_ours(descriptor: int) -> bool:
     return ordinary and status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-def _identity(source: Source) -> str:
+def _this_kernel() -> bytes:
+    """Return what only this build of the kernel shows: its notes, among them its build id."""
+    try:
+        with open("/sys/kernel/notes", "rb") as file:
+            return file.read()
+    except OSError:
+        return repr((os.uname().release, os.uname().version)).encode()
+
+
+def _identity(source: Source, kernel: bytes) -> str:
     """Return a digest of everything that the compiled programs depend on."""
-    digest = hashlib.sha256(repr((os.uname().release, os.uname().version, dict(source.sizes))).encode())
+    digest = hashlib.sha256(kernel + repr(dict(source.sizes)).encode())
     headers = [os.path.join(sources(), "include", name) for name in source.headers]
-    offsets = source.offsets.__code__.co_filename
-    for path in (*_paths(source), *headers, _compiler(), offsets, "/sys/kernel/notes"):
+    offsets = sys.modules[source.offsets.__module__].__file__ or ""
+    for path in (*_paths(source), *headers, _compiler(), offsets):
         try:
             with open(path, "rb") as file:
                 digest.update(hashlib.sha256(file.read()).digest())
         except OSError as error:
-            if not path.startswith("/sys/"):
-                raise FeatureError(f"`{path}` cannot be read: {error.strerror}") from error
+            raise FeatureError(f"`{path}` cannot be read: {error.strerror}") from error
     return digest.hexdigest()[:32]
 
 
@@ -160,11 +179,11 @@ def _compiler() -> str:
     return os.path.join(os.path.dirname(os.path.abspath(__file__)), "compiler.py")
 
 
-def _compile(source: Source) -> str:
+def _compile(source: Source, types: btf.Types) -> dict[str, Any]:
     # Imported here: only the first run on a kernel compiles.
     import subprocess
 
-    defines = {**source.sizes, **source.offsets(btf.read())}
+    defines = {**source.sizes, **source.offsets(types)}
     command = [_interpreter(), "-I", _compiler(), *(f"{name}={value}" for name, value in defines.items())]
     try:
         done = subprocess.run(
@@ -180,7 +199,15 @@ def _compile(source: Source) -> str:
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise FeatureError(f"the bpf programs could not be compiled: {lines[-1] if lines else 'bcc failed'}")
-    return done.stdout
+    made: dict[str, Any] = json.loads(done.stdout)
+    hooks = {name: types.function(f"bpf_lsm_{name.removeprefix(_HOOK)}") for name in made["programs"]}
+    # What is for a hook that this kernel does not have is left out.
+    made["programs"] = {
+        name: {"code": code, "hook": hooks[name]}
+        for name, code in made["programs"].items()
+        if hooks[name] or not name.startswith(_HOOK)
+    }
+    return made
 
 
 def _interpreter() -> str:
