@@ -36,7 +36,7 @@ test-programs:
 	if [ -n "$$missing" ]; then $(SUDO) apt-get update -q && \
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; fi
 
-.PHONY: vm-test vm-packages
+.PHONY: vm-test vm-packages plans
 # Runs under other kernels (tests/vm/guest.py), as root, as much as software emulation allows in a few minutes.
 VM_KERNELS ?= 6.1 6.12
 VM_TESTS := tests/kernel/test_witness.py tests/kernel/test_run.py
@@ -46,6 +46,9 @@ vm-test: setup vm-packages ## run as root under Debian's 6.1 and 6.12 kernels, i
 	  $(PYTHON) tests/vm/guest.py --kernel $$kernel --timeout 400 -- \
 	  env WITNESS_OPENS=300 WITNESS_FORKS=20 WITNESS_EXECS=5 \
 	  $(BIN)/python -m pytest -q -p no:cacheprovider -k "$(VM_CHOICE)" $(VM_TESTS) </dev/null; done
+
+plans: setup vm-packages ## write docs/plans.md: who holds what of one policy on four hosts
+	$(BIN)/python docs/plans.py
 
 vm-packages:
 	@if ! dpkg -s qemu-system-x86 busybox-static >/dev/null 2>&1; then $(SUDO) apt-get update -q && \

@@ -130,6 +130,10 @@ def _obstacles(
 ) -> Iterator[Obstacle]:
     """Yield what speaks against a right for one path."""
     place = places.get(rule.path)
+    if _among_processes(rule.path):
+        yield Obstacle(
+            rule.rule, f"reaches processes in `{rule.path}`, and only the supervisor knows which are the run's"
+        )
     if any(other.prefix and other.path != rule.path and _within(rule.path, other.path) for other in others):
         return  # another rule is wider, and is looked at itself
     if place is None or place.canonical != rule.path:
@@ -140,10 +144,8 @@ def _obstacles(
         yield Obstacle(rule.rule, f"reaches `{terminal}`, and only the supervisor knows which terminals are the run's")
     if not rule.prefix and kind is Kind.FILE_READ and any(_within(rule.path, each) for each in _TERMINALS):
         yield Obstacle(rule.rule, f"names `{rule.path}`, and only the supervisor knows which terminals are the run's")
-    if _among_processes(rule.path) or (rule.prefix and kind is Kind.FILE_READ and _reached(rule.path, ("/proc/self",))):
-        yield Obstacle(
-            rule.rule, f"reaches processes in `{rule.path}`, and only the supervisor knows which are the run's"
-        )
+    if rule.prefix and kind is Kind.FILE_READ and _within("/proc/self", rule.path):
+        yield Obstacle(rule.rule, "reaches processes, and only the supervisor knows which are the run's")
     if kind is Kind.FILE_LIST and place.directory and not rule.prefix:
         yield Obstacle(rule.rule, f"lists `{rule.path}` alone, and a right reaches all beneath it")
 
