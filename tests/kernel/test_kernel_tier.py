@@ -129,6 +129,21 @@ ATTACKS = {
     "high bits in the flags": "syscall(257, -100, b'{secret}', 1 << 40, 0)",
     "openat2": "syscall(437, -100, b'{secret}', bytes(24), 24)",
 }
+RACE = """import os, threading
+def flip():
+    while True:
+        for target in ('data', SECRET):
+            os.symlink(target, 'new'); os.rename('new', 'link')
+os.symlink('data', 'link')
+threading.Thread(target=flip, daemon=True).start()
+found = set()
+for _ in range(3000):
+    try: found.add(open('link').read())
+    except OSError: found.add('refused')
+print(*sorted(found))
+os._exit(0)
+"""
+
 HEAD = """import ctypes, os, sys
 def rd(path, **more): os.read(os.open(path, os.O_RDONLY, **more), 1)
 def syscall(*words):
@@ -159,6 +174,18 @@ def test_attacks(sandbox: Sandbox, policy: Path, attack: str) -> None:
     assert result.status == 3, (result.status, result.stderr)
     assert result.denials()
     assert not gaps(result)
+
+
+def test_a_link_that_changes_leads_nowhere_else(sandbox: Sandbox, policy: Path) -> None:
+    secret = sandbox.root / "secret"
+    secret.write_text("secret")
+    (sandbox.workspace / "data").write_text("data")
+    program = RACE.replace("SECRET", repr(str(secret)))
+    assert sandbox.native([SYSTEM_PYTHON, "-c", program]).stdout.split() == ["data", "secret"]
+    (sandbox.workspace / "link").unlink()
+    result = run(sandbox, policy, SYSTEM_PYTHON, "-c", program)
+    assert result.stdout.split() == ["data", "refused"], result.stderr
+    assert str(secret) not in {r["target"] for r in by_kernel(result)}
 
 
 def test_what_the_kernel_opens_beyond_every_rule_is_a_gap(sandbox: Sandbox, policy: Path) -> None:
