@@ -41,7 +41,7 @@ test-programs:
 	if [ -n "$$missing" ]; then $(SUDO) apt-get update -q && \
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; fi
 
-.PHONY: vm-test vm-packages
+.PHONY: vm-test vm-packages plans
 # Runs under other kernels (tests/vm/guest.py), as root, as much as software emulation allows in a few minutes.
 VM_KERNELS ?= 6.1 6.12
 VM_TESTS := tests/kernel/test_witness.py tests/kernel/test_run.py tests/vm/clock_jumps.py
@@ -55,6 +55,8 @@ vm-test: setup vm-packages ## run as root under Debian's 6.1 and 6.12 kernels, i
 .PHONY: vm-units
 vm-units: setup vm-packages ## the systemd units, in a guest whose process 1 is systemd
 	$(PYTHON) tests/vm/guest.py --systemd --timeout 1200 -- $(BIN)/python tests/vm/units.py </dev/null
+plans: setup vm-packages ## write docs/plans.md: who holds what of one policy on four hosts
+	$(BIN)/python docs/plans.py
 
 vm-packages:
 	@if ! dpkg -s qemu-system-x86 busybox-static >/dev/null 2>&1; then $(SUDO) apt-get update -q && \

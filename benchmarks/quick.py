@@ -13,6 +13,7 @@ def measure(lab: Lab) -> list[Row]:
             lambda side: lab.looped(side, "read", 5000, lab.data),
             [*sentry, floor, *lab.traced()],
         ),
+        *lab.alternate("open alone", "us", lambda side: lab.looped(side, "open", 5000, lab.data), lab.in_the_kernel()),
         *lab.alternate("start of `true`", "ms", lambda side: lab.timed(side, ["/bin/true"]), sentry),
     ]
 

@@ -4,6 +4,7 @@ Every function raises `OSError` with the kernel's errno. None of them retries af
 the agent is interrupted on purpose.
 """
 
+import contextlib
 import ctypes
 import os
 from collections.abc import Callable
@@ -67,6 +68,7 @@ _setresgid = _raw("setresgid", c_uint, c_uint, c_uint)
 _setgroups = _raw("setgroups", c_size_t, c_void_p)
 _capset = _raw("capset", c_char_p, c_char_p)
 _bpf = _raw("bpf", c_int, c_char_p, c_uint)
+_membarrier = _raw("membarrier", c_int, c_uint)
 _signalfd4 = _raw("signalfd4", c_int, c_char_p, c_size_t, c_int)
 
 
@@ -332,10 +334,12 @@ def landlock_restrict_self(ruleset: int) -> None:
 
 # BPF; see bpf(2)
 
+_LOG_BYTES = 1 << 24  # room for what the verifier says, which it does not cut short
 
-def bpf_map_create(kind: int, key_size: int, value_size: int, entries: int, name: str) -> int:
+
+def bpf_map_create(kind: int, key_size: int, value_size: int, entries: int, name: str, map_flags: int = 0) -> int:
     """Return a close-on-exec descriptor of a new map."""
-    attributes = structs.BPF_MAP_CREATE.pack(kind, key_size, value_size, entries, 0, name.encode()[:15])
+    attributes = structs.BPF_MAP_CREATE.pack(kind, key_size, value_size, entries, map_flags, name.encode()[:15])
     return _bpf(flags.BPF_MAP_CREATE, attributes, len(attributes))
 
 
@@ -363,25 +367,75 @@ def _bpf_element(command: int, descriptor: int, key: bytes, value: ctypes.Array[
     _bpf(command, attributes, len(attributes))
 
 
-def bpf_load_raw_tracepoint(code: bytes, name: str) -> int:
-    """Return a close-on-exec descriptor of a program for raw tracepoints, verified by the kernel."""
+def bpf_load(code: bytes, name: str, kind: int, attach_type: int = 0, attach_to: int = 0) -> int:
+    """Return a close-on-exec descriptor of a program, verified by the kernel.
+
+    Args:
+        code: instructions.
+        name: for people who list programs.
+        kind: BPF_PROG_TYPE_*.
+        attach_type: BPF_* attach type, where the kind asks for one.
+        attach_to: the kernel's number (BTF id) for the function it is to run at.
+
+    Raises:
+        OSError: refused; the text says what the verifier did not like.
+    """
+    try:
+        return _bpf_load(code, name, kind, attach_type, attach_to, None)
+    except OSError as error:
+        log = ctypes.create_string_buffer(_LOG_BYTES)
+        with contextlib.suppress(OSError):
+            return _bpf_load(code, name, kind, attach_type, attach_to, log)
+        lines = [line for line in log.value.decode(errors="replace").splitlines() if line]
+        raise OSError(error.errno, f"{error.strerror}: {' | '.join(lines[-30:])}", name) from error
+
+
+def _bpf_load(
+    code: bytes, name: str, kind: int, attach_type: int, attach_to: int, log: ctypes.Array[ctypes.c_char] | None
+) -> int:
     program = ctypes.create_string_buffer(code, len(code))
     licence = ctypes.create_string_buffer(b"GPL")  # the helpers that read kernel memory ask for it
     attributes = structs.BPF_PROG_LOAD.pack(
-        flags.BPF_PROG_TYPE_RAW_TRACEPOINT,
+        kind,
         len(code) // 8,
         ctypes.addressof(program),
         ctypes.addressof(licence),
-        0,
-        0,
-        0,
+        1 if log else 0,
+        len(log) if log else 0,
+        ctypes.addressof(log) if log else 0,
         name.encode()[:15],
+        attach_type,
+        attach_to,
     )
     return _bpf(flags.BPF_PROG_LOAD, attributes, len(attributes))
 
 
-def bpf_attach_raw_tracepoint(tracepoint: str, program: int) -> int:
-    """Run a program at a tracepoint for as long as the returned close-on-exec descriptor is open."""
+def bpf_attach(tracepoint: str, program: int) -> int:
+    """Run a program for as long as the returned close-on-exec descriptor is open, or pinned.
+
+    Args:
+        tracepoint: name of the raw tracepoint; empty for a program that was loaded for one function.
+        program: its descriptor.
+    """
     name = ctypes.create_string_buffer(tracepoint.encode())
-    attributes = structs.BPF_RAW_TRACEPOINT.pack(ctypes.addressof(name), program)
+    attributes = structs.BPF_RAW_TRACEPOINT.pack(ctypes.addressof(name) if tracepoint else 0, program)
     return _bpf(flags.BPF_RAW_TRACEPOINT_OPEN, attributes, len(attributes))
+
+
+def bpf_pin(descriptor: int, path: str) -> None:
+    """Keep a map or a link for as long as `path`, in a bpf file system, is there."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    attributes = structs.BPF_OBJECT.pack(ctypes.addressof(name), descriptor)
+    _bpf(flags.BPF_OBJ_PIN, attributes, len(attributes))
+
+
+def bpf_pinned(path: str) -> int:
+    """Return a close-on-exec descriptor of what is kept at `path`."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    attributes = structs.BPF_OBJECT.pack(ctypes.addressof(name), 0)
+    return _bpf(flags.BPF_OBJ_GET, attributes, len(attributes))
+
+
+def wait_for_readers() -> None:
+    """Return when every program that was in the middle of its work has ended (membarrier(2), a grace period)."""
+    _membarrier(flags.MEMBARRIER_CMD_GLOBAL, 0)

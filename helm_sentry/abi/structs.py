@@ -82,8 +82,12 @@ BPF_MAP_CREATE = Struct("=5I8x16s")
 BPF_MAP_ELEM = Struct("=I4xQQQ")
 """<linux/bpf.h> union bpf_attr: map_fd, key, value, flags."""
 
-BPF_PROG_LOAD = Struct("=IIQQIIQ8x16s")
-"""<linux/bpf.h> union bpf_attr: prog_type, insn_cnt, insns, license, log_level, log_size, log_buf, then prog_name."""
+BPF_PROG_LOAD = Struct("=IIQQIIQ8x16s4xI36xI")
+"""<linux/bpf.h> union bpf_attr: prog_type, insn_cnt, insns, license, log_level, log_size, log_buf, then prog_name,
+expected_attach_type, attach_btf_id."""
+
+BPF_OBJECT = Struct("=QI4x")
+"""<linux/bpf.h> union bpf_attr: pathname, bpf_fd."""
 
 BPF_RAW_TRACEPOINT = Struct("=QI4x")
 """<linux/bpf.h> union bpf_attr: name, prog_fd."""

@@ -15,8 +15,9 @@ from helm_sentry.audit.canonical import Fields, Json, encode, escape, loads
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.operation import Kind, Operation
 
-ActionName: TypeAlias = Literal["fd", "value", "errno", "continue", "kill", "none"]
-"""How a syscall was answered: a descriptor, a number, an error, let through, process killed, not at all."""
+ActionName: TypeAlias = Literal["fd", "value", "errno", "continue", "kernel", "kill", "none"]
+"""How a syscall was answered: a descriptor, a number, an error, let through, carried out by the kernel without the
+supervisor, process killed, not at all."""
 
 FIRST_PREV = "0" * 64
 TYPES = frozenset(
@@ -227,10 +228,12 @@ class Template(NamedTuple):
     end: bytes
 
 
-def template(syscall: str, operation: Operation, decided: Decision, epoch: int = 0) -> Template:
-    """Return what the records of one decision about one operation have in common, answered by a descriptor."""
+def template(
+    syscall: str, operation: Operation, decided: Decision, epoch: int = 0, action: ActionName = "fd"
+) -> Template:
+    """Return what the records of one decision about one operation have in common."""
     before_hash, ops, before_seq, before_target, end = _frame(
-        syscall, (operation.kind,), decided.verdict, decided.reason, decided.rule, "fd", "", epoch
+        syscall, (operation.kind,), decided.verdict, decided.reason, decided.rule, action, "", epoch
     )
     return Template(before_hash, ops, before_seq, b'%b%b,"tid":' % (before_target, _text(operation.target)), end)
 
@@ -371,6 +374,23 @@ def witnessing() -> Fields:
 def witnessed(kernel: Mapping[str, int], books: Mapping[str, int], *, final: bool) -> Fields:
     """Return the record that holds the kernel's counts against the supervisor's; `final` when all have ended."""
     return {"type": "witness", "state": "ends" if final else "counts", "kernel": dict(kernel), "log": dict(books)}
+
+
+def mediated(witnessed: Fields) -> tuple[int, int] | None:
+    """Return how many mediated calls a witness record says that kernel and supervisor counted; None for its first.
+
+    Raises:
+        ValueError: it holds counts, but not these.
+    """
+    if "kernel" not in witnessed:
+        return None
+    kernel, log = witnessed["kernel"], witnessed.get("log")
+    if not isinstance(kernel, dict) or not isinstance(log, dict):
+        raise ValueError("a witness record without its counts")
+    finished, carried, received = kernel.get("finished"), kernel.get("carried"), log.get("received")
+    if type(finished) is not int or type(carried) is not int or type(received) is not int:
+        raise ValueError("a witness record without its counts")
+    return finished + carried, received
 
 
 def gap(code: str, detail: str) -> Fields:

@@ -2,10 +2,10 @@
 
 import click
 
-TIERS = ("auto", "seccomp", "ptrace")
+TIERS = ("auto", "seccomp", "ptrace", "kernel")
 tier = click.option(
     "--tier",
     default="auto",
     type=click.Choice(TIERS),
-    help="How calls are intercepted (default: auto, the quickest that this host has).",
+    help="How calls are intercepted (default: auto); kernel: reading is left to the kernel where it can hold it.",
 )

@@ -4,14 +4,19 @@ A kind that nothing holds stops the run before it starts; a layer that is missin
 that, and then every record says so.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from helm_sentry.operation import Kind
+from helm_sentry.policy.compiler import stated_kinds
+from helm_sentry.policy.lower import BROKER as BY_BROKER
+from helm_sentry.policy.lower import KERNEL, Held, Lowered, Obstacle
 from helm_sentry.policy.model import ExecMatch, KernelMatch, Policy
+from helm_sentry.policy.rights import Grant
 
-SECCOMP, PTRACE = "seccomp", "ptrace"
-BROKERS = {SECCOMP: "supervisor (seccomp)", PTRACE: "supervisor (ptrace)"}
+SECCOMP, PTRACE, KERNEL_TIER = "seccomp", "ptrace", "kernel"
+BROKERS = {SECCOMP: "supervisor (seccomp)", PTRACE: "supervisor (ptrace)", KERNEL_TIER: "supervisor (seccomp)"}
 LANDLOCK = "landlock"
 VERIFIED = "exec verification (ptrace)"
 RLIMIT = "rlimit"
@@ -40,17 +45,28 @@ class Host(Protocol):
     def tracing(self) -> bool:
         """A filter can stop a seized process at its calls, and they can be changed there."""
 
+    @property
+    def root(self) -> bool:
+        """The supervisor runs as root."""
+
+    @property
+    def btf(self) -> bool:
+        """The kernel describes its types."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How a policy is held on one host.
 
     Attributes:
-        tier: how calls reach the supervisor: `seccomp` or `ptrace`.
+        tier: how calls reach the supervisor: `seccomp`, `ptrace`, or `kernel` where the kernel holds some kinds by
+            itself and the others are notified.
         layers: for each kind of operation, what holds it, the deciding layer first.
         missing: sentences about layers that are not there but should be.
         fatal: sentences about what makes a run impossible.
         programs: path patterns the floor lets the kernel execute.
+        held: in the kernel tier, who holds each kind, and why it is not the kernel.
+        grants: in the kernel tier, the Landlock rights of the kinds that the kernel holds.
     """
 
     tier: str
@@ -58,6 +74,18 @@ class Plan:
     missing: tuple[str, ...]
     fatal: tuple[str, ...]
     programs: tuple[str, ...]
+    held: Mapping[Kind, Held] = field(default_factory=dict)
+    grants: tuple[Grant, ...] = ()
+
+    @property
+    def kernel(self) -> frozenset[Kind]:
+        """The kinds that the kernel holds by itself: calls for them alone are not notified."""
+        return frozenset(kind for kind, held in self.held.items() if held.by == KERNEL)
+
+    def why_not(self, kind: str) -> tuple[str, ...]:
+        """Why the kernel does not hold a kind by itself; empty where it does, and in the seccomp tier."""
+        held = self.held.get(Kind(kind))
+        return tuple(map(str, held.obstacles)) if held else ()
 
     @property
     def missing_layers(self) -> tuple[str, ...]:
@@ -66,15 +94,28 @@ class Plan:
 
     def canonical(self) -> dict[str, Any]:
         """Return the plan as plain JSON data."""
-        return {
+        data = {
             "tier": self.tier,
             "layers": {kind: list(layers) for kind, layers in self.layers.items()},
             "missing": list(self.missing),
             "programs": list(self.programs),
         }
+        if self.tier == KERNEL_TIER:
+            data["held"] = {
+                str(kind): {"by": held.by, **({"because": list(map(str, held.obstacles))} if held.obstacles else {})}
+                for kind, held in self.held.items()
+            }
+        return data
 
 
-def make_plan(policy: Policy, host: Host, loaders: tuple[str, ...], tier: str = "auto") -> Plan:
+def make_plan(
+    policy: Policy,
+    host: Host,
+    loaders: tuple[str, ...],
+    tier: str = "auto",
+    lowered: Lowered | None = None,
+    grants: tuple[Grant, ...] = (),
+) -> Plan:
     """Return how `policy` is held on `host`.
 
     Args:
@@ -82,17 +123,36 @@ def make_plan(policy: Policy, host: Host, loaders: tuple[str, ...], tier: str = 
         host: what the host offers.
         loaders: dynamic loaders, which the kernel executes on a program's behalf.
         tier: the one that was asked for; `auto` for the quickest that the host has.
+        lowered: what the kernel is to hold by itself, in the kernel tier.
+        grants: the Landlock rights it takes.
     """
     if tier == "auto":
         tier = PTRACE if host.tracing and not host.listener else SECCOMP
     programs = {path for rule in policy.grants if isinstance(rule.match, ExecMatch) for path in rule.match.paths}
+    lacking = _no_account(host) if lowered else ()
+    if lowered and lacking:
+        reasons = tuple(Obstacle("", reason) for reason in lacking)
+        lowered, grants = Lowered(lowered.mechanism, dict.fromkeys(Kind, Held(BY_BROKER, reasons)), ()), ()
+    kernel = lowered.kinds if lowered else frozenset()
     return Plan(
         tier=tier,
-        layers={str(kind): _layers(kind, host, tier) for kind in Kind},
+        layers={
+            str(kind): (f"kernel ({lowered.mechanism})",) if lowered and kind in kernel else _layers(kind, host, tier)
+            for kind in Kind
+        },
         missing=_missing(host),
-        fatal=_fatal(policy, host, tier),
+        fatal=(*_fatal(policy, host, tier), *lacking),
         programs=tuple(sorted({*programs, *loaders})),
+        held=lowered.held if lowered else {},
+        grants=grants,
     )
+
+
+def _no_account(host: Host) -> tuple[str, ...]:
+    """Return why the log of what the kernel lets through could not be written."""
+    reasons = [] if host.root else ["the kernel tier needs root, for the programs that report what the kernel allows"]
+    reasons += [] if host.landlock else ["the kernel tier needs landlock, which holds what the broker does not see"]
+    return (*reasons, *([] if host.btf else ["the kernel tier needs the kernel's description of its types (btf)"]))
 
 
 def _layers(kind: Kind, host: Host, tier: str) -> tuple[str, ...]:
@@ -136,3 +196,21 @@ def _fatal(policy: Policy, host: Host, tier: str) -> tuple[str, ...]:
     if not host.ptrace:
         fatal.append("processes cannot be seized with ptrace here, so no exec could be verified")
     return tuple(fatal)
+
+
+def table(policy: Policy, plan: Plan) -> str:
+    """Return a Markdown table: for each rule and kind of operation it names, what holds it, and why not the kernel."""
+    lines = ["| rule | effect | operation | held by | why not by the kernel |", "|---|---|---|---|---|"]
+    for rule in policy.rules:
+        for kind in sorted(stated_kinds(rule)):
+            held = plan.held.get(kind)
+            why = [each for each in held.obstacles if each.rule in ("", rule.id)] if held else []
+            others = len(held.obstacles) - len(why) if held else 0
+            words = "; ".join([*map(_escaped, why), *([f"{others} obstacles of other rules"] if others else [])])
+            lines.append(f"| {rule.id} | {rule.effect} | `{kind}` | {', '.join(plan.layers[kind])} | {words} |")
+    lines += [f"\nmissing: {sentence}" for sentence in plan.missing]
+    return "\n".join([*lines, *(f"\nno run is possible here: {sentence}" for sentence in plan.fatal)])
+
+
+def _escaped(obstacle: Obstacle) -> str:
+    return str(obstacle).replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""Compile one BPF source with BCC, in a process of its own: `python3 -I compiler.py SOURCE DEFINE...`.
+"""Compile BPF sources with BCC, in a process of its own: `python3 -I compiler.py DEFINE... -- SOURCE...`.
 
 The only `import bcc`. It runs under whichever interpreter has BCC, which need not be the supervisor's, so it uses
 nothing else of this package. Prints JSON: maps, and programs as instructions in which a map is named by its place in
@@ -42,8 +42,10 @@ _HEADERS = {
 
 def main() -> None:
     """Compile and print."""
-    source, *defines = sys.argv[1:]
-    include = os.path.join(os.path.dirname(source), "include")
+    defines, sources = sys.argv[1 : sys.argv.index("--")], sys.argv[sys.argv.index("--") + 1 :]
+    include = os.path.join(os.path.dirname(sources[0]), "include")
+    maps: list[dict[str, object]] = []
+    programs: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="helm-sentry-") as tree:
         for name, text in _HEADERS.items():
             path = os.path.join(tree, "include", name)
@@ -51,10 +53,27 @@ def main() -> None:
             with open(path, "w", encoding="ascii") as file:
                 file.write(text)
         os.environ["BCC_KERNEL_SOURCE"] = tree
-        with open(source, encoding="utf-8") as file:
-            text = file.read()
-        compiled = bcc.BPF(text=text.encode(), cflags=[f"-I{include}", *(f"-D{define}" for define in defines)])
-    print(json.dumps({"maps": _maps(compiled), "programs": _programs(compiled)}))
+        for source in sources:
+            text = _with_includes(source, include)
+            compiled = bcc.BPF(text=text.encode(), cflags=[f"-D{define}" for define in defines])
+            programs |= _programs(compiled, _places(_maps(compiled), maps))
+    print(json.dumps({"maps": maps, "programs": programs}))
+
+
+def _with_includes(path: str, include: str) -> str:
+    """Return a source with what it includes from `include` in its place: BCC knows maps in the first file alone."""
+    text = ""
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            own = line.startswith('#include "')
+            text += _with_includes(os.path.join(include, line.split('"')[1]), include) if own else line
+    return text
+
+
+def _places(found: list[dict[str, object]], maps: list[dict[str, object]]) -> list[int]:
+    """Return where in `maps` the maps of one source are, after adding those that no other source has."""
+    maps += [entry for entry in found if entry not in maps]
+    return [maps.index(entry) for entry in found]
 
 
 def _maps(compiled: bcc.BPF) -> list[dict[str, object]]:
@@ -63,6 +82,7 @@ def _maps(compiled: bcc.BPF) -> list[dict[str, object]]:
     for function, like in (
         (library.bpf_table_name, library.bpf_function_name),
         (library.bpf_table_fd_id, library.bpf_table_type_id),
+        (library.bpf_table_flags_id, library.bpf_table_type_id),
         (library.bpf_table_key_size_id, library.bpf_table_max_entries_id),
         (library.bpf_table_leaf_size_id, library.bpf_table_max_entries_id),
     ):
@@ -76,16 +96,20 @@ def _maps(compiled: bcc.BPF) -> list[dict[str, object]]:
             "key": library.bpf_table_key_size_id(module, index),
             "value": library.bpf_table_leaf_size_id(module, index),
             "entries": library.bpf_table_max_entries_id(module, index),
+            "flags": library.bpf_table_flags_id(module, index),
         }
         for index in range(library.bpf_num_tables(module))
     ]
 
 
-def _programs(compiled: bcc.BPF) -> dict[str, str]:
+def _programs(compiled: bcc.BPF, places: list[int]) -> dict[str, str]:
     module, library = compiled.module, bcc.lib
-    places = {library.bpf_table_fd_id(module, index): index for index in range(library.bpf_num_tables(module))}
+    by_descriptor = {library.bpf_table_fd_id(module, index): place for index, place in enumerate(places)}
     names = [library.bpf_function_name(module, index) for index in range(library.bpf_num_functions(module))]
-    return {name.decode(): base64.b64encode(_relocatable(compiled.dump_func(name), places)).decode() for name in names}
+    return {
+        name.decode(): base64.b64encode(_relocatable(compiled.dump_func(name), by_descriptor)).decode()
+        for name in names
+    }
 
 
 def _relocatable(code: bytes, places: dict[int, int]) -> bytes:

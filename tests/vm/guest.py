@@ -102,6 +102,8 @@ def prepare(meta_package: str) -> tuple[Path, Path]:
         subprocess.run(["dpkg-deb", "-x", archive, work], check=True)
         (image,) = Path(work).glob("boot/vmlinuz-*")
         kernel.write_bytes(uncompressed(image.read_bytes()))
+        for section, suffix in ((".BTF", "types"), (".notes", "notes")):
+            kernel.with_suffix(f".{suffix}").write_bytes(section_of(kernel.read_bytes(), section))
         (modules,) = Path(work).glob("lib/modules/*")
         made = initial_files(Path(work) / "initial", modules)
         made.rename(initial)
@@ -124,6 +126,17 @@ def uncompressed(image: bytes) -> bytes:
         if payload.startswith(magic):
             return subprocess.run([program, "-dc"], input=payload[:-4], stdout=subprocess.PIPE, check=True).stdout
     raise SystemExit("guest.py: the kernel is compressed in a way that is not known here")
+
+
+def section_of(image: bytes, name: str) -> bytes:
+    """Return a section of an ELF file of 64 bits (elf(5)): what the kernel will show in /sys/kernel of itself."""
+    start, size, count, names = struct.unpack_from("<Q10xHHH", image, 0x28)
+    headers = [struct.unpack_from("<II8x8xQQ", image, start + place * size) for place in range(count)]
+    texts = headers[names][2]
+    for at, _, offset, length in headers:
+        if image[texts + at : image.index(b"\0", texts + at)].decode() == name:
+            return image[offset : offset + length]
+    raise SystemExit(f"guest.py: the kernel has no section {name}")
 
 
 def initial_files(tree: Path, modules: Path) -> Path:

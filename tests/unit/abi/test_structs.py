@@ -20,6 +20,7 @@ INCLUDES = """
 #include <linux/audit.h>
 #include <linux/auxvec.h>
 #include <linux/bpf.h>
+#include <linux/membarrier.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/inet_diag.h>
@@ -134,8 +135,12 @@ ARMS = {
     "BPF_MAP_ELEM": (structs.BPF_MAP_ELEM, ["map_fd", "key", "value", "flags"]),
     "BPF_PROG_LOAD": (
         structs.BPF_PROG_LOAD,
-        ["prog_type", "insn_cnt", "insns", "license", "log_level", "log_size", "log_buf", "prog_name[0]"],
+        [
+            *("prog_type", "insn_cnt", "insns", "license", "log_level", "log_size", "log_buf", "prog_name[0]"),
+            *("expected_attach_type", "attach_btf_id"),
+        ],
     ),
+    "BPF_OBJECT": (structs.BPF_OBJECT, ["pathname", "bpf_fd"]),
     "BPF_RAW_TRACEPOINT": (structs.BPF_RAW_TRACEPOINT, ["raw_tracepoint.name", "raw_tracepoint.prog_fd"]),
 }
 # Checked in their own way: headers differ in how much of them they have.
@@ -166,7 +171,7 @@ SPELLINGS = {
 # Of no header that programs may include, or a bound of ours and not a value of the kernel's.
 ELSEWHERE = {"ERESTARTSYS", "LAST_CAPABILITY", "SOCKADDR_MAX", "TCP_OPEN_STATES"}
 ENUMERATED = {
-    *("LANDLOCK_RULE_PATH_BENEATH", "SCM_RIGHTS", "SCM_CREDENTIALS", "INET_DIAG_INFO"),
+    *("LANDLOCK_RULE_PATH_BENEATH", "SCM_RIGHTS", "SCM_CREDENTIALS", "INET_DIAG_INFO", "MEMBARRIER_CMD_GLOBAL"),
     *(name for name in vars(flags) if name.startswith("BPF_")),
 }  # no macro to ask for: always compared
 AT_LEAST = 60

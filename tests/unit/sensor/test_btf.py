@@ -9,7 +9,7 @@ from helm_sentry.errors import FeatureError
 from helm_sentry.sensor import btf
 
 NAMES = b"\0task\0pid\0flag\0other\0"
-STRUCT, INT = 4, 1
+STRUCT, UNION, INT = 4, 5, 1
 
 
 def place(name: str) -> int:
@@ -41,6 +41,13 @@ def test_another_kind_of_the_same_name_is_passed_over() -> None:
 
 def test_in_a_structure_with_bit_fields_the_high_byte_is_a_width() -> None:
     assert types(structure("task", [("pid", 4 << 24 | 64)], bit_fields=True)).offset("task", "pid") == 8
+
+
+def test_a_member_of_a_nameless_part_is_a_member() -> None:
+    members = struct.pack("<III", place("flag"), 1, 0) + struct.pack("<III", 0, 3, 64)
+    outer = struct.pack("<III", place("task"), STRUCT << 24 | 2, 16) + members
+    inner = struct.pack("<III", 0, UNION << 24 | 1, 8) + struct.pack("<III", place("pid"), 1, 32)
+    assert types(integer("other"), outer, inner).offset("task", "pid") == 12
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helm_sentry.sensor.loader import read_kept
+from helm_sentry.sensor.programs import read_kept
 
 PROGRAMS = '{"maps": [], "programs": {}}'
 

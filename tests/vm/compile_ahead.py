@@ -1,0 +1,14 @@
+"""Compile BPF programs for the guests' kernels here, where it is fifteen times as fast: `compile_ahead.py CACHE`."""
+
+import sys
+from pathlib import Path
+
+from helm_sentry.sensor import loader, lsm, programs
+from helm_sentry.sensor.btf import Types
+
+GUESTS = Path(sys.argv[2]) if len(sys.argv) > 2 else Path.home() / ".cache/helm-sentry-guest"
+
+for types in sorted(GUESTS.glob("*.types")):
+    for source in (loader.source(), lsm.source(processors=1)):
+        notes = types.with_suffix(".notes").read_bytes()
+        programs.compile_ahead(sys.argv[1], source, Types(types.read_bytes()), notes)
