@@ -18,7 +18,7 @@ INLINE int maps(void *file, __u64 protection)
 	if (!file || !(protection & PROT_EXEC) || !is_agent())
 		return 0;
 	void *path = AT(file, FILE_F_PATH), *mount = mount_of(path);
-	return is_layer(mount) ? 0 : judge(pointer(path, PATH_DENTRY), mount, LOAD, NOTHING, 0);
+	return is_layer(mount) ? 0 : judge(pointer(path, PATH_DENTRY), mount, LOAD, FILE_READ, 0);
 }
 
 int hook_mmap_file(unsigned long long *ctx)

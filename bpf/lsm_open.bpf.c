@@ -18,7 +18,9 @@ int hook_file_open(unsigned long long *ctx)
 		return 0;
 	__u32 reads = (flags & ACCESS_MODE) == WRITE_ONLY ? NOTHING : is_directory(dentry) ? FILE_LIST : FILE_READ;
 	__u32 writes = flags & ACCESS_MODE ? FILE_WRITE : NOTHING;
-	if (flags & OPEN_FOR_EXEC)
+	if (flags & OPEN_FOR_EXEC) {
 		reads = LOAD;
+		writes = FILE_READ;
+	}
 	return judge(dentry, mount, reads, writes, flags);
 }

@@ -40,7 +40,6 @@ _HEADERS = {
 }
 
 
-
 def main() -> None:
     """Compile and print."""
     defines, sources = sys.argv[1 : sys.argv.index("--")], sys.argv[sys.argv.index("--") + 1 :]

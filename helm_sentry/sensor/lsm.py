@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 
-from helm_sentry.abi import libc
+from helm_sentry.abi import libc, syscalls
 from helm_sentry.abi.arch import native
 from helm_sentry.errors import FeatureError
 from helm_sentry.operation import Kind
@@ -206,4 +206,8 @@ def _sizes(processors: int) -> dict[str, int]:
 def _offsets(kernel: Types) -> Mapping[str, int]:
     found = {name.replace(".", "_").upper(): kernel.offset(*name.split(".")) for name in _OFFSETS}
     # Since Linux 6.9 the hook is told first how ids are mapped.
+    arch = native()
+    found["PT_REGS_NUMBER"] = kernel.offset("pt_regs", "orig_ax" if arch.name == "x86_64" else "syscallno")
+    found["NR_MKNODAT"] = syscalls.number("mknodat", arch)
+    found["NR_MKNOD"] = syscalls.number("mknod" if arch.name == "x86_64" else "mknodat", arch)  # arm64 has the one only
     return found | {"IATTR_ARGUMENT": kernel.parameters("bpf_lsm_inode_setattr") - 1}
