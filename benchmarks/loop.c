@@ -45,6 +45,18 @@ static void op_read(void)
 	close(file);
 }
 
+/* The open alone: the descriptors are closed at once, every 256 times. */
+static void op_open(void)
+{
+	static int files[256], open_files;
+	files[open_files] = open(words[3], O_RDONLY | O_CLOEXEC);
+	must(files[open_files] >= 0);
+	if (++open_files < 256)
+		return;
+	while (open_files > 0)
+		close(files[--open_files]);
+}
+
 static void op_write(void)
 {
 	int file = open(words[3], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
@@ -219,7 +231,7 @@ static const struct {
 	{"times", op_times},	 {"getxattr", op_getxattr},   {"connect", op_connect},	 {"unix-connect", op_unix_connect},
 	{"bind", op_bind},	 {"sendto", op_sendto},	      {"get", op_get},		 {"post", op_post},
 	{"exec", op_exec},	 {"getpid", op_getpid},	      {"pread", op_pread},	 {"pwrite", op_pwrite},
-	{"futex", op_futex},
+	{"futex", op_futex},	 {"open", op_open},
 };
 
 static int64_t now(void)

@@ -5,6 +5,9 @@
  * (sys_exit) without such an entry is a call that the supervisor answered. An entry of a call that the filter notifies
  * is one that the supervisor let continue. Both must be in its books.
  *
+ * With OPEN_PAGES, for a run in which the kernel holds reading by itself, it also reports what was opened: the file that
+ * the descriptor stands for when the call returns, named from its directory entries, never the text that was passed.
+ *
  * Set by the loader from the running kernel's types: TASK_PID, TASK_TGID, TASK_EXIT_CODE, TASK_SIGNAL, SIGNAL_LIVE and,
  * on x86_64, TASK_STATUS, in bytes; THREADS, ROWS, TESTS and EVENT_PAGES,
  * sizes of maps; TESTS_OF_ROW, how many tests a row may have; NR_SECCOMP,
@@ -64,20 +67,22 @@ static inline int holds(struct test *test, void *regs)
 	return (value & test->value) != 0 && (value & test->value) != test->value;
 }
 
-/* Whether the filter sends this call to the supervisor. */
-static inline int is_notified(void *regs, long number)
+static inline struct row *row_of(long number)
 {
 	int key = number;
-	if (in_foreign_abi() || number < 0 || number >= ROWS)
-		return 1;
-	struct row *row = rows.lookup(&key);
+	return in_foreign_abi() || number < 0 || number >= ROWS ? 0 : rows.lookup(&key);
+}
+
+/* Whether the filter sends this call to the supervisor. */
+static inline int is_notified(void *regs, struct row *row)
+{
 	if (!row || row->treatment == TREAT_NOTIFY)
 		return 1;
 	if (row->treatment == TREAT_ALLOW)
 		return 0;
 	for (int i = 0; i < TESTS_OF_ROW; i++) {
 		if (i >= row->count)
-			return 0;
+			return 0; /* none holds */
 		int place = row->first + i;
 		struct test *test = tests.lookup(&place);
 		if (!test || holds(test, regs))
@@ -85,6 +90,10 @@ static inline int is_notified(void *regs, long number)
 	}
 	return 1;
 }
+
+#ifdef OPEN_PAGES
+#include "opens.h"
+#endif
 
 /* Whether an agent restricts itself. What its own filter refuses returns without an entry, as if we had answered it. */
 static inline int installs_filter(void *regs, long number)
@@ -108,9 +117,14 @@ int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
 	}
 	if (task->state & STATE_NEW_IMAGE)
 		COUNT(execs);
-	task->state = STATE_ENTERED;
-	if (is_notified((void *)ctx->args[0], (long)ctx->args[1]))
+	task->state = STATE_ENTERED | (task->state & STATE_SHARING);
+	struct row *row = row_of((long)ctx->args[1]);
+	if (is_notified((void *)ctx->args[0], row))
 		COUNT(carried);
+#ifdef OPEN_PAGES
+	else if (row && row->flags)
+		begin(task, row, (__u32)ctx->args[1]);
+#endif
 	if (installs_filter((void *)ctx->args[0], (long)ctx->args[1]))
 		COUNT(own_filters);
 	return 0;
@@ -127,12 +141,16 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	}
 	if (task->state & STATE_ENTERED) {
+#ifdef OPEN_PAGES
+		if (task->state & (STATE_OPENING | STATE_REMOVING))
+			finish(task, (void *)ctx->args[0], (long)ctx->args[1]);
+#endif
 		task->state &= ~STATE_ENTERED;
 		return 0;
 	}
 	if (task->state & STATE_NEW_IMAGE) {
 		COUNT(execs);
-		task->state = 0;
+		task->state &= STATE_SHARING;
 	}
 	if (is_restart((long)ctx->args[1]))
 		COUNT(interrupted);
@@ -166,6 +184,12 @@ int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 	struct task child = {.role = ROLE_AGENT, .state = STATE_ENTERED}; /* it returns from the call that made it */
 #else
 	struct task child = {.role = ROLE_AGENT, .state = 0}; /* arm64 passes no tracepoint there */
+#endif
+#ifdef OPEN_PAGES
+	if (share_descriptors((char *)ctx->args[0], (char *)ctx->args[1])) {
+		parent->state |= STATE_SHARING;
+		child.state |= STATE_SHARING;
+	}
 #endif
 	if (bpf_probe_read_kernel(&pid, sizeof(pid), (char *)ctx->args[1] + TASK_PID) ||
 	    bpf_probe_read_kernel(&process, sizeof(process), (char *)ctx->args[1] + TASK_TGID) ||

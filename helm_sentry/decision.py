@@ -37,6 +37,8 @@ class Reason(StrEnum):
     """What was approved is not what the call came to when it was carried out."""
     BUILTIN = "BUILTIN"
     """The supervisor's own rule: its files, memory, key and log are out of reach; a run may signal itself."""
+    KERNEL = "KERNEL"
+    """The kernel refused an open that it holds by itself: by permissions, or what the name leads to is not allowed."""
     UNREADABLE = "UNREADABLE"
     """The agent's memory could not be read, so the arguments are unknown."""
     UNKNOWN_SYSCALL = "UNKNOWN_SYSCALL"

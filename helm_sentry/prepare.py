@@ -9,15 +9,17 @@ from dataclasses import dataclass
 
 from helm_sentry import features, state
 from helm_sentry.abi.arch import native
-from helm_sentry.confine import credentials
+from helm_sentry.confine import credentials, landlock
 from helm_sentry.confine.credentials import Identity
 from helm_sentry.errors import FeatureError, LaunchError, StalePolicyError
 from helm_sentry.features import Features
 from helm_sentry.operation import Operation
 from helm_sentry.policy.builtin import with_builtin_rules
 from helm_sentry.policy.loader import load_file, shipped_packs
+from helm_sentry.policy.lower import Lowered
 from helm_sentry.policy.model import Policy
-from helm_sentry.policy.plan import Plan, make_plan
+from helm_sentry.policy.plan import KERNEL_TIER, Plan, make_plan
+from helm_sentry.policy.rights import Grant, grants, lower_to_rights, named_paths
 from helm_sentry.receipt.keyring import key_file
 
 _EVERY_PROGRAM = ("/**",)  # the floor of a dry run: what may be executed is only written down
@@ -36,6 +38,7 @@ class Options:
         max_policy_age: seconds since a policy file was last written after which it is refused.
         dry_run: perform what the policy denies, and only write down that it would be denied.
         quiet: print nothing.
+        tier: `auto`, `seccomp` or `kernel`: who decides.
         witness: have the kernel count the calls where it can; it slows every syscall of the machine a little.
         approve_within: seconds until what needs approval is denied.
         key: private key file to sign with; empty for the one of this machine.
@@ -50,6 +53,7 @@ class Options:
     max_policy_age: int | None = None
     dry_run: bool = False
     quiet: bool = False
+    tier: str = "auto"
     witness: bool = True
     approve_within: float = 120.0
     key: str = ""
@@ -85,12 +89,42 @@ def prepare(options: Options) -> Prepared:
         variables = _variables(options, program, scratch)
         policy = _load_policy(options, variables)
         host = probing()
-        plan = make_plan(policy, host, _EVERY_PROGRAM if options.dry_run else native().loaders)
+        plan = plan_for(policy, host, _EVERY_PROGRAM if options.dry_run else native().loaders, options.tier)
         _require(plan, options.accept_degraded)
     except BaseException:
         os.rmdir(scratch)
         raise
     return Prepared(options, host, identity, policy, plan, program, scratch, variables)
+
+
+def plan_for(policy: Policy, host: Features, loaders: tuple[str, ...], tier: str) -> Plan:
+    """Return how a policy is held on this host in a tier; `auto` is the seccomp tier (docs/adr/0011)."""
+    plan = make_plan(policy, host, loaders)
+    if tier != KERNEL_TIER:
+        return plan
+    lowered, rights = _lowered(policy, plan.programs)
+    return make_plan(policy, host, loaders, lowered, rights)
+
+
+def require_held(plan: Plan, policy: Policy) -> None:
+    """Raise ValueError unless what the kernel holds since a run began is what another policy says of it.
+
+    A Landlock domain cannot be changed.
+    """
+    if plan.kernel:
+        lowered, rights = _lowered(policy, plan.programs)
+        if (lowered.kinds, rights) != (plan.kernel, plan.grants):
+            names = " and ".join(f"`{kind}`" for kind in sorted(plan.kernel))
+            raise ValueError(
+                f"in this run the kernel holds {names}, and its rules cannot change; a policy with other rules for it "
+                "needs a new run, and `helm-sentry kill` ends this one"
+            )
+
+
+def _lowered(policy: Policy, programs: tuple[str, ...]) -> tuple[Lowered, tuple[Grant, ...]]:
+    places = {path: place for path in named_paths(policy) if (place := landlock.look(path)) is not None}
+    lowered = lower_to_rights(policy, places, landlock.floor(programs))
+    return lowered, grants(lowered, places)
 
 
 def _find_program(name: str, workspace: str) -> str:

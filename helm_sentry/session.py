@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 
 from helm_sentry import __version__, state
@@ -36,15 +37,16 @@ from helm_sentry.launch.start import Started, start
 from helm_sentry.native import library as native_library
 from helm_sentry.native.library import Receiver
 from helm_sentry.operation import Operation
-from helm_sentry.policy.engine import compile_policy
+from helm_sentry.policy.engine import CompiledPolicy, compile_policy
 from helm_sentry.policy.model import ConnectMatch
-from helm_sentry.prepare import Options, Prepared, prepare, with_own_rules
+from helm_sentry.prepare import Options, Prepared, prepare, require_held, with_own_rules
 from helm_sentry.receipt import store
 from helm_sentry.receipt.keyring import key_descriptor, known, signing_key
 from helm_sentry.receipt.signer import Signer
 from helm_sentry.refusal import record_refusal
 from helm_sentry.reporter import Reporter
 from helm_sentry.sensor import loader as sensor
+from helm_sentry.sensor.opens import Opens
 from helm_sentry.sensor.witness import Books, Witness
 
 _LAST_WORK = 2.0  # seconds for what was begun for processes that have ended
@@ -141,8 +143,10 @@ class _Run:
             limits=limits.resource_limits(
                 wanted.memory, wanted.processes, wanted.open_files, wanted.file_size, wanted.cpu_time
             ),
-            ruleset=landlock.ruleset(prepared.host.landlock, prepared.plan.programs) if prepared.host.landlock else -1,
-            filter=seccomp_filter.build(arch, syscalls.table(arch)),
+            ruleset=landlock.ruleset(prepared.host.landlock, prepared.plan.programs, prepared.plan.grants)
+            if prepared.host.landlock
+            else -1,
+            filter=seccomp_filter.build(arch, syscalls.table_beside(arch, prepared.plan.kernel)),
             filter_flags=killable,
             signal_mask=self._relay.callers_mask,
             secret=key_descriptor(os.environ),
@@ -218,11 +222,16 @@ class _Run:
         return LiveRun(
             id=self._id,
             complete=lambda policy: with_own_rules(policy, prepared.policy, prepared.options),
-            swap=self._broker.swap,
+            swap=self._swap,
             append=self._log.append,
             keys=(self._key.public, *trusted),
             programs=prepared.plan.programs,
         )
+
+    def _swap(self, policy: CompiledPolicy, announce: Callable[[int], object]) -> int:
+        """Put the run under another policy, if what the kernel holds by itself stays as it is."""
+        require_held(self._prepared.plan, policy.policy)
+        return self._broker.swap(policy, announce)
 
     def _receiver(self, listener: Listener) -> Receiver | None:
         """Return the compiled receiver, where there is one and it can hash."""
@@ -235,17 +244,36 @@ class _Run:
         try:
             if not self._prepared.options.witness:
                 raise FeatureError("it was switched off")
-            loaded = sensor.load(state.witness_directory())
+            loaded = sensor.load(state.witness_directory(), opens=bool(self._prepared.plan.kernel))
         except FeatureError as error:
+            if self._prepared.plan.kernel:
+                raise FeatureError(f"the kernel tier has its log from the witness, but {error}") from error
             if self._prepared.policy.on_witness_gap == "deny":
                 raise FeatureError(f"the policy asks for a witness (`on_witness_gap: deny`), but {error}") from error
             self._log.append(record.notice("no-witness", str(error)))
             return
         agent = started.agent
+        kernel = self._prepared.plan.kernel
         self._witness = Witness(
-            loaded, self._books, self._log.append, lambda code, detail: self._gap(agent, detail), self._fail
+            loaded,
+            self._books,
+            self._log.append,
+            lambda code, detail: self._gap(agent, detail),
+            self._fail,
+            kernel,
+            self._opens(agent) if kernel else None,
         )
         self._witness.start(agent)
+
+    def _opens(self, agent: int) -> Opens:
+        """Return what writes the log of opens that the kernel holds by itself."""
+        names = {number: row.name for number, row in syscalls.table(native()).items() if row.held}
+
+        def on_gap(code: str, detail: str) -> None:
+            self._log.append(record.gap(code, detail))
+            self._gap(agent, detail)
+
+        return Opens(self._log, names, lambda: self._broker.rules, self._denied, on_gap)
 
     def _books(self) -> Books:
         received, recorded = self._broker.arrived()

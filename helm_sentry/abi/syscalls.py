@@ -16,12 +16,16 @@ row a syscall, no quoting and no comma inside a field, in these columns:
 
 A test is an argument name, an operator and a number: `=` and `!=` compare, `&` holds when any of the bits is
 set, `~` (up to 32 bits) when some but not all are: `personality` with none is harmless, with all only asks.
+`held:` before a test: the call is always notified, but where the kernel itself holds what it asks for (`HELD_KINDS`);
+there it is notified when the test holds. The flags an open may have and run without notice there are O_CLOEXEC,
+O_NOCTTY, O_NONBLOCK, O_DIRECT, O_LARGEFILE, O_DIRECTORY and O_NOFOLLOW, the last four by their values on either
+architecture: none of them creates, changes or writes anything.
 """
 
 import errno
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 from types import MappingProxyType
@@ -48,6 +52,11 @@ KIND_BITS: Mapping[str, int] = {"mode": 16} | {
 _FILE = os.path.join(os.path.dirname(__file__), "syscalls.csv")
 _COLUMNS = "name,class,operation,args,x86_64,aarch64,treatment,when,errno,continue_reason"
 _OPERATORS = ("!=", "=", "&", "~")  # `!=` before its suffix
+_HELD = "held:"
+
+HELD_KINDS = frozenset({Kind.FILE_READ, Kind.FILE_LIST})
+"""What a call with `held:` tests asks for when none of them holds. Both: nothing in a register tells a file from a
+directory."""
 
 
 class Treatment(StrEnum):
@@ -91,6 +100,7 @@ class Row:
         group: the `class` column.
         operation: None exactly when `treatment` is ALLOW.
         tests: empty means always notified, unless `treatment` is ALLOW.
+        held: the tests in their place where the kernel holds `HELD_KINDS`; empty when that makes no difference.
         errno: 0 where the handler picks it.
         numbers: by architecture name; an architecture without the call is absent.
     """
@@ -104,6 +114,7 @@ class Row:
     errno: int
     continue_reason: str
     numbers: Mapping[str, int]
+    held: tuple[Test, ...] = ()
 
 
 @cache
@@ -117,6 +128,14 @@ def rows() -> tuple[Row, ...]:
 def table(arch: Arch) -> Mapping[int, Row]:
     """Return the rows of one architecture by syscall number."""
     return MappingProxyType({row.numbers[arch.name]: row for row in rows() if arch.name in row.numbers})
+
+
+def table_beside(arch: Arch, kernel: Set[Kind]) -> Mapping[int, Row]:
+    """Return the rows of one architecture as they are where the kernel holds some kinds of operation by itself."""
+    if not kernel >= HELD_KINDS:
+        return table(arch)
+    held = {at: replace(row, tests=row.held) for at, row in table(arch).items() if row.held}
+    return MappingProxyType({**table(arch), **held})
 
 
 def number(name: str, arch: Arch) -> int:
@@ -166,11 +185,15 @@ def _row(line: str) -> Row:
         raise ValueError("mediate and deny rows name an operation; allow rows have neither that nor tests")
     if reason and treatment is not Treatment.MEDIATE:
         raise ValueError("only a mediate row has a reason to continue")
-    tests = tuple([_test(word, arguments) for word in when.split()]) if when else ()
+    words = when.split() if when else []
+    tests = tuple([_test(word, arguments) for word in words if not word.startswith(_HELD)])
+    held = tuple([_test(word.removeprefix(_HELD), arguments) for word in words if word.startswith(_HELD)])
+    if held and (tests or treatment is not Treatment.MEDIATE):
+        raise ValueError("only a mediate row without other tests has tests for where the kernel holds it")
     answer = _errno(errno_name or "EPERM") if errno_name or treatment is Treatment.DENY else 0
     numbers = {arch: int(text) for arch, text in (("x86_64", x86_64), ("aarch64", aarch64)) if text}
     kind = Kind(operation) if operation else None
-    return Row(name, group, kind, arguments, treatment, tests, answer, reason, numbers)
+    return Row(name, group, kind, arguments, treatment, tests, answer, reason, numbers, held)
 
 
 def _errno(name: str) -> int:

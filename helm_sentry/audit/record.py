@@ -15,8 +15,9 @@ from helm_sentry.audit.canonical import Fields, Json, encode, escape, loads
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.operation import Kind, Operation
 
-ActionName: TypeAlias = Literal["fd", "value", "errno", "continue", "kill", "none"]
-"""How a syscall was answered: a descriptor, a number, an error, let through, process killed, not at all."""
+ActionName: TypeAlias = Literal["fd", "value", "errno", "continue", "kernel", "kill", "none"]
+"""How a syscall was answered: a descriptor, a number, an error, let through, carried out by the kernel without the
+supervisor, process killed, not at all."""
 
 FIRST_PREV = "0" * 64
 TYPES = frozenset(
@@ -227,10 +228,12 @@ class Template(NamedTuple):
     end: bytes
 
 
-def template(syscall: str, operation: Operation, decided: Decision, epoch: int = 0) -> Template:
-    """Return what the records of one decision about one operation have in common, answered by a descriptor."""
+def template(
+    syscall: str, operation: Operation, decided: Decision, epoch: int = 0, action: ActionName = "fd"
+) -> Template:
+    """Return what the records of one decision about one operation have in common."""
     before_hash, ops, before_seq, before_target, end = _frame(
-        syscall, (operation.kind,), decided.verdict, decided.reason, decided.rule, "fd", "", epoch
+        syscall, (operation.kind,), decided.verdict, decided.reason, decided.rule, action, "", epoch
     )
     return Template(before_hash, ops, before_seq, b'%b%b,"tid":' % (before_target, _text(operation.target)), end)
 

@@ -26,6 +26,12 @@ import click
     help="Deny what needs approval after so long (default: 120).",
 )
 @click.option("--key", default="", metavar="FILE", help="Private key to sign with: ours, or PKCS#8.")
+@click.option(
+    "--tier",
+    default="auto",
+    type=click.Choice(["auto", "seccomp", "kernel"]),
+    help="Who decides: the supervisor, or for what it can hold the kernel (root only).",
+)
 @click.option("--no-witness", is_flag=True, help="Do not have the kernel count the calls a second time.")
 @click.option("--quiet", is_flag=True, help="Say nothing on standard error.")
 @click.argument("command", nargs=-1, required=True)
@@ -38,6 +44,7 @@ def run(
     dry_run: bool,
     approve_within: float,
     key: str,
+    tier: str,
     no_witness: bool,
     quiet: bool,
     command: tuple[str, ...],
@@ -61,6 +68,7 @@ def run(
         dry_run=dry_run,
         approve_within=approve_within,
         quiet=quiet,
+        tier=tier,
         witness=not no_witness,
         key=key,
     )

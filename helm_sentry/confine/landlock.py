@@ -6,18 +6,23 @@ the seccomp filter should ever miss hits this floor.
 
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from functools import cache
 
 from helm_sentry.abi import flags, libc, structs
+from helm_sentry.operation import Kind
 from helm_sentry.policy import pattern
 from helm_sentry.policy.pattern import Component
+from helm_sentry.policy.rights import Grant, Place
 
+_IOCTL_ABI = 5
+_RIGHTS = {Kind.FILE_READ: flags.LANDLOCK_ACCESS_FS_READ_FILE, Kind.FILE_LIST: flags.LANDLOCK_ACCESS_FS_READ_DIR}
 _EXECUTE_AND_READ = flags.LANDLOCK_ACCESS_FS_EXECUTE | flags.LANDLOCK_ACCESS_FS_READ_FILE
 
 
-def ruleset(abi: int, programs: Iterable[str]) -> int:
-    """Return a ruleset descriptor that grants execute and read on `programs` and nothing else.
+def ruleset(abi: int, programs: Iterable[str], held: Iterable[Grant] = ()) -> int:
+    """Return a ruleset descriptor that grants execute and read on `programs`, what the kernel holds, and nothing else.
 
     Landlock checks READ_FILE too when the kernel opens a program, so EXECUTE alone would not do.
 
@@ -25,14 +30,39 @@ def ruleset(abi: int, programs: Iterable[str]) -> int:
         abi: Landlock ABI version of this kernel, at least 1.
         programs: path patterns of exec rules and the dynamic loaders. A pattern is granted on the objects that
             match now; `dir/**` is granted on the directory.
+        held: what the kernel holds by itself; a path that no longer leads to itself is not granted.
 
     Raises:
         OSError: the kernel refused the ruleset.
     """
     descriptor = libc.landlock_create_ruleset(_attributes(abi))
     for path in sorted(_objects(programs)):
-        _grant(descriptor, path)
+        _grant(descriptor, path, _EXECUTE_AND_READ)
+    for grant in held:
+        if os.path.realpath(grant.path) == grant.path:
+            _grant(descriptor, grant.path, _rights(abi, grant), os.O_NOFOLLOW)
     return descriptor
+
+
+def floor(programs: Iterable[str]) -> list[Place]:
+    """Return what the floor of `programs` is granted on."""
+    return [place for path in sorted(_objects(programs)) if (place := look(path)) is not None]
+
+
+def look(path: str) -> Place | None:
+    """Return what is at a path, None when nothing can be found there."""
+    try:
+        mode = os.stat(path).st_mode
+        canonical = os.path.realpath(path, strict=True)
+    except OSError:
+        return None
+    return Place(canonical, stat.S_ISDIR(mode), stat.S_ISCHR(mode) or stat.S_ISBLK(mode))
+
+
+def _rights(abi: int, grant: Grant) -> int:
+    rights = sum(right for kind, right in _RIGHTS.items() if kind in grant.kinds)
+    # Whoever may open a device may ask it what it is, as with a descriptor from the supervisor.
+    return rights | (flags.LANDLOCK_ACCESS_FS_IOCTL_DEV if grant.device and abi >= _IOCTL_ABI else 0)
 
 
 def _attributes(abi: int) -> bytes:
@@ -76,12 +106,14 @@ def _names_in(directory: str) -> list[str]:
         return []  # what cannot be listed cannot be matched
 
 
-def _grant(ruleset_descriptor: int, path: str) -> None:
+def _grant(ruleset_descriptor: int, path: str, rights: int, how: int = 0) -> None:
     try:
-        target = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        target = os.open(path, os.O_PATH | os.O_CLOEXEC | how)
     except OSError:
-        return  # a program that does not exist, or cannot be seen, stays without the right
+        return  # what does not exist, or cannot be seen, stays without the right
     try:
-        libc.landlock_allow_path(ruleset_descriptor, _EXECUTE_AND_READ, target)
+        libc.landlock_allow_path(ruleset_descriptor, rights, target)
     finally:
-        os.close(target)
+        # An entry of /proc is another object once nobody holds it, and the right would be gone.
+        if not path.startswith("/proc/"):
+            os.close(target)

@@ -107,7 +107,7 @@ def observe(fields: Fields, run: int = 1, *, enforcing: bool = True, failed: boo
     decision = Decision(record.verdict, record.reason, record.rule)
     carried_out = not enforcing and all(performed(operation, decision) for operation in operations)
     refused = not (decision.allowed or carried_out)
-    done = not failed and record.action in ("fd", "value", "continue")
+    done = not failed and record.action in ("fd", "value", "continue", "kernel")
     return Observation(run, record.seq, record.syscall, operations, decision, refused, done)
 
 

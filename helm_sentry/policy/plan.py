@@ -4,12 +4,16 @@ A kind that nothing holds stops the run before it starts; a layer that is missin
 that, and then every record says so.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from helm_sentry.operation import Kind
+from helm_sentry.policy.lower import KERNEL, Held, Lowered
 from helm_sentry.policy.model import ExecMatch, Policy
+from helm_sentry.policy.rights import Grant
 
+SECCOMP_TIER, KERNEL_TIER = "seccomp", "kernel"
 BROKER = "supervisor (seccomp)"
 LANDLOCK = "landlock"
 VERIFIED = "exec verification (ptrace)"
@@ -35,17 +39,27 @@ class Host(Protocol):
     def ptrace(self) -> bool:
         """Processes can be seized."""
 
+    @property
+    def root(self) -> bool:
+        """The supervisor runs as root."""
+
+    @property
+    def btf(self) -> bool:
+        """The kernel describes its types."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How a policy is held on one host.
 
     Attributes:
-        tier: what decides: `seccomp`.
+        tier: `seccomp` where the broker decides everything, `kernel` where the kernel holds some kinds by itself.
         layers: for each kind of operation, what holds it, the deciding layer first.
         missing: sentences about layers that are not there but should be.
         fatal: sentences about what makes a run impossible.
         programs: path patterns the floor lets the kernel execute.
+        held: in the kernel tier, who holds each kind, and why it is not the kernel.
+        grants: in the kernel tier, the Landlock rights of the kinds that the kernel holds.
     """
 
     tier: str
@@ -53,6 +67,13 @@ class Plan:
     missing: tuple[str, ...]
     fatal: tuple[str, ...]
     programs: tuple[str, ...]
+    held: Mapping[Kind, Held] = field(default_factory=dict)
+    grants: tuple[Grant, ...] = ()
+
+    @property
+    def kernel(self) -> frozenset[Kind]:
+        """The kinds that the kernel holds by itself: calls for them alone are not notified."""
+        return frozenset(kind for kind, held in self.held.items() if held.by == KERNEL)
 
     @property
     def missing_layers(self) -> tuple[str, ...]:
@@ -61,30 +82,57 @@ class Plan:
 
     def canonical(self) -> dict[str, Any]:
         """Return the plan as plain JSON data."""
-        return {
+        data = {
             "tier": self.tier,
             "layers": {kind: list(layers) for kind, layers in self.layers.items()},
             "missing": list(self.missing),
             "programs": list(self.programs),
         }
+        if self.tier == KERNEL_TIER:
+            data["held"] = {
+                str(kind): {"by": held.by, **({"because": list(map(str, held.obstacles))} if held.obstacles else {})}
+                for kind, held in self.held.items()
+            }
+        return data
 
 
-def make_plan(policy: Policy, host: Host, loaders: tuple[str, ...]) -> Plan:
+def make_plan(
+    policy: Policy,
+    host: Host,
+    loaders: tuple[str, ...],
+    lowered: Lowered | None = None,
+    grants: tuple[Grant, ...] = (),
+) -> Plan:
     """Return how `policy` is held on `host`.
 
     Args:
         policy: the effective policy.
         host: what the host offers.
         loaders: dynamic loaders, which the kernel executes on a program's behalf.
+        lowered: what the kernel is to hold by itself, for the kernel tier; None for the seccomp tier.
+        grants: the Landlock rights it takes.
     """
     programs = {path for rule in policy.grants if isinstance(rule.match, ExecMatch) for path in rule.match.paths}
+    kernel = lowered.kinds if lowered else frozenset()
     return Plan(
-        tier="seccomp",
-        layers={str(kind): _layers(kind, host) for kind in Kind},
+        tier=KERNEL_TIER if lowered else SECCOMP_TIER,
+        layers={
+            str(kind): (f"kernel ({lowered.mechanism})",) if lowered and kind in kernel else _layers(kind, host)
+            for kind in Kind
+        },
         missing=_missing(host),
-        fatal=_fatal(host),
+        fatal=(*_fatal(host), *(_no_account(host) if lowered else ())),
         programs=tuple(sorted({*programs, *loaders})),
+        held=lowered.held if lowered else {},
+        grants=grants,
     )
+
+
+def _no_account(host: Host) -> tuple[str, ...]:
+    """Return why the log of what the kernel lets through could not be written."""
+    reasons = [] if host.root else ["the kernel tier needs root, for the programs that report what the kernel allows"]
+    reasons += [] if host.landlock else ["the kernel tier needs landlock, which holds what the broker does not see"]
+    return (*reasons, *([] if host.btf else ["the kernel tier needs the kernel's description of its types (btf)"]))
 
 
 def _layers(kind: Kind, host: Host) -> tuple[str, ...]:

@@ -13,6 +13,9 @@ from helm_sentry.sensor.programs import Loaded, Source
 EVENT_BYTES = 1 << 18
 """Size of the ring buffer: eight thousand forks and exits between two looks."""
 
+OPEN_BYTES = 1 << 26
+"""Size of the ring buffer for opens: some half a million of them between two looks."""
+
 _THREADS = 1 << 15
 _OFFSETS = {
     "TASK_PID": ("task_struct", "pid"),
@@ -21,23 +24,48 @@ _OFFSETS = {
     "TASK_SIGNAL": ("task_struct", "signal"),
     "SIGNAL_LIVE": ("signal_struct", "live"),
 }
+_OPEN_OFFSETS = {
+    "TASK_FILES": ("task_struct", "files"),
+    "FILES_TABLE": ("files_struct", "fdt"),
+    "TABLE_FILES": ("fdtable", "fd"),
+    "FILE_PATH": ("file", "f_path"),
+    "FILE_INODE": ("file", "f_inode"),
+    "DENTRY_PARENT": ("dentry", "d_parent"),
+    "DENTRY_NAME": ("dentry", "d_name"),
+    "ROOT_OF_MOUNT": ("vfsmount", "mnt_root"),
+    "MOUNT_SELF": ("mount", "mnt"),
+    "MOUNT_PARENT": ("mount", "mnt_parent"),
+    "MOUNT_POINT": ("mount", "mnt_mountpoint"),
+    "INODE_MODE": ("inode", "i_mode"),
+    "INODE_SB": ("inode", "i_sb"),
+    "INODE_NUMBER": ("inode", "i_ino"),
+    "SB_DEVICE": ("super_block", "s_dev"),
+    "SB_MAGIC": ("super_block", "s_magic"),
+}
 
 
-def load(cache: str) -> Loaded:
+def load(cache: str, opens: bool = False) -> Loaded:
     """Load the witness and attach it.
 
     Args:
         cache: directory for compiled programs, created if it is not there.
+        opens: have it also report what is opened by calls that the supervisor does not see.
 
     Raises:
         FeatureError: this host does not allow it; the text says what is missing.
     """
-    return programs.load(cache, source())
+    return programs.load(cache, source(opens))
 
 
-def source() -> Source:
-    """Return what the programs are made of."""
-    return Source("witness", ("witness.bpf.c",), ("witness.h",), _sizes(), _offsets)
+def source(opens: bool = False) -> Source:
+    """Return what the programs are made of; see `load`."""
+    if not opens:
+        return Source("witness", ("witness.bpf.c",), ("witness.h",), _sizes(), _offsets)
+    sizes = _sizes() | {
+        "OPEN_PAGES": OPEN_BYTES // os.sysconf("SC_PAGE_SIZE"),
+        "FIRST_ARGUMENT_AFTER": native().first_argument_after,
+    }
+    return Source("opens", ("witness.bpf.c",), ("witness.h", "opens.h"), sizes, _offsets_for_opens)
 
 
 def unavailable(cache: str) -> str:
@@ -68,3 +96,7 @@ def _offsets(kernel: Types) -> Mapping[str, int]:
     if native().name == "x86_64":
         offsets["TASK_STATUS"] = kernel.offset("task_struct", "thread_info") + kernel.offset("thread_info", "status")
     return offsets
+
+
+def _offsets_for_opens(kernel: Types) -> Mapping[str, int]:
+    return {**_offsets(kernel), **{name: kernel.offset(*member) for name, member in _OPEN_OFFSETS.items()}}

@@ -9,11 +9,11 @@ from dataclasses import astuple, dataclass, fields
 
 from helm_sentry.abi.syscalls import Row, Treatment
 
-TASK = struct.Struct("=II")
-"""struct task: role, state."""
+TASK = struct.Struct("=IIIIQ")
+"""struct task: role, state, syscall, unused, removals."""
 
-ROW = struct.Struct("=IHH")
-"""struct row: treatment, first, count."""
+ROW = struct.Struct("=HHHHI")
+"""struct row: treatment, flags, first, count, path."""
 
 TEST = struct.Struct("=QQII")
 """struct test: value, mask, offset, operator."""
@@ -21,10 +21,10 @@ TEST = struct.Struct("=QQII")
 EVENT = struct.Struct("=IIIiQ")
 """struct event: type, pid, parent, status, time."""
 
-AGENT = TASK.pack(1, 1)
+AGENT = TASK.pack(1, 1, 0, 0, 0)
 """A thread of the agent that is inside a syscall."""
 
-PROBE = TASK.pack(2, 0)
+PROBE = TASK.pack(2, 0, 0, 0, 0)
 """A thread of the supervisor by whose calls it sees that the programs run."""
 
 FORK, EXIT = 1, 2
@@ -37,6 +37,8 @@ TESTS, TESTS_OF_ROW = 64, 32
 """How many tests there may be, and how many of them for one syscall."""
 
 _ALLOW, _TEST, _NOTIFY = 1, 2, 0
+_OPENS, _REMOVES = 1, 2
+_REMOVING = frozenset({"close", "close_range", "dup2", "dup3"})
 _OPERATORS = {"=": 0, "!=": 1, "&": 2, "~": 3}
 
 
@@ -52,6 +54,8 @@ class Counts:
     execs: int = 0
     exits: int = 0
     own_filters: int = 0
+    held: int = 0
+    lost_opens: int = 0
     lost_events: int = 0
     lost_tasks: int = 0
     entries_seen: int = 0
@@ -109,7 +113,9 @@ def filter_tables(table: Mapping[int, Row], registers: tuple[int, ...]) -> tuple
     tests: list[bytes] = []
     for number, row in table.items():
         treatment = _ALLOW if row.treatment is Treatment.ALLOW else _TEST if row.tests else _NOTIFY
-        rows[number] = ROW.pack(treatment, len(tests), len(row.tests))
+        path = next((at for at, argument in enumerate(row.arguments) if argument.kind == "path"), 0)
+        marks = _OPENS if row.held else _REMOVES if row.name in _REMOVING else 0
+        rows[number] = ROW.pack(treatment, marks, len(tests), len(row.tests), registers[path])
         tests += _tests(row, registers)
     return rows, tests
 

@@ -5,6 +5,7 @@ What must hold at every moment, when the kernel's counts are read first:
     finished + carried <= received          nobody but the supervisor answered a call
     carried <= continued                    the kernel carried out what the supervisor let continue, nothing else
     execs <= exec records                   no program ran that was not verified
+    held = reported + lost                  where the kernel holds opens by itself, each is in the log
 
 and, when every process of the agent has ended:
 
@@ -18,14 +19,16 @@ A difference, a lost event and a program that stopped running are gaps: records 
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from helm_sentry.abi import libc, syscalls
 from helm_sentry.abi.arch import native
 from helm_sentry.audit import record
 from helm_sentry.audit.canonical import Fields
+from helm_sentry.operation import Kind
 from helm_sentry.sensor import records
-from helm_sentry.sensor.loader import EVENT_BYTES
+from helm_sentry.sensor.loader import EVENT_BYTES, OPEN_BYTES
+from helm_sentry.sensor.opens import Opens
 from helm_sentry.sensor.programs import Loaded
 from helm_sentry.sensor.records import COUNTS, Counts
 from helm_sentry.sensor.ring import RingBuffer, possible_processors
@@ -33,7 +36,7 @@ from helm_sentry.sensor.ring import RingBuffer, possible_processors
 _LOOK_EVERY = 0.05  # seconds between looks at the ring buffer
 _CHECK_EVERY = 20  # looks between comparisons
 _FIRST = bytes(4)
-_NOT_TOLD = ("lost_events", "lost_tasks", "entries_seen", "exits_seen")
+_NOT_TOLD = ("lost_opens", "lost_events", "lost_tasks", "entries_seen", "exits_seen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Books:
         recorded: calls whose record is in the log.
         unjudged: calls that were answered without a record, because they asked for nothing that a policy decides.
         execs: programs whose verification is in the log.
+        held: opens that the kernel judged by itself, and that were reported.
     """
 
     received: int
@@ -53,6 +57,7 @@ class Books:
     recorded: int
     unjudged: int
     execs: int
+    held: int = 0
 
 
 class Witness:
@@ -64,6 +69,8 @@ class Witness:
         write: appends a record to the log; may raise.
         on_gap: told the code and the sentence of each gap, after its record is written.
         on_failure: told why the witness cannot go on.
+        kernel: kinds that the kernel holds by itself.
+        opens: writes the records of their calls.
     """
 
     def __init__(
@@ -73,7 +80,11 @@ class Witness:
         write: Callable[[Fields], object],
         on_gap: Callable[[str, str], None],
         on_failure: Callable[[Exception], None],
+        kernel: frozenset[Kind] = frozenset(),
+        opens: Opens | None = None,
     ) -> None:
+        self._opens = opens
+        self._opened = RingBuffer(loaded.maps["opens"], OPEN_BYTES) if opens else None
         self._loaded, self._books, self._write = loaded, books, write
         self._on_gap, self._on_failure = on_gap, on_failure
         self._events = RingBuffer(loaded.maps["events"], EVENT_BYTES)
@@ -83,7 +94,7 @@ class Witness:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="witness", daemon=True)
         arch = native()
-        rows, tests = records.filter_tables(syscalls.table(arch), arch.argument_offsets)
+        rows, tests = records.filter_tables(syscalls.table_beside(arch, kernel), arch.argument_offsets)
         for name, entries in (("rows", rows.items()), ("tests", enumerate(tests))):
             for place, value in entries:
                 libc.bpf_map_update(loaded.maps[name], place.to_bytes(4, "little"), value)
@@ -104,6 +115,7 @@ class Witness:
         self._thread.join()
         self._compare(final=True)
         self._events.close()
+        self._opened.close() if self._opened else None
         self._loaded.close()
 
     def _watch(self) -> None:
@@ -124,6 +136,8 @@ class Witness:
             raise
 
     def _drain(self) -> None:
+        if self._opens and self._opened:
+            self._opens.take(self._opened.records())
         for data in self._events.records():
             event = records.event(data)
             if event.type == records.FORK:
@@ -139,8 +153,11 @@ class Witness:
                 self._gap("stopped", "a program of the witness no longer runs")
 
     def _compare(self, *, final: bool) -> None:
+        if self._opens and final:
+            self._drain()
         kernel = self.counts()  # before the books: what is being done meanwhile is in the books alone
         books = self._books()
+        books = replace(books, held=self._opens.count) if self._opens else books
         for code, detail in differences(kernel, books, final=final):
             self._gap(code, detail)
         if final or (kernel, books) != self._last:
@@ -166,6 +183,8 @@ def differences(kernel: Counts, books: Books, *, final: bool) -> Iterator[tuple[
     done = kernel.finished + kernel.carried
     if kernel.lost_events:
         yield "lost-events", f"{kernel.lost_events} forks and exits were too many for the ring buffer"
+    if kernel.lost_opens:
+        yield "lost-opens", f"{kernel.lost_opens} opens were too many for the ring buffer and are not in the log"
     if kernel.lost_tasks:
         yield "lost-threads", f"{kernel.lost_tasks} threads were not watched"
     if kernel.carried > books.continued:
@@ -176,6 +195,8 @@ def differences(kernel: Counts, books: Books, *, final: bool) -> Iterator[tuple[
         yield "execs", f"{kernel.execs} programs ran, {books.execs} were verified"
     if not final:
         return
+    if kernel.held != books.held + kernel.lost_opens:
+        yield "held", f"the kernel judged {kernel.held} opens by itself, {books.held} were reported"
     if books.received > done + kernel.interrupted or books.continued > kernel.carried + kernel.interrupted:
         yield "unseen", f"the kernel saw {done} calls, {books.received} were received"
     if kernel.forks + 1 != kernel.exits:
