@@ -39,6 +39,7 @@ from helm_sentry.native.library import Receiver
 from helm_sentry.operation import Operation
 from helm_sentry.policy.engine import CompiledPolicy, compile_policy
 from helm_sentry.policy.model import ConnectMatch
+from helm_sentry.policy.rights import HOOKS
 from helm_sentry.prepare import Options, Prepared, prepare, require_held, with_own_rules
 from helm_sentry.receipt import store
 from helm_sentry.receipt.keyring import key_descriptor, known, signing_key
@@ -46,6 +47,7 @@ from helm_sentry.receipt.signer import Signer
 from helm_sentry.refusal import record_refusal
 from helm_sentry.reporter import Reporter
 from helm_sentry.sensor import loader as sensor
+from helm_sentry.sensor.holding import Holding
 from helm_sentry.sensor.opens import Opens
 from helm_sentry.sensor.witness import Books, Witness
 
@@ -105,6 +107,7 @@ class _Run:
         signal.signal(INTERRUPT, lambda number, frame: None)  # interrupts workers; nothing else
         self._failure: Exception | None = None
         self._witness: Witness | None = None
+        self._holding: Holding | None = None
         self._gap_found = False
         self._failed, self._wake = os.pipe()
 
@@ -211,6 +214,7 @@ class _Run:
         self._control.open(started.guardian, live, partial(os.kill, started.agent, signal.SIGKILL))
         self._broker.start()
         self._call_witness(started)
+        self._hold(started)
         with contextlib.suppress(BrokenPipeError):  # interrupted before it began: the guardian says how it ended
             started.proceed()
 
@@ -230,7 +234,9 @@ class _Run:
 
     def _swap(self, policy: CompiledPolicy, announce: Callable[[int], object]) -> int:
         """Put the run under another policy, if what the kernel holds by itself stays as it is."""
-        require_held(self._prepared.plan, policy.policy)
+        lowered = require_held(self._prepared.plan, policy.policy)
+        if self._holding and lowered:
+            self._holding.enforce(lowered, policy.policy)
         return self._broker.swap(policy, announce)
 
     def _receiver(self, listener: Listener) -> Receiver | None:
@@ -264,6 +270,20 @@ class _Run:
             self._opens(agent) if kernel else None,
         )
         self._witness.start(agent)
+
+    def _hold(self, started: Started) -> None:
+        """Have the kernel hold the agent, where programs at its hooks do that."""
+        lowered = require_held(self._prepared.plan, self._prepared.policy)
+        if lowered and lowered.mechanism == HOOKS.name:
+            self._holding = Holding(
+                self._id,
+                started.agent,
+                state.witness_directory(),
+                lowered,
+                self._prepared.policy,
+                self._log.append,
+                self._fail,
+            )
 
     def _opens(self, agent: int) -> Opens:
         """Return what writes the log of opens that the kernel holds by itself."""
@@ -360,6 +380,8 @@ class _Run:
         signal_name = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else ""
         code = None if signal_name else os.waitstatus_to_exitcode(status)
         self._broker.settle(_LAST_WORK)
+        if self._holding:
+            self._holding.finish()
         if self._witness:
             self._witness.finish()
         self._log.end(lambda counts: record.end(counts, exit_status=code, signal=signal_name))

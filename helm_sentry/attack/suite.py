@@ -38,11 +38,13 @@ class Settings:
         policy: the user's policy, a file or the name of a shipped one.
         seconds: how long each race lasts.
         accept_degraded: run although a layer is missing.
+        tier: who decides, as `run --tier` has it.
     """
 
     policy: str = "default"
     seconds: float = 2.0
     accept_degraded: bool = False
+    tier: str = "auto"
 
     @property
     def patience(self) -> float:
@@ -100,7 +102,19 @@ class _Stage:
 
     def _supervisor(self) -> list[str]:
         options = ["--accept-degraded"] if self.settings.accept_degraded else []
-        return [sys.executable, "-P", "-c", _SUPERVISOR, "run", "--policy", self.policy, *options, "--"]
+        return [
+            sys.executable,
+            "-P",
+            "-c",
+            _SUPERVISOR,
+            "run",
+            "--policy",
+            self.policy,
+            "--tier",
+            self.settings.tier,
+            *options,
+            "--",
+        ]
 
     def facts(self) -> dict[str, Any]:
         """Return what the programs are told."""

@@ -11,8 +11,11 @@ import click
 @click.option("--seconds", default=2.0, metavar="S", help="How long each race lasts (default: 2).")
 @click.option("--only", "names", multiple=True, metavar="NAME", help="Only this attack or group; may be repeated.")
 @click.option("--accept-degraded", is_flag=True, help="Run although a layer is missing.")
+@click.option("--tier", default="auto", type=click.Choice(["auto", "seccomp", "kernel"]), help="As for `run`.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scorecard as JSON.")
-def attack(policy: str, seconds: float, names: tuple[str, ...], accept_degraded: bool, as_json: bool) -> None:
+def attack(
+    policy: str, seconds: float, names: tuple[str, ...], accept_degraded: bool, tier: str, as_json: bool
+) -> None:
     """Try to get past a policy, and print a scorecard.
 
     Each attack is a small program. It is run without a supervisor first, where it must succeed, then under one with
@@ -30,7 +33,8 @@ def attack(policy: str, seconds: float, names: tuple[str, ...], accept_degraded:
     outcomes = []
     if not as_json:
         click.echo(f"  {'attack':<28} {'natively':<13} under `{policy}`")
-    for outcome in play(chosen, Settings(policy=policy, seconds=seconds, accept_degraded=accept_degraded)):
+    settings = Settings(policy=policy, seconds=seconds, accept_degraded=accept_degraded, tier=tier)
+    for outcome in play(chosen, settings):
         outcomes.append(outcome)
         if not as_json:
             for line in lines(outcome):

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from helm_sentry.operation import Kind
-from helm_sentry.policy.lower import KERNEL, Held, Lowered
+from helm_sentry.policy.lower import BPF_LSM, KERNEL, Held, Lowered
 from helm_sentry.policy.model import ExecMatch, Policy
-from helm_sentry.policy.rights import Grant
+from helm_sentry.policy.rights import HOOKS, Grant
 
 SECCOMP_TIER, KERNEL_TIER = "seccomp", "kernel"
 BROKER = "supervisor (seccomp)"
@@ -60,6 +60,7 @@ class Plan:
         programs: path patterns the floor lets the kernel execute.
         held: in the kernel tier, who holds each kind, and why it is not the kernel.
         grants: in the kernel tier, the Landlock rights of the kinds that the kernel holds.
+        mechanism: in the kernel tier, what holds them.
     """
 
     tier: str
@@ -69,6 +70,7 @@ class Plan:
     programs: tuple[str, ...]
     held: Mapping[Kind, Held] = field(default_factory=dict)
     grants: tuple[Grant, ...] = ()
+    mechanism: str = ""
 
     @property
     def kernel(self) -> frozenset[Kind]:
@@ -114,10 +116,14 @@ def make_plan(
     """
     programs = {path for rule in policy.grants if isinstance(rule.match, ExecMatch) for path in rule.match.paths}
     kernel = lowered.kinds if lowered else frozenset()
+    # The programs refuse the agent itself what the broker does for it.
+    beneath = (HOOKS.name,) if lowered and lowered.mechanism == HOOKS.name else ()
     return Plan(
         tier=KERNEL_TIER if lowered else SECCOMP_TIER,
         layers={
-            str(kind): (f"kernel ({lowered.mechanism})",) if lowered and kind in kernel else _layers(kind, host)
+            str(kind): (f"kernel ({lowered.mechanism})",)
+            if lowered and kind in kernel
+            else _layers(kind, host) + (beneath if kind in BPF_LSM.kinds else ())
             for kind in Kind
         },
         missing=_missing(host),
@@ -125,6 +131,7 @@ def make_plan(
         programs=tuple(sorted({*programs, *loaders})),
         held=lowered.held if lowered else {},
         grants=grants,
+        mechanism=lowered.mechanism if lowered else "",
     )
 
 

@@ -22,6 +22,7 @@ _held: dict[str, int] = {}  # descriptors from before there were rules
 
 
 def main() -> None:
+    print("ready", flush=True)
     for line in sys.stdin:
         operations = json.loads(line)
         print(json.dumps([perform(*operation) for operation in operations]), flush=True)
@@ -204,7 +205,7 @@ _ACTIONS: dict[str, Callable[..., Any]] = {
     "unix.bind": unix_bind,
     "kill": lambda pid: os.kill(pid, signal.SIGCONT),
     "kill.self": lambda: os.kill(os.getpid(), signal.SIGCONT),
-    "trace": lambda pid: os.listdir(f"/proc/{pid}/fd"),
+    "trace": lambda pid: os.readlink(f"/proc/{pid}/exe"),
     "flood": flood,
     "hammer": hammer,
     "bpf": make_map,
@@ -219,13 +220,12 @@ _ACTIONS: dict[str, Callable[..., Any]] = {
     "shm": lambda: call(29, 0, 4096, 0o1600),  # shmget(IPC_PRIVATE)
     "watch": notify_of,
     "utime": os.utime,
-    "xattr": lambda path: os.setxattr(path, "user.x", b"1"),
+    "xattr": lambda path: os.setxattr(path, "trusted.x", b"1"),
     "raw": lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1).close(),
     "netlink": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0).close(),
     "listen": lambda: socket.socket(socket.AF_INET).listen(),
     "abstract": lambda: socket.socket(socket.AF_UNIX).bind("\0name"),
-    "pair": lambda: [one.close() for one in socket.socketpair() if one.send(b"x")],
-    "mkdirs": os.makedirs,
+    "pair": lambda: [one.send(b"x") for one in socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)],
 }
 
 if __name__ == "__main__":
