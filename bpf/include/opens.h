@@ -136,10 +136,14 @@ static inline void name(struct opened *opened, char *mount, char *entry)
 			break;
 		}
 		__u32 size = *written, length = FROM(at.bytes, ENTRY_FIRST, DENTRY_NAME + 4, __u32) & 255;
-		if (size >= LONGEST_TEXT ||
-		    bpf_probe_read_kernel(&opened->text[size], length, FROM(at.bytes, ENTRY_FIRST, DENTRY_NAME + 8, char *)))
+		if (size >= LONGEST_TEXT)
 			break;
-		opened->text[size + length] = '/';
+		__u64 end = size;
+		asm volatile("" : "+r"(end)); /* the verifier of Linux 6.1 does not keep what was just compared */
+		end &= LONGEST_TEXT - 1;
+		if (bpf_probe_read_kernel(&opened->text[end], length, FROM(at.bytes, ENTRY_FIRST, DENTRY_NAME + 8, char *)))
+			break;
+		opened->text[end + length] = '/';
 		*written = size + length + 1;
 		entry = FROM(at.bytes, ENTRY_FIRST, DENTRY_PARENT, char *);
 	}
