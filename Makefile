@@ -36,11 +36,14 @@ test-programs:
 	if [ -n "$$missing" ]; then $(SUDO) apt-get update -q && \
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; fi
 
-.PHONY: vm-test vm-packages
+.PHONY: vm-test vm-packages plans
 # Other kernels than this machine's, in QEMU guests without hardware acceleration, all at once (tests/vm/).
 VM_KERNELS ?= 6.1 6.12
 vm-test: setup vm-packages ## what needs other kernels: BPF LSM under Debian's 6.1 and 6.12, in throw-away guests
 	$(PYTHON) tests/vm/every_kernel.py $(VM_KERNELS)
+
+plans: setup vm-packages ## write docs/plans.md: who holds what of one policy on four hosts
+	$(BIN)/python docs/plans.py
 
 VM_PACKAGES := qemu-system-x86 busybox-static
 vm-packages:

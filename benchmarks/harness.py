@@ -45,6 +45,9 @@ allow:
 """
 
 
+KERNEL_POLICY = Path(__file__).resolve().parent.parent / "docs" / "kernel-tier.yaml"
+
+
 @dataclass(frozen=True)
 class Side:
     """One way to run a program.
@@ -114,6 +117,17 @@ class Lab:
         options = ("run", "--quiet", "--policy", str(policy or self.policy), "--workspace", str(self.workspace))
         plain = Side("helm-sentry", (command, *options, "--no-witness", "--"))
         return [plain] if os.geteuid() else [plain, Side("helm-sentry with its witness", (command, *options, "--"))]
+
+    def in_the_kernel(self) -> list[Side]:
+        """helm-sentry where the kernel holds reading by itself, which takes root, and the same policy where it does not."""
+        if os.geteuid() or not KERNEL_POLICY.exists():
+            return []
+        policy = self.policy_file("kernel-tier", KERNEL_POLICY.read_text())
+        plain = self.supervised(policy)[1]
+        return [
+            Side(f"{name} tier, kernel-tier.yaml", (*plain.prefix[:-1], "--tier", name, "--"))
+            for name in ("seccomp", "kernel")
+        ]
 
     def run(self, side: Side, command: Sequence[str | Path]) -> str:
         """Run a program on a side and return its output; a failure ends the benchmark with what was said."""

@@ -10,6 +10,7 @@ def measure(lab: Lab) -> list[Row]:
         *lab.alternate(
             "open+read+close of 1 KiB", "us", lambda side: lab.looped(side, "read", 5000, lab.data), [*sentry, floor]
         ),
+        *lab.alternate("open alone", "us", lambda side: lab.looped(side, "open", 5000, lab.data), lab.in_the_kernel()),
         *lab.alternate("start of `true`", "ms", lambda side: lab.timed(side, ["/bin/true"]), sentry),
     ]
 

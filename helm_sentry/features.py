@@ -3,10 +3,12 @@
 import importlib.util
 import os
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
 
 from helm_sentry.abi import flags, libc
+from helm_sentry.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,20 @@ class Features:
     def signal_scope(self) -> bool:
         """Whether Landlock keeps signals and abstract sockets inside the agent (ABI 6, Linux 6.12)."""
         return self.landlock >= 6
+
+    def without(self, names: Iterable[str]) -> "Features":
+        """Return what a host would offer that lacks some of it, by the names of the attributes.
+
+        Raises:
+            UsageError: there is no such feature.
+        """
+        lacking: dict[str, Any] = {
+            "landlock": 0,
+            **dict.fromkeys(("root", "listener", "wait_killable", "ptrace", "btf", "bcc"), False),
+        }
+        if unknown := [name for name in names if name not in lacking]:
+            raise UsageError(f"`{unknown[0]}` is no feature that a host may lack; there are {', '.join(lacking)}")
+        return replace(self, **{name: lacking[name] for name in names})
 
     def words(self) -> tuple[str, ...]:
         """Return what is there, one word each, for the record of a run."""

@@ -3,11 +3,13 @@
     helm-sentry/run/20261121-071503-ab12cd                  origin: which log this is (c2sp.org/tlog-checkpoint)
     1024                                                    number of records
     <base64 of the root>
+    witness 62 62                                           with a witness: calls by the kernel's count, by the log's
 
     — helm-sentry/run/20261121-071503-ab12cd <base64>       key name; key hash and signature (c2sp.org/signed-note)
 
-The origin is the key name too, so a key speaks for one run at a time. Written here are these five lines and no
-others, in one spelling: a checkpoint that was changed in any byte is not read.
+The origin is the key name too, so a key speaks for one run at a time. The two counts are those of the last record of
+the witness before the checkpoint; without one the line is not there. Written here are these lines and no others, in
+one spelling: a checkpoint that was changed in any byte is not read.
 """
 
 import base64
@@ -18,13 +20,18 @@ from dataclasses import dataclass
 
 from helm_sentry.audit.merkle import HASH_SIZE
 
-NOTE_LINES = 5
+DASH = "\u2014 "
+"""How the last line of a note begins, and no other."""
+
+MOST_LINES = 6
+"""Lines of a note at most."""
+
 MOST_RECORDS = 1024
 """Records after which there is a checkpoint at the latest."""
 
 _ORIGIN = "helm-sentry/run/"
 _SIGNATURE_TYPE = b"\x01"  # Ed25519, c2sp.org/signed-note
-_DASH = "\u2014 "
+_WITNESS = "witness"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +42,13 @@ class Checkpoint:
         run: the run's id.
         size: number of records.
         root: root of the tree over them.
+        witness: mediated calls as the kernel and as the supervisor counted them; None where there is no count yet.
     """
 
     run: str
     size: int
     root: bytes
+    witness: tuple[int, int] | None = None
 
     @property
     def origin(self) -> str:
@@ -48,7 +57,8 @@ class Checkpoint:
 
     def body(self) -> bytes:
         """Return the text that is signed."""
-        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n".encode()
+        counts = "{} {} {}\n".format(_WITNESS, *self.witness) if self.witness else ""
+        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n{counts}".encode()
 
     def sign(self, public: bytes, sign: Callable[[bytes], bytes]) -> bytes:
         """Return the signed note.
@@ -65,7 +75,7 @@ class Checkpoint:
         """Return the checkpoint in a signed note.
 
         Args:
-            note: the five lines.
+            note: the lines.
             public: the 32 bytes of the public key that must have signed.
             verify: returns whether its private half signed a text, given text and signature.
 
@@ -73,8 +83,8 @@ class Checkpoint:
             ValueError: not a note as `sign` gives it, or not signed by this key.
         """
         try:
-            origin, size, root, blank, signature, rest = note.decode().split("\n")
-            found = cls(origin.removeprefix(_ORIGIN), int(size), base64.b64decode(root, validate=True))
+            origin, size, root, *counts, blank, signature, rest = note.decode().split("\n")
+            found = cls(origin.removeprefix(_ORIGIN), int(size), base64.b64decode(root, validate=True), _counts(counts))
             data = base64.b64decode(signature.rpartition(" ")[2], validate=True)
         except (ValueError, binascii.Error) as error:
             raise ValueError("not a signed checkpoint") from error
@@ -89,9 +99,19 @@ class Checkpoint:
         return found
 
 
+def _counts(lines: list[str]) -> tuple[int, int] | None:
+    """Return the counts in the lines between root and signature, of which there is one or none."""
+    if not lines:
+        return None
+    ((word, kernel, log),) = (line.split(" ") for line in lines)
+    if word != _WITNESS or min(int(kernel), int(log)) < 0:
+        raise ValueError("not the counts of a witness")
+    return int(kernel), int(log)
+
+
 def signed_note(text: bytes, name: str, signature: bytes) -> bytes:
     """Return a text with one signature line; the signature begins with the key's hash (c2sp.org/signed-note)."""
-    return text + f"\n{_DASH}{name} {base64.b64encode(signature).decode()}\n".encode()
+    return text + f"\n{DASH}{name} {base64.b64encode(signature).decode()}\n".encode()
 
 
 def key_hash(name: str, public: bytes) -> bytes:

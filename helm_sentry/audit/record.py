@@ -366,6 +366,23 @@ def witnessed(kernel: Mapping[str, int], books: Mapping[str, int], *, final: boo
     return {"type": "witness", "state": "ends" if final else "counts", "kernel": dict(kernel), "log": dict(books)}
 
 
+def mediated(witnessed: Fields) -> tuple[int, int] | None:
+    """Return how many mediated calls a witness record says that kernel and supervisor counted; None for its first.
+
+    Raises:
+        ValueError: it holds counts, but not these.
+    """
+    if "kernel" not in witnessed:
+        return None
+    kernel, log = witnessed["kernel"], witnessed.get("log")
+    if not isinstance(kernel, dict) or not isinstance(log, dict):
+        raise ValueError("a witness record without its counts")
+    finished, carried, received = kernel.get("finished"), kernel.get("carried"), log.get("received")
+    if type(finished) is not int or type(carried) is not int or type(received) is not int:
+        raise ValueError("a witness record without its counts")
+    return finished + carried, received
+
+
 def gap(code: str, detail: str) -> Fields:
     """Return the record of a difference between the kernel's account and the supervisor's; it gets a receipt."""
     return {"type": "gap", "code": code, "detail": escape(detail)}

@@ -29,7 +29,7 @@ from helm_sentry.policy.explain import sentence
 from helm_sentry.policy.loader import load, load_file, read_text, shipped_packs
 from helm_sentry.policy.model import Policy
 from helm_sentry.policy.observation import Observation, ObservedRun, read_log
-from helm_sentry.policy.plan import make_plan
+from helm_sentry.policy.plan import table as plan_table
 from helm_sentry.policy.question import considered, context, operation_of, remedies
 from helm_sentry.policy.schema import json_schema
 from helm_sentry.receipt.store import read_run
@@ -121,15 +121,22 @@ def explain(
 @policy.command()
 @click.argument("file", metavar="FILE|NAME")
 @_WORKSPACE
+@click.option("--tier", default="auto", type=click.Choice(["auto", "seccomp", "kernel"]), help="As of `run`.")
+@click.option("--without", multiple=True, metavar="FEATURE", help="As if the host lacked it, such as landlock or root.")
+@click.option("--markdown", is_flag=True, help="Print one table, by rule and kind of operation.")
 @_JSON
-def plan(file: str, workspace: str, as_json: bool) -> None:
+def plan(file: str, workspace: str, tier: str, without: tuple[str, ...], markdown: bool, as_json: bool) -> None:
     """Show which layer of this host holds which rule and operation."""
     # Imported here: the other verbs work on machines that are not Linux.
     from helm_sentry.abi.arch import native
     from helm_sentry.features import probe
+    from helm_sentry.prepare import plan_for
 
     rules = _with_builtin(load_file(file, _variables(workspace)))
-    made = make_plan(rules, probe(), native().loaders)
+    made = plan_for(rules, probe().without(without), native().loaders, tier)
+    if markdown:
+        click.echo(plan_table(rules, made))
+        return
     held: dict[str, dict[str, Any]] = {}
     for rule in rules.rules:
         named = kinds(rule)
@@ -143,6 +150,8 @@ def plan(file: str, workspace: str, as_json: bool) -> None:
     click.echo()
     for name, holding in made.layers.items():
         click.echo(f"{name:<20} {', '.join(holding)}")
+        for why in made.why_not(name):
+            click.echo(f"{'':<20} not by the kernel: {why}")
     for each in (*made.missing, *made.fatal):
         click.echo(f"missing: {each}")
 

@@ -71,6 +71,7 @@ def replay(policy: Policy, log: Iterable[Observation]) -> list[Change]:
 
 _BY_POLICY = frozenset(Reason) - {
     Reason.BUILTIN,
+    Reason.KERNEL,
     Reason.UNREADABLE,
     Reason.UNKNOWN_SYSCALL,
     Reason.FOREIGN_ABI,

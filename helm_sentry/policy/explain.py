@@ -35,6 +35,7 @@ _REASONS: Mapping[Reason, str] = {
     Reason.UNANSWERED: "rule `{rule}` asks for approval, and nobody gave it",
     Reason.CHANGED: "refused, it is not what was approved under rule `{rule}`",
     Reason.BUILTIN: "refused by the supervisor itself, no rule can allow it",
+    Reason.KERNEL: "the kernel refused it, by its permissions or because the name leads to what no rule allows",
     Reason.UNREADABLE: "refused, the arguments could not be read",
     Reason.UNKNOWN_SYSCALL: "refused, this version does not know the syscall",
     Reason.FOREIGN_ABI: "refused, syscalls of another architecture are never allowed",

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from helm_sentry.operation import Kind
-from helm_sentry.policy.lower import BPF_LSM, KERNEL, Held, Lowered
+from helm_sentry.policy.compiler import stated_kinds
+from helm_sentry.policy.lower import BPF_LSM, KERNEL, Held, Lowered, Obstacle
+from helm_sentry.policy.lower import BROKER as BY_BROKER
 from helm_sentry.policy.model import ExecMatch, Policy
 from helm_sentry.policy.rights import HOOKS, Grant
 
@@ -77,6 +79,11 @@ class Plan:
         """The kinds that the kernel holds by itself: calls for them alone are not notified."""
         return frozenset(kind for kind, held in self.held.items() if held.by == KERNEL)
 
+    def why_not(self, kind: str) -> tuple[str, ...]:
+        """Why the kernel does not hold a kind by itself; empty where it does, and in the seccomp tier."""
+        held = self.held.get(Kind(kind))
+        return tuple(map(str, held.obstacles)) if held else ()
+
     @property
     def missing_layers(self) -> tuple[str, ...]:
         """Names of the layers that are not there."""
@@ -115,6 +122,10 @@ def make_plan(
         grants: the Landlock rights it takes.
     """
     programs = {path for rule in policy.grants if isinstance(rule.match, ExecMatch) for path in rule.match.paths}
+    lacking = _no_account(host) if lowered else ()
+    if lowered and lacking:
+        reasons = tuple(Obstacle("", reason) for reason in lacking)
+        lowered, grants = Lowered(lowered.mechanism, dict.fromkeys(Kind, Held(BY_BROKER, reasons)), ()), ()
     kernel = lowered.kinds if lowered else frozenset()
     # The programs refuse the agent itself what the broker does for it.
     beneath = (HOOKS.name,) if lowered and lowered.mechanism == HOOKS.name else ()
@@ -127,7 +138,7 @@ def make_plan(
             for kind in Kind
         },
         missing=_missing(host),
-        fatal=(*_fatal(host), *(_no_account(host) if lowered else ())),
+        fatal=(*_fatal(host), *lacking),
         programs=tuple(sorted({*programs, *loaders})),
         held=lowered.held if lowered else {},
         grants=grants,
@@ -174,3 +185,21 @@ def _fatal(host: Host) -> tuple[str, ...]:
     if not host.ptrace:
         fatal.append("processes cannot be seized with ptrace here, so no exec could be verified")
     return tuple(fatal)
+
+
+def table(policy: Policy, plan: Plan) -> str:
+    """Return a Markdown table: for each rule and kind of operation it names, what holds it, and why not the kernel."""
+    lines = ["| rule | effect | operation | held by | why not by the kernel |", "|---|---|---|---|---|"]
+    for rule in policy.rules:
+        for kind in sorted(stated_kinds(rule)):
+            held = plan.held.get(kind)
+            why = [each for each in held.obstacles if each.rule in ("", rule.id)] if held else []
+            others = len(held.obstacles) - len(why) if held else 0
+            words = "; ".join([*map(_escaped, why), *([f"{others} obstacles of other rules"] if others else [])])
+            lines.append(f"| {rule.id} | {rule.effect} | `{kind}` | {', '.join(plan.layers[kind])} | {words} |")
+    lines += [f"\nmissing: {sentence}" for sentence in plan.missing]
+    return "\n".join([*lines, *(f"\nno run is possible here: {sentence}" for sentence in plan.fatal)])
+
+
+def _escaped(obstacle: Obstacle) -> str:
+    return str(obstacle).replace("|", "\\|")

@@ -94,7 +94,9 @@ def lower_to_hooks(policy: Policy) -> Lowered:
     def judge(kind: Kind, rules: tuple[KernelRule, ...]) -> Iterator[Obstacle]:
         paths = [rule for rule in rules if isinstance(rule, PathRule) and rule.verdict is Verdict.ALLOW]
         yield from _names_are_told(policy)
-        yield from (obstacle for rule in paths for obstacle in _known_to_the_supervisor(kind, rule))
+        for rule in paths:
+            yield from _processes(rule)
+            yield from _known_to_the_supervisor(kind, rule)
         if kind is Kind.FILE_READ:
             yield from _replaced_files(policy, paths)
 
@@ -158,6 +160,7 @@ def _obstacles(
 ) -> Iterator[Obstacle]:
     """Yield what speaks against a right for one path."""
     place = places.get(rule.path)
+    yield from _processes(rule)
     if any(other.prefix and other.path != rule.path and _within(rule.path, other.path) for other in others):
         return  # another rule is wider, and is looked at itself
     if place is None or place.canonical != rule.path:
@@ -169,16 +172,21 @@ def _obstacles(
         yield Obstacle(rule.rule, f"lists `{rule.path}` alone, and a right reaches all beneath it")
 
 
+def _processes(rule: PathRule) -> Iterator[Obstacle]:
+    if _among_processes(rule.path):
+        yield Obstacle(
+            rule.rule, f"reaches processes in `{rule.path}`, and only the supervisor knows which are the run's"
+        )
+
+
 def _known_to_the_supervisor(kind: Kind, rule: PathRule) -> Iterator[Obstacle]:
     """Yield what a rule reaches of which only the supervisor knows whether it is the run's own."""
     if rule.prefix and kind is Kind.FILE_READ and (terminal := _reached(rule.path, _TERMINALS)):
         yield Obstacle(rule.rule, f"reaches `{terminal}`, and only the supervisor knows which terminals are the run's")
     if not rule.prefix and kind is Kind.FILE_READ and any(_within(rule.path, each) for each in _TERMINALS):
         yield Obstacle(rule.rule, f"names `{rule.path}`, and only the supervisor knows which terminals are the run's")
-    if _among_processes(rule.path) or (rule.prefix and kind is Kind.FILE_READ and _reached(rule.path, ("/proc/self",))):
-        yield Obstacle(
-            rule.rule, f"reaches processes in `{rule.path}`, and only the supervisor knows which are the run's"
-        )
+    if rule.prefix and kind is Kind.FILE_READ and _within("/proc/self", rule.path):
+        yield Obstacle(rule.rule, "reaches processes, and only the supervisor knows which are the run's")
 
 
 def _maker(policy: Policy, path: str) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from helm_sentry.audit.canonical import Fields, dumps, loads
-from helm_sentry.audit.checkpoint import NOTE_LINES, Checkpoint
+from helm_sentry.audit.checkpoint import DASH, MOST_LINES, Checkpoint
 from helm_sentry.audit.merkle import BlockTree, leaf_hash
-from helm_sentry.audit.record import FIRST_PREV, Totals, read
+from helm_sentry.audit.record import FIRST_PREV, Totals, mediated, read
 from helm_sentry.decision import Verdict
 from helm_sentry.errors import VerificationError
 from helm_sentry.receipt.diagnosis import explain, lost
@@ -45,6 +45,8 @@ class Log:
         self.block: tuple[int, bytes] | None = None
         """Offset and root of the block that the last record completed."""
         self._block_offset, self._name = 0, ""
+        self.witness: tuple[int, int] | None = None
+        """What the last record of the witness counted."""
 
     def __iter__(self) -> Iterator[tuple[Place, Fields]]:
         for segment in self._segments:
@@ -91,6 +93,7 @@ class Log:
             raise ValueError("a log begins with its start record, and has one")
         if self.last.get("type") == "end":
             raise ValueError("a record after the end record")
+        self.witness = (mediated(record) if record["type"] == "witness" else None) or self.witness
         if record["type"] == "end" and record.get("counts") != self.counts:
             raise ValueError("the end record's counts are not those of the log")
 
@@ -113,22 +116,29 @@ class Log:
 
 
 class _Pieces:
-    """A file of pieces, a line each or several; the next one when asked, empty when there is none to be had."""
+    """A file of pieces, each a line or several; the next one when asked, empty when there is none to be had.
 
-    def __init__(self, name: str, lines: Iterable[bytes], sealed: bool, lines_each: int = 1) -> None:
-        self._name, self._lines, self._sealed, self._each = name, iter(lines), sealed, lines_each
-        self.count, self._offset = 0, 0
+    Args:
+        last: how the last line of a piece begins.
+        most: lines of a piece at most.
+    """
+
+    def __init__(self, name: str, lines: Iterable[bytes], sealed: bool, last: bytes = b"", most: int = 1) -> None:
+        self._name, self._lines, self._sealed, self._last, self._most = name, iter(lines), sealed, last, most
+        self.count, self._offset, self._line = 0, 0, 1
 
     def __str__(self) -> str:
-        return f"{self._name} line {self.count * self._each + 1} (byte {self._offset})"
+        return f"{self._name} line {self._line} (byte {self._offset})"
 
     def peek(self) -> bytes:
         piece = b""
-        for _ in range(self._each):
+        for _ in range(self._most):
             line = next(self._lines, b"")
             piece += line
             if not line.endswith(b"\n") or lost(line, self._offset + len(piece) - len(line)):
                 break
+            if line.startswith(self._last):
+                return piece
         else:
             return piece
         if self._sealed:
@@ -138,6 +148,7 @@ class _Pieces:
 
     def advance(self, piece: bytes) -> None:
         self.count, self._offset = self.count + 1, self._offset + len(piece)
+        self._line += piece.count(b"\n")
 
     def leftover(self, what: str) -> None:
         """Require that nothing is left."""
@@ -181,7 +192,11 @@ class Checkpoints:
     """The checkpoints of a run, in the order of their sizes."""
 
     def __init__(self, lines: Iterable[bytes], signer: PublicKey, sealed: bool) -> None:
-        self._pieces, self._signer, self._sealed = _Pieces(CHECKPOINTS, lines, sealed, NOTE_LINES), signer, sealed
+        self._pieces, self._signer, self._sealed = (
+            _Pieces(CHECKPOINTS, lines, sealed, DASH.encode(), MOST_LINES),
+            signer,
+            sealed,
+        )
         self.signed = 0
         self._next: Checkpoint | None = None
         self._note = b""
@@ -206,6 +221,10 @@ class Checkpoints:
                 f"{self._pieces}: the log was changed and chained anew: one of the records {self.signed} to "
                 f"{log.records - 1} is not the one that was signed",
                 self.signed,
+            )
+        if self._next.witness != log.witness:
+            raise VerificationError(
+                f"{self._pieces}: it states {self._next.witness}, and the log {log.witness}, as counts"
             )
         self.signed = log.records
         self._pieces.advance(self._note)

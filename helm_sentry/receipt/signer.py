@@ -16,7 +16,7 @@ from collections.abc import Callable
 from helm_sentry.audit.canonical import Fields, dumps, loads
 from helm_sentry.audit.checkpoint import MOST_RECORDS, Checkpoint
 from helm_sentry.audit.merkle import BlockTree, leaf_hash
-from helm_sentry.audit.record import Totals
+from helm_sentry.audit.record import Totals, mediated
 from helm_sentry.audit.segments import Follower
 from helm_sentry.errors import AuditError, SentryError
 from helm_sentry.receipt.archive import Archive
@@ -31,6 +31,7 @@ _CHECKPOINT_EVERY = 1.0  # seconds
 _LOOK_EVERY = 0.25  # seconds; a log that grows faster has checkpoints by number of records
 _GATHER = 0.02  # seconds between two flushes, so that a flood of denials is not a flood of fdatasync
 _FLUSH_ABOVE = 1 << 20  # bytes of signatures to hold back at most
+_WITNESS = b'"type":"witness"'
 _MARKS = (b'"verdict":"DENY"', b'"verdict":"ESCALATE"', b'"type":"gap"', b'"type":"approval"')
 # The interpreter runs one thread at a time and would let the supervisor wait for milliseconds. After so many lines
 # (about 100 us) this thread lets go, for long enough that another one really gets its turn.
@@ -63,6 +64,7 @@ class Signer:
         self._tree, self._block_offset = BlockTree(), 0
         self._read = self._taken = self._signed = 0
         self._described = False
+        self._witness: tuple[int, int] | None = None
         self._signed_at = time.monotonic()
         # A daemon, so that a supervisor that fails without calling close() still ends.
         self._thread = threading.Thread(target=self._serve, name="receipt signer", daemon=True)
@@ -163,6 +165,8 @@ class Signer:
         if block is not None:
             self._outputs[TREE].add(block_line(self._block_offset, block))
             self._block_offset = self._taken
+        if _WITNESS in line:
+            self._witness = mediated(_fields(line)) or self._witness
         # A quotation mark in a string would be escaped, so most lines need not be parsed.
         if any(mark in line for mark in _MARKS) and needs_receipt(record := _fields(line)):
             statement = decision_statement(self._start, record)
@@ -173,7 +177,7 @@ class Signer:
     def _checkpoint(self) -> None:
         """Sign the tree as it is, unless it was signed at this size."""
         if self._tree.size > self._signed:
-            found = Checkpoint(str(self._start.get("run")), self._tree.size, self._tree.root())
+            found = Checkpoint(str(self._start.get("run")), self._tree.size, self._tree.root(), self._witness)
             self._outputs[CHECKPOINTS].add(found.sign(self._key.public.data, self._key.sign))
             self._signed = self._tree.size
         self._signed_at = time.monotonic()

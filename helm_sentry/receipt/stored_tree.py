@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from helm_sentry.audit.canonical import Fields, loads
-from helm_sentry.audit.checkpoint import NOTE_LINES, Checkpoint
+from helm_sentry.audit.checkpoint import DASH, Checkpoint
 from helm_sentry.audit.merkle import BLOCK, leaf_hash, node_hash, root_of, split
 from helm_sentry.audit.segments import COMPRESSED, open_file, stored_names
 from helm_sentry.errors import UsageError, VerificationError
@@ -130,16 +130,20 @@ class StoredTree:
     def _checkpoints(self) -> list[tuple[bytes, Checkpoint]]:
         with open_file(self._directory, CHECKPOINTS) as file:
             lines = file.readlines()
-        whole = len(lines) - len(lines) % NOTE_LINES
-        notes = [b"".join(lines[at : at + NOTE_LINES]) for at in range(0, whole, NOTE_LINES)]
+        notes, first = [b""], [1]
+        for number, text in enumerate(lines, 1):
+            notes[-1] += text
+            if text.startswith(DASH.encode()):
+                notes.append(b"")
+                first.append(number + 1)
+        notes.pop()  # a torn one, or nothing
         found = []
         for number, note in enumerate(notes):
             try:
                 found.append((note, Checkpoint.open(note, self.key.data, self.key.verify_signature)))
             except ValueError as error:
                 if number < len(notes) - 1:  # the last one may be torn
-                    line = number * NOTE_LINES + 1
-                    raise VerificationError(f"{CHECKPOINTS} line {line}: {error}") from error
+                    raise VerificationError(f"{CHECKPOINTS} line {first[number]}: {error}") from error
         return found
 
     def _blocks(self) -> tuple[list[int], list[bytes]]:

@@ -38,7 +38,8 @@ SCHEMA = "helm-sentry/receipt/v1"
 LONGEST = 1 << 25
 SECTOR = 512
 NOTE = re.compile(
-    "(helm-sentry/run/([^\n +]*)\n([1-9][0-9]*)\n([A-Za-z0-9+/]{43}=)\n)\n"  # origin, size, root
+    "(helm-sentry/run/([^\n +]*)\n([1-9][0-9]*)\n([A-Za-z0-9+/]{43}=)\n"  # origin, size, root
+    "(?:witness (0|[1-9][0-9]*) (0|[1-9][0-9]*)\n)?)\n"  # calls as the kernel and as the supervisor counted them
     "\u2014 ([^\n +]*) ([A-Za-z0-9+/=]{92})\n"
 )
 
@@ -237,25 +238,40 @@ def lost(line: bytes, offset: int) -> bool:
     return (offset + end) % SECTOR == 0 or end == len(line)
 
 
-class Pieces:
-    """A file of pieces of some lines each; in an unsealed run it may end anywhere."""
+def mediated(record: Dict[str, Any]) -> Tuple[int, int]:
+    """Return how many calls the kernel and the supervisor counted by a record of the witness."""
+    try:
+        counts = record["kernel"]["finished"], record["kernel"]["carried"], record["log"]["received"]
+    except (KeyError, TypeError):
+        raise ValueError("a witness record without its counts") from None
+    if any(type(count) is not int or count < 0 for count in counts):
+        raise ValueError("a witness record with counts that are none")
+    return counts[0] + counts[1], counts[2]
 
-    def __init__(self, directory: str, name: str, sealed: bool, lines_each: int = 1) -> None:
-        self.name, self.sealed, self.each = name, sealed, lines_each
+
+class Pieces:
+    """A file of pieces, each up to a line that begins with `last`; in an unsealed run it may end anywhere."""
+
+    def __init__(self, directory: str, name: str, sealed: bool, last: bytes = b"", most: int = 1) -> None:
+        self.name, self.sealed, self.last, self.most = name, sealed, last, most
         self.lines = lines_of(os.path.join(directory, name))
         self.count = self.offset = 0
+        self.line = 1
 
     def where(self) -> str:
         """Return the place of the next piece."""
-        return "%s line %d" % (self.name, self.count * self.each + 1)
+        return "%s line %d" % (self.name, self.line)
 
     def next(self) -> bytes:
         """Return the next piece, or nothing."""
         piece, whole = b"", True
-        for _ in range(self.each):
+        for _ in range(self.most):
             line = next(self.lines, b"")
             whole = whole and line.endswith(b"\n") and not lost(line, self.offset + len(piece))
             piece += line
+            if not whole or line.startswith(self.last):
+                break
+        self.line += piece.count(b"\n")
         if not whole and not self.sealed:
             self.lines = iter(())
             return b""
@@ -274,6 +290,7 @@ class Run:
         self.counts = dict.fromkeys(VERDICTS, 0)
         self.records = self.size = self.torn = self.receipts = self.signed = self.checkpoints = 0
         self.head = "0" * 64
+        self.counted: Optional[Tuple[int, int]] = None
         self.peaks: List[bytes] = []
         self.block: List[bytes] = []
         self.block_offset = 0
@@ -286,7 +303,7 @@ class Run:
         """Check everything and return what was found."""
         self.key = self.read_key()
         self.denials = Pieces(self.directory, "receipts/denials.jsonl", self.sealed)
-        self.notes = Pieces(self.directory, "checkpoints", self.sealed, 5)
+        self.notes = Pieces(self.directory, "checkpoints", self.sealed, "\u2014 ".encode(), 6)
         self.blocks = Pieces(self.directory, "tree.jsonl", self.sealed)
         self.next_checkpoint()
         segments = self.segments()
@@ -384,6 +401,8 @@ class Run:
             self.start = record
             self.check_start()
         self.last, self.head = record, record["hash"]
+        if record["type"] == "witness" and "kernel" in record:
+            self.counted = mediated(record)
         if record["type"] == "decision":
             self.counts[record["verdict"]] += 1
             if record["verdict"] != "ALLOW":
@@ -443,32 +462,35 @@ class Run:
     def next_checkpoint(self) -> None:
         """Read the next checkpoint: where it stands, its size, its root."""
         where, note = self.notes.where(), self.notes.next()
-        self.checkpoint: Optional[Tuple[str, int, bytes, str]] = None
+        self.checkpoint: Optional[Tuple[str, int, bytes, str, Optional[Tuple[int, int]]]] = None
         if not note:
             return
         match = NOTE.fullmatch(note.decode("utf-8", "replace"))
         if not match:
             raise Fault(where + ": not a signed checkpoint")
         body, run, size, root = match[1].encode(), match[2], match[3], base64.b64decode(match[4])
-        name, signature = match[5], base64.b64decode(match[6])
+        name, signature = match[7], base64.b64decode(match[8])
+        counts = (int(match[5]), int(match[6])) if match[5] else None
         key_hash = sha256(name.encode() + b"\n\x01" + self.key)[:4]
-        spelled = (base64.b64encode(root).decode(), base64.b64encode(signature).decode()) == (match[4], match[6])
+        spelled = (base64.b64encode(root).decode(), base64.b64encode(signature).decode()) == (match[4], match[8])
         if not spelled or name != "helm-sentry/run/" + run or len(size) > 16:
             raise Fault(where + ": not a signed checkpoint in canonical form")
         if signature[:4] != key_hash or not self.verify(self.key, body, signature[4:]):
             raise Fault(where + ": the signature does not match the contents")
         if int(size) <= self.records:
             raise Fault("%s: a checkpoint of %s records after one of %d" % (where, size, self.records))
-        self.checkpoint = (where, int(size), root, run)
+        self.checkpoint = (where, int(size), root, run, counts)
 
     def check_checkpoint(self) -> None:
         """Compare the tree with the checkpoint of its size."""
         assert self.checkpoint
-        where, size, root, run = self.checkpoint
+        where, size, root, run, counts = self.checkpoint
         if run != self.start.get("run"):
             raise Fault("%s: a checkpoint of run %s, not of run %s" % (where, run, self.start.get("run")))
         if root != self.root():
             raise Fault("%s: the log was changed and chained anew before record %d" % (where, size))
+        if counts != self.counted:
+            raise Fault("%s: it states the counts %s, and the log %s" % (where, counts, self.counted))
         self.checkpoints, self.signed = self.checkpoints + 1, max(self.signed, size)
         self.notes.count += 1
         self.next_checkpoint()

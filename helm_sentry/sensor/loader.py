@@ -13,8 +13,8 @@ from helm_sentry.sensor.programs import Loaded, Source
 EVENT_BYTES = 1 << 18
 """Size of the ring buffer: eight thousand forks and exits between two looks."""
 
-OPEN_BYTES = 1 << 26
-"""Size of the ring buffer for opens: some half a million of them between two looks."""
+OPEN_BYTES = 1 << 23
+"""Size of the ring buffer for opens: some eighty thousand of them between two looks."""
 
 _THREADS = 1 << 15
 _OFFSETS = {

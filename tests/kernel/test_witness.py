@@ -64,11 +64,11 @@ def require_receipt_of_the_gap(sandbox: Sandbox, result: Result) -> None:
 class InTheMiddle:
     """A run whose agent waits for a byte, so that something can be done to it; `finish` lets it go on."""
 
-    def __init__(self, sandbox: Sandbox, command: Sequence[str], rules: Path) -> None:
+    def __init__(self, sandbox: Sandbox, command: Sequence[str], rules: Path, options: Sequence[str] = ()) -> None:
         self.sandbox = sandbox
         self.before = set(sandbox.runs())
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        self.supervisor = sandbox.popen(sandbox.argv(command, rules), **pipes)
+        self.supervisor = sandbox.popen(sandbox.argv(command, rules, options), **pipes)
         assert self.supervisor.stdout is not None
         assert self.supervisor.stdout.readline() == "ready\n"
 

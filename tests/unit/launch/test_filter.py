@@ -1,5 +1,6 @@
 """The seccomp filter, run by an interpreter of its own: every row of the table on both architectures."""
 
+import os
 import struct
 from collections.abc import Mapping
 
@@ -9,9 +10,10 @@ from hypothesis import strategies as st
 
 from helm_sentry.abi import syscalls
 from helm_sentry.abi.arch import AARCH64, ARCHES, X86_64, Arch
-from helm_sentry.abi.flags import SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF
+from helm_sentry.abi.flags import O_PATH, O_TMPFILE_BIT, SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF
 from helm_sentry.abi.syscalls import Row, Treatment
 from helm_sentry.launch import filter as seccomp_filter
+from helm_sentry.operation import Kind
 from tests import cbpf
 
 ALLOW, NOTIFY = SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF
@@ -303,3 +305,50 @@ class TestInterpreter:
     def test_what_the_kernel_refuses(self, program: bytes) -> None:
         with pytest.raises(cbpf.InvalidProgram):
             cbpf.load(program)
+
+
+HELD = {
+    arch: cbpf.load(seccomp_filter.build(arch, syscalls.table_beside(arch, syscalls.HELD_KINDS)))
+    for arch in ARCHES.values()
+}
+
+
+def held_call(arch: Arch, name: str, *arguments: int) -> int:
+    data = cbpf.seccomp_data(syscalls.number(name, arch), arch.audit_arch, (*arguments, *NONE)[:6])
+    return cbpf.run(HELD[arch], data)
+
+
+class TestWhereTheKernelHoldsReading:
+    """An open for reading runs without notice; whatever makes, changes, writes or only names something does not."""
+
+    @BOTH
+    def test_reading(self, arch: Arch) -> None:
+        for flags in (0, os.O_CLOEXEC, os.O_NONBLOCK | os.O_CLOEXEC, os.O_NOCTTY):
+            assert held_call(arch, "openat", 0, 0, flags) == ALLOW
+            assert call(arch, "openat", 0, 0, flags) == NOTIFY
+        assert held_call(arch, "openat2") == NOTIFY
+        assert held_call(X86_64, "open", 0, 0) == ALLOW
+
+    @BOTH
+    @pytest.mark.parametrize("bit", [bit for bit in range(32) if 1 << bit & 0xFFF436FF])
+    def test_every_other_flag_is_notified(self, arch: Arch, bit: int) -> None:
+        assert held_call(arch, "openat", 0, 0, 1 << bit) == NOTIFY
+        assert held_call(arch, "openat", 0, 0, 1 << bit | HIGH) == NOTIFY
+
+    def test_the_flags_that_matter_are_among_them(self) -> None:
+        for flag in (
+            os.O_WRONLY,
+            os.O_RDWR,
+            os.O_CREAT,
+            os.O_EXCL,
+            os.O_TRUNC,
+            os.O_APPEND,
+            O_PATH,
+            O_TMPFILE_BIT,
+            os.O_NOATIME,
+        ):
+            assert flag & 0xFFF436FF
+
+    @BOTH
+    def test_nothing_changes_where_it_holds_half_of_it(self, arch: Arch) -> None:
+        assert syscalls.table_beside(arch, frozenset({Kind.FILE_READ})) is syscalls.table(arch)

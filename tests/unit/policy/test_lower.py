@@ -4,7 +4,7 @@ from ipaddress import ip_network
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helm_sentry.decision import Verdict
@@ -67,13 +67,14 @@ def policies() -> st.SearchStrategy[Policy]:
     )
 
 
-@settings(max_examples=300)
+@settings(max_examples=200, deadline=None)
 @given(policies())
 def test_the_kernel_allows_what_decide_allows_and_nothing_else(policy: Policy) -> None:
     check(policy, _ASKED)
 
 
-@given(strategies.policies(), st.lists(strategies.operations(), min_size=10))
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(strategies.policies(), st.lists(strategies.operations(), min_size=3, max_size=8))
 def test_the_same_for_policies_of_every_form(policy: Policy, asked: list[Operation]) -> None:
     check(policy, asked)
 
