@@ -224,6 +224,10 @@ def _sizes(processors: int) -> dict[str, int]:
 def _offsets(kernel: Types) -> Mapping[str, int]:
     found = {name.replace(".", "_").upper(): kernel.offset(*name.split(".")) for name in _OFFSETS}
     # Since Linux 6.9 the hook is told first how ids are mapped.
+    try:
+        found["BACKING_FILE_USER_PATH"] = kernel.offset("backing_file", "user_path")
+    except FeatureError:
+        found["BACKING_FILE_USER_PATH"] = 0  # there the file of a layer has the path itself
     arch = native()
     found["PT_REGS_NUMBER"] = kernel.offset("pt_regs", "orig_ax" if arch.name == "x86_64" else "syscallno")
     found["NR_MKNODAT"] = syscalls.number("mknodat", arch)
