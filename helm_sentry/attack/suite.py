@@ -38,7 +38,7 @@ class Settings:
         policy: the user's policy, a file or the name of a shipped one.
         seconds: how long each race lasts.
         accept_degraded: run although a layer is missing.
-        tier: who decides, as `run --tier` has it.
+        tier: who decides, as of `run`.
     """
 
     policy: str = "default"
@@ -101,20 +101,8 @@ class _Stage:
         self.inherited = secret
 
     def _supervisor(self) -> list[str]:
-        options = ["--accept-degraded"] if self.settings.accept_degraded else []
-        return [
-            sys.executable,
-            "-P",
-            "-c",
-            _SUPERVISOR,
-            "run",
-            "--policy",
-            self.policy,
-            "--tier",
-            self.settings.tier,
-            *options,
-            "--",
-        ]
+        options = ["--tier", self.settings.tier, *(["--accept-degraded"] if self.settings.accept_degraded else [])]
+        return [sys.executable, "-P", "-c", _SUPERVISOR, "run", "--policy", self.policy, *options, "--"]
 
     def facts(self) -> dict[str, Any]:
         """Return what the programs are told."""

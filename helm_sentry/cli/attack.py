@@ -11,7 +11,7 @@ import click
 @click.option("--seconds", default=2.0, metavar="S", help="How long each race lasts (default: 2).")
 @click.option("--only", "names", multiple=True, metavar="NAME", help="Only this attack or group; may be repeated.")
 @click.option("--accept-degraded", is_flag=True, help="Run although a layer is missing.")
-@click.option("--tier", default="auto", type=click.Choice(["auto", "seccomp", "kernel"]), help="As for `run`.")
+@click.option("--tier", default="auto", type=click.Choice(["auto", "seccomp", "kernel"]), help="As of `run`.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scorecard as JSON.")
 def attack(
     policy: str, seconds: float, names: tuple[str, ...], accept_degraded: bool, tier: str, as_json: bool

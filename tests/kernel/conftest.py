@@ -20,6 +20,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
+TIER = os.environ.get("HELM_TEST_TIER", "")  # all of these tests, as root, in another tier
 SYSTEM_PYTHON = "/usr/bin/python3"
 
 
@@ -59,7 +60,8 @@ class Sandbox:
         return path
 
     def argv(self, command: Sequence[str], policy: Path | str = "default", options: Sequence[str] = ()) -> list[str]:
-        return [*self.command, "run", "--policy", str(policy), *options, "--", *command]
+        tier = ["--tier", TIER] if TIER and self.uid == 0 and "--tier" not in options else []
+        return [*self.command, "run", "--policy", str(policy), *tier, *options, "--", *command]
 
     def environment(self) -> dict[str, str]:
         return {

@@ -6,6 +6,7 @@ Each denial has its control: the same act succeeds without the supervisor.
 import json
 import os
 import random
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,21 @@ ATTACKS = {
     "high bits in the flags": "syscall(257, -100, b'{secret}', 1 << 40, 0)",
     "openat2": "syscall(437, -100, b'{secret}', bytes(24), 24)",
 }
+RACE = """import os, threading
+def flip():
+    while True:
+        for target in ('data', SECRET):
+            os.symlink(target, 'new'); os.rename('new', 'link')
+os.symlink('data', 'link')
+threading.Thread(target=flip, daemon=True).start()
+found = set()
+for _ in range(3000):
+    try: found.add(open('link').read())
+    except OSError: found.add('refused')
+print(*sorted(found), flush=True)
+os._exit(0)
+"""
+
 HEAD = """import ctypes, os, sys
 def rd(path, **more): os.read(os.open(path, os.O_RDONLY, **more), 1)
 def syscall(*words):
@@ -159,6 +175,18 @@ def test_attacks(sandbox: Sandbox, policy: Path, attack: str) -> None:
     assert result.status == 3, (result.status, result.stderr)
     assert result.denials()
     assert not gaps(result)
+
+
+def test_a_link_that_changes_leads_nowhere_else(sandbox: Sandbox, policy: Path) -> None:
+    secret = sandbox.root / "secret"
+    secret.write_text("secret")
+    (sandbox.workspace / "data").write_text("data")
+    program = RACE.replace("SECRET", repr(str(secret)))
+    assert sandbox.native([SYSTEM_PYTHON, "-c", program]).stdout.split() == ["data", "secret"]
+    (sandbox.workspace / "link").unlink()
+    result = run(sandbox, policy, SYSTEM_PYTHON, "-c", program)
+    assert result.stdout.split() == ["data", "refused"], result.stderr
+    assert str(secret) not in {r["target"] for r in by_kernel(result)}
 
 
 def test_what_the_kernel_opens_beyond_every_rule_is_a_gap(sandbox: Sandbox, policy: Path) -> None:
@@ -255,3 +283,38 @@ def _tree(root: Path, dice: random.Random) -> Iterator[Path]:
     for link in links:
         link.symlink_to(dice.choice([*files, *directories]))
     return iter([*directories[1:], *files, *links])
+
+
+def test_what_the_kernel_holds_cannot_change_in_a_run(sandbox: Sandbox, policy: Path) -> None:
+    """A Landlock domain stays as it is: a freeze would not be one, and says so; other rules can change."""
+    before = set(sandbox.runs())
+    process = sandbox.popen(
+        sandbox.argv(["sh", "-c", "echo ready; read go"], policy, KERNEL),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    (directory,) = set(sandbox.runs()) - before
+    frozen = _live(sandbox, "policy", "freeze", directory.name)
+    assert frozen.returncode != 0
+    assert "the kernel holds `file.list` and `file.read`" in frozen.stderr
+    text = policy.read_text()
+    narrower = sandbox.policy(text.replace("/etc/passwd, ", "").partition("name: test\n")[2], name="narrower")
+    other = sandbox.policy(
+        text.replace("do: [all]", "do: [read, list, write]").partition("name: test\n")[2], name="other"
+    )
+    refused = _live(sandbox, "policy", "push", directory.name, str(narrower))
+    assert refused.returncode != 0
+    assert "needs a new run" in refused.stderr
+    pushed = _live(sandbox, "policy", "push", directory.name, str(other))
+    assert pushed.returncode == 0, pushed.stderr
+    _, err = process.communicate("go\n", timeout=60)
+    assert process.returncode == 0, err
+
+
+def _live(sandbox: Sandbox, *arguments: str) -> subprocess.CompletedProcess[str]:
+    process = sandbox.popen([*sandbox.command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)

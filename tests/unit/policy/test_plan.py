@@ -6,7 +6,8 @@ import pytest
 
 from helm_sentry.operation import Kind
 from helm_sentry.policy.loader import load
-from helm_sentry.policy.plan import BROKER, LANDLOCK, VERIFIED, Plan, make_plan
+from helm_sentry.policy.plan import BROKER, LANDLOCK, VERIFIED, Plan, make_plan, table
+from helm_sentry.policy.rights import Grant, Place, lower_to_rights
 
 POLICY = load(
     "schema: helm-sentry/policy/v1\nname: t\nallow:\n  - {id: a, exec: {paths: [/bin/b, /bin/a]}}\n"
@@ -20,6 +21,8 @@ class Machine:
     wait_killable: bool = True
     landlock: int = 6
     ptrace: bool = True
+    root: bool = True
+    btf: bool = True
 
 
 def plan(**machine: object) -> Plan:
@@ -61,6 +64,30 @@ def test_what_is_missing_is_said():
     assert ["listener" in sentence for sentence in plan(listener=False).fatal] == [True]
     assert ["ptrace" in sentence for sentence in plan(ptrace=False).fatal] == [True]
     assert VERIFIED not in plan(ptrace=False).layers["exec"]
+
+
+READING = load(
+    "schema: helm-sentry/policy/v1\nname: t\nallow:\n  - {id: n, file: {do: [stat], paths: ['/**']}}\n"
+    "  - {id: d, file: {do: [read, list], paths: ['/data/**']}}\n"
+)
+LOWERED = lower_to_rights(READING, {"/data": Place("/data", directory=True)}, ())
+
+
+def test_in_the_kernel_tier_the_kernel_holds_what_was_lowered():
+    made = make_plan(READING, Machine(), (), LOWERED)
+    assert (made.tier, made.kernel) == ("kernel", {Kind.FILE_READ, Kind.FILE_LIST})
+    assert made.layers["file.read"] == ("kernel (landlock)",)
+    assert made.layers["file.write"] == (BROKER, LANDLOCK)
+    assert made.canonical()["held"]["file.write"] == {"by": "broker", "because": ["landlock has nothing for it"]}
+    assert "| d | allow | `file.read` | kernel (landlock) |  |" in table(READING, made)
+
+
+@pytest.mark.parametrize("lacking", [{"root": False}, {"btf": False}, {"landlock": 0}])
+def test_without_what_the_kernel_tier_needs_it_does_not_run_and_nothing_is_held(lacking):
+    made = make_plan(READING, Machine(**lacking), (), LOWERED, (Grant("/data", frozenset()),))
+    assert not made.kernel
+    assert not made.grants
+    assert ["the kernel tier needs" in sentence for sentence in made.fatal] == [True]
 
 
 def test_as_plain_data():
