@@ -2,7 +2,6 @@
 /* Programs, and what is mapped as code. A script is looked at, and then its interpreter. */
 #include "lsm_judge.h"
 
-#define FMODE_BACKING (1 << 25) /* <linux/fs.h> */
 #define PROT_EXEC 4 /* <asm-generic/mman-common.h> */
 
 int hook_bprm_check_security(unsigned long long *ctx)
@@ -33,6 +32,6 @@ int hook_file_mprotect(unsigned long long *ctx)
 	void *file = pointer((void *)ctx[0], VM_AREA_STRUCT_VM_FILE);
 	if (!file || !(ctx[2] & PROT_EXEC) || !is_agent())
 		return 0;
-	int layer = BACKING_FILE_USER_PATH && half(file, FILE_F_MODE) & FMODE_BACKING;
-	return maps(AT(file, layer ? BACKING_FILE_USER_PATH : FILE_F_PATH));
+	void *path = AT(file, FILE_F_PATH);
+	return maps(BACKING_FILE_USER_PATH && is_layer(mount_of(path)) ? AT(file, BACKING_FILE_USER_PATH) : path);
 }
