@@ -37,7 +37,7 @@ _FIRST = bytes(4)
 # fmt: off
 _OFFSETS = (
     "cgroup.kn", "cgroup.self", "cgroup_subsys_state.parent", "css_set.dfl_cgrp", "dentry.d_hash", "dentry.d_inode",
-    "dentry.d_name", "dentry.d_parent", "dentry.d_sb", "file.f_flags", "file.f_inode", "file.f_mode", "file.f_path",
+    "dentry.d_name", "dentry.d_parent", "dentry.d_sb", "file.f_flags", "file.f_inode", "file.f_path",
     "hlist_bl_node.pprev", "iattr.ia_valid", "inode.i_ino", "inode.i_mode", "kernfs_node.id", "linux_binprm.file",
     "mnt_namespace.ns", "mount.mnt", "mount.mnt_mountpoint", "mount.mnt_ns", "mount.mnt_parent", "msghdr.msg_flags",
     "msghdr.msg_name", "msghdr.msg_namelen", "ns_common.inum", "path.dentry", "path.mnt", "qstr.name",

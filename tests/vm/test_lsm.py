@@ -526,7 +526,8 @@ def test_an_event_names_the_object_that_was_opened(enforcer: Enforcer, worker: W
     worker.do(
         ("open", str(place / "yes"), os.O_RDWR), ("open", str(place / "link"), os.O_RDONLY), ("open", str(memory), 0)
     )
-    yes, never, outside = enforcer.events()
+    # Before Linux 6.8 an open on an overlay is decided twice, by one path.
+    yes, never, outside = (next(events) for _, events in itertools.groupby(enforcer.events(), key=lambda one: one.path))
     assert (yes.allowed, yes.path, yes.pid) == (True, str(place / "yes"), worker.pid)
     assert yes.opinions == ((Number.FILE_READ, "all"), (Number.FILE_WRITE, "all"))
     assert (never.allowed, never.path, never.opinions) == (False, str(place / "no/never"), ((Number.FILE_READ, "no"),))
