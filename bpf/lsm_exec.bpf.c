@@ -13,20 +13,25 @@ int hook_bprm_check_security(unsigned long long *ctx)
 }
 
 /* Whoever may read a file can run what is in it; so it may be mapped if it may be read, or loaded with a program. */
-INLINE int maps(void *file, __u64 protection)
+INLINE int maps(void *path)
 {
-	if (!file || !(protection & PROT_EXEC) || !is_agent())
-		return 0;
-	void *path = AT(file, FILE_F_PATH), *mount = mount_of(path);
-	return is_layer(mount) ? 0 : judge(pointer(path, PATH_DENTRY), mount, LOAD, NOTHING, 0);
+	return judge(pointer(path, PATH_DENTRY), mount_of(path), LOAD, FILE_READ, 0);
 }
 
 int hook_mmap_file(unsigned long long *ctx)
 {
-	return maps((void *)ctx[0], ctx[2]); /* what the kernel makes of the request, not the request */
+	void *file = (void *)ctx[0];
+	if (!file || !(ctx[2] & PROT_EXEC) || !is_agent()) /* what the kernel makes of the request, not the request */
+		return 0;
+	return maps(AT(file, FILE_F_PATH));
 }
 
+/* What is mapped of an overlay is the file of a layer; since Linux 6.8 that knows by which path it was opened. */
 int hook_file_mprotect(unsigned long long *ctx)
 {
-	return maps(pointer((void *)ctx[0], VM_AREA_STRUCT_VM_FILE), ctx[2]);
+	void *file = pointer((void *)ctx[0], VM_AREA_STRUCT_VM_FILE);
+	if (!file || !(ctx[2] & PROT_EXEC) || !is_agent())
+		return 0;
+	void *path = AT(file, FILE_F_PATH);
+	return maps(BACKING_FILE_USER_PATH && is_layer(mount_of(path)) ? AT(file, BACKING_FILE_USER_PATH) : path);
 }

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-/* Making, removing and moving names. */
+/* Making, removing and moving names.
+ *
+ * Set by the loader: NR_MKNOD, NR_MKNODAT, and where the registers of a call have its number.
+ */
 #include "lsm_judge.h"
 
 #define CHARACTER_DEVICE 0020000
@@ -8,7 +11,15 @@
 #define RENAME_NOREPLACE 1 /* <linux/fs.h> */
 #define RENAME_EXCHANGE 2
 
-BPF_TABLE("lru_hash", __u32, __u32, binding, 1024);
+static void *(*current_task)(void) = (void *)BPF_FUNC_get_current_task_btf;
+static void *(*registers_of)(void *) = (void *)BPF_FUNC_task_pt_regs;
+
+/* A socket file is made by bind(2) or another call that binds; made by mknod(2) it is a file and nothing more. */
+INLINE int is_mknod(void)
+{
+	__u32 number = half(registers_of(current_task()), PT_REGS_NUMBER);
+	return number == NR_MKNOD || number == NR_MKNODAT;
+}
 
 int hook_path_mkdir(unsigned long long *ctx)
 {
@@ -17,17 +28,15 @@ int hook_path_mkdir(unsigned long long *ctx)
 	return judge((void *)ctx[1], mount_of((void *)ctx[0]), FILE_CREATE, NOTHING, 0);
 }
 
-/* A socket file is made by bind(), which was seen just before, or it is only a file. */
 int hook_path_mknod(unsigned long long *ctx)
 {
 	if (!is_agent())
 		return 0;
-	__u32 type = ctx[2] & FILE_TYPE, tid = bpf_get_current_pid_tgid(), kind = FILE_CREATE;
+	__u32 type = ctx[2] & FILE_TYPE, kind = FILE_CREATE;
 	if (type == CHARACTER_DEVICE || type == BLOCK_DEVICE)
 		kind = FILE_MKNOD;
-	else if (type == SOCKET && binding.lookup(&tid))
+	else if (type == SOCKET && !is_mknod())
 		kind = UNIX_BIND;
-	binding.delete(&tid);
 	return judge((void *)ctx[1], mount_of((void *)ctx[0]), kind, NOTHING, ctx[2]);
 }
 

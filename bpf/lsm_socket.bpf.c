@@ -14,8 +14,6 @@
 #define FAMILIES 64
 #define SHORT_INET6 24 /* without its scope */
 
-BPF_TABLE("lru_hash", __u32, __u32, binding, 1024);
-
 /* Write an internet address into the event; an IPv4 address in IPv6 clothes is IPv4. Return whether it is one. */
 INLINE int read_address(struct event *event, const void *address, __u32 length, int unspecified_is_inet)
 {
@@ -159,10 +157,8 @@ int hook_socket_bind(unsigned long long *ctx)
 		return 0;
 	if (!is_unix(sock))
 		return judge_address(sock, NET_BIND, address, ctx[2], 1);
-	__u32 tid = bpf_get_current_pid_tgid(), one = 1;
 	if ((int)ctx[2] <= 2 || !byte(address, 2))
 		return judge_kind(UNIX_BIND, 1, 0, 0); /* a name without a file: no rule can name it */
-	binding.update(&tid, &one);
 	return 0; /* see path_mknod */
 }
 

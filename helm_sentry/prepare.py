@@ -20,8 +20,9 @@ from helm_sentry.policy.loader import load, load_file, shipped_packs
 from helm_sentry.policy.lower import Lowered
 from helm_sentry.policy.model import Policy
 from helm_sentry.policy.plan import KERNEL_TIER, SECCOMP, Plan, make_plan
-from helm_sentry.policy.rights import Grant, grants, lower_to_rights, named_paths
+from helm_sentry.policy.rights import HOOKS, Grant, everything, grants, lower_to_hooks, lower_to_rights, named_paths
 from helm_sentry.receipt.keyring import key_file
+from helm_sentry.sensor import cgroup, lsm
 
 _EVERY_PROGRAM = ("/**",)  # the floor of a dry run: what may be executed is only written down
 
@@ -70,26 +71,32 @@ def plan_for(policy: Policy, host: Features, loaders: tuple[str, ...], tier: str
     plan = make_plan(policy, host, loaders, SECCOMP if tier == KERNEL_TIER else tier)
     if tier != KERNEL_TIER:
         return plan
-    lowered, rights = _lowered(policy, plan.programs)
+    lowered, rights = _lowered(policy, plan.programs, hooks=host.root and host.btf and not lsm.refused())
     return make_plan(policy, host, loaders, tier, lowered, rights)
 
 
-def require_held(plan: Plan, policy: Policy) -> None:
-    """Raise ValueError unless what the kernel holds since a run began is what another policy says of it.
+def require_held(plan: Plan, policy: Policy) -> Lowered | None:
+    """Return what the kernel holds of another policy than that of the run's start; None in the seccomp tier.
 
-    A Landlock domain cannot be changed.
+    Raises:
+        ValueError: it would be something else than since the run began, and cannot be changed.
     """
-    if plan.kernel:
-        lowered, rights = _lowered(policy, plan.programs)
-        if (lowered.kinds, rights) != (plan.kernel, plan.grants):
-            names = " and ".join(f"`{kind}`" for kind in sorted(plan.kernel))
-            raise ValueError(
-                f"in this run the kernel holds {names}, and its rules cannot change; a policy with other rules for it "
-                "needs a new run, and `helm-sentry kill` ends this one"
-            )
+    if plan.tier != KERNEL_TIER:
+        return None
+    lowered, rights = _lowered(policy, plan.programs, hooks=plan.mechanism == HOOKS.name)
+    if (lowered.kinds, rights) != (plan.kernel, plan.grants):
+        names = " and ".join(f"`{kind}`" for kind in sorted(plan.kernel))
+        raise ValueError(
+            f"in this run the kernel holds {names}, and its rules cannot change; a policy with other rules for it "
+            "needs a new run, and `helm-sentry kill` ends this one"
+        )
+    return lowered
 
 
-def _lowered(policy: Policy, programs: tuple[str, ...]) -> tuple[Lowered, tuple[Grant, ...]]:
+def _lowered(policy: Policy, programs: tuple[str, ...], *, hooks: bool) -> tuple[Lowered, tuple[Grant, ...]]:
+    if hooks:  # they hold the agent even where no rule can be theirs: to what the broker does for it
+        lowered = lower_to_hooks(policy)
+        return lowered, everything() if lowered.kinds else ()
     places = {path: place for path in named_paths(policy) if (place := landlock.look(path)) is not None}
     lowered = lower_to_rights(policy, places, landlock.floor(programs))
     return lowered, grants(lowered, places)
@@ -143,7 +150,9 @@ def read_again(prepared: Prepared) -> Policy:
 def with_own_rules(policy: Policy, first: Policy, options: Options) -> Policy:
     """Return a policy with the supervisor's rules; the files that decide are those of the run's first policy."""
     protected = (os.path.realpath(state.state_directory()), f"/proc/{os.getpid()}")
-    return with_builtin_rules(policy, protected, _what_decides(first), key_file(os.environ, options.key))
+    # Who leaves its control group leaves the programs that hold it.
+    groups = (cgroup.mounted(),) if options.tier == KERNEL_TIER and cgroup.mounted() else ()
+    return with_builtin_rules(policy, protected, (*_what_decides(first), *groups), key_file(os.environ, options.key))
 
 
 def _require_fresh(policy: Policy, most: int | None) -> None:

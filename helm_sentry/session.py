@@ -47,6 +47,7 @@ from helm_sentry.operation import Operation
 from helm_sentry.options import Options
 from helm_sentry.policy.engine import CompiledPolicy, compile_policy
 from helm_sentry.policy.plan import PTRACE
+from helm_sentry.policy.rights import HOOKS
 from helm_sentry.prepare import Prepared, prepare, read_again, require_held, with_own_rules
 from helm_sentry.receipt import store
 from helm_sentry.receipt.keyring import key_descriptor, known, signing_key
@@ -54,6 +55,7 @@ from helm_sentry.receipt.signer import Signer
 from helm_sentry.refusal import record_refusal
 from helm_sentry.reporter import Reporter
 from helm_sentry.sensor import loader as sensor
+from helm_sentry.sensor.holding import Holding
 from helm_sentry.sensor.opens import Opens
 from helm_sentry.sensor.wall_clock import WallClock
 from helm_sentry.sensor.witness import Books, Witness
@@ -121,6 +123,7 @@ class _Run:
         signal.signal(INTERRUPT, lambda number, frame: None)  # interrupts workers; nothing else
         self._failure: Exception | None = None
         self._witness: Witness | None = None
+        self._holding: Holding | None = None
         self._gap_found = False
         self._failed, self._wake = os.pipe()
 
@@ -240,6 +243,7 @@ class _Run:
             self._relay.instead[signal.SIGHUP] = reload.now
         self._broker.start()
         self._call_witness(started)
+        self._hold(started)
         with contextlib.suppress(BrokenPipeError):  # interrupted before it began: the guardian says how it ended
             started.proceed()
 
@@ -273,7 +277,9 @@ class _Run:
 
     def _swap(self, policy: CompiledPolicy, announce: Callable[[int], object]) -> int:
         """Put the run under another policy, if what the kernel holds by itself stays as it is."""
-        require_held(self._prepared.plan, policy.policy)
+        lowered = require_held(self._prepared.plan, policy.policy)
+        if self._holding and lowered:
+            self._holding.enforce(lowered, policy.policy)
         return self._broker.swap(policy, announce)
 
     def _receiver(self, listener: Listener | Tracer) -> Receiver | None:
@@ -309,6 +315,20 @@ class _Run:
             self._opens(agent) if kernel else None,
         )
         self._witness.start(agent)
+
+    def _hold(self, started: Started) -> None:
+        """Have the kernel hold the agent, where programs at its hooks do that."""
+        lowered = require_held(self._prepared.plan, self._prepared.policy)
+        if lowered and lowered.mechanism == HOOKS.name:
+            self._holding = Holding(
+                self._id,
+                started.agent,
+                state.witness_directory(),
+                lowered,
+                self._prepared.policy,
+                self._log.append,
+                self._fail,
+            )
 
     def _opens(self, agent: int) -> Opens:
         """Return what writes the log of opens that the kernel holds by itself."""
@@ -423,6 +443,8 @@ class _Run:
         self._control.end_below()
         self._broker.settle(_LAST_WORK)
         self._look_at_the_clock()
+        if self._holding:
+            self._holding.finish()
         if self._witness:
             self._witness.finish()
         self._log.end(lambda counts: record.end(counts, exit_status=code, signal=signal_name))

@@ -54,6 +54,7 @@ LAYERS = [
     ("helm_sentry.sensor.records", 1),
     ("helm_sentry.rpc", 2),
     ("helm_sentry.daemon", 2),
+    ("helm_sentry.sensor.lsm_records", 1),
     ("helm_sentry.features", 2),
     ("helm_sentry.state", 2),
     ("helm_sentry.reporter", 2),

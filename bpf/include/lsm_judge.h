@@ -350,22 +350,20 @@ INLINE int follow_path(struct slot *slot)
 	return 0;
 }
 
-/* Whether one of the wanted kinds is refused, after the path was followed. */
+/* Whether one of the wanted kinds is refused, after the path was followed. What may be read may also be loaded. */
 INLINE int settle_all(struct slot *slot)
 {
-	int refused = 0;
+	int refused = 0, loads = slot->wanted[0] == LOAD;
 	LOOP for (int k = 0; k < WANTED; k++) {
 		__u32 kind = slot->wanted[k];
 		if (kind >= PATH_KINDS)
 			continue;
 		__u32 treated = treatment(slot->event.generation, kind);
 		slot->event.opinions[k].kind = kind;
-		if (treated == TREAT_RULES)
-			refused |= settle(slot, k, kind, slot->found[k]);
-		else
-			refused |= treated != TREAT_ALLOW;
+		if (treated == TREAT_RULES ? settle(slot, k, kind, slot->found[k]) : treated != TREAT_ALLOW)
+			refused++;
 	}
-	return refused;
+	return loads ? refused == WANTED : refused;
 }
 
 INLINE int refuses(struct slot *slot, void *dentry, void *mount, __u32 first, __u32 second)

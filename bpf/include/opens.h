@@ -135,13 +135,15 @@ static inline void name(struct opened *opened, char *mount, char *entry)
 			missing = OPENED_UNNAMED;
 			break;
 		}
-		if (*written >= LONGEST_TEXT)
+		__u32 size = *written, length = FROM(at.bytes, ENTRY_FIRST, DENTRY_NAME + 4, __u32) & 255;
+		if (size >= LONGEST_TEXT)
 			break;
-		/* Read again: older verifiers forget a comparison of what the compiler has put on the stack. */
-		__u32 size = *written & (LONGEST_TEXT - 1), length = FROM(at.bytes, ENTRY_FIRST, DENTRY_NAME + 4, __u32) & 255;
-		if (bpf_probe_read_kernel(&opened->text[size], length, FROM(at.bytes, ENTRY_FIRST, DENTRY_NAME + 8, char *)))
+		__u64 end = size;
+		asm volatile("" : "+r"(end)); /* the verifier of Linux 6.1 does not keep what was just compared */
+		end &= LONGEST_TEXT - 1;
+		if (bpf_probe_read_kernel(&opened->text[end], length, FROM(at.bytes, ENTRY_FIRST, DENTRY_NAME + 8, char *)))
 			break;
-		opened->text[size + length] = '/';
+		opened->text[end + length] = '/';
 		*written = size + length + 1;
 		entry = FROM(at.bytes, ENTRY_FIRST, DENTRY_PARENT, char *);
 	}

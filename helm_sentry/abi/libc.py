@@ -387,7 +387,7 @@ def bpf_load(code: bytes, name: str, kind: int, attach_type: int = 0, attach_to:
         with contextlib.suppress(OSError):
             return _bpf_load(code, name, kind, attach_type, attach_to, log)
         lines = [line for line in log.value.decode(errors="replace").splitlines() if line]
-        raise OSError(error.errno, f"{error.strerror}: {' | '.join(lines[-30:])}", name) from error
+        raise OSError(error.errno, f"{error.strerror}: {' | '.join(lines[-2:])}", name) from error
 
 
 def _bpf_load(

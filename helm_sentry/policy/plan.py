@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 from helm_sentry.operation import Kind
 from helm_sentry.policy.compiler import stated_kinds
+from helm_sentry.policy.lower import BPF_LSM, KERNEL, Held, Lowered, Obstacle
 from helm_sentry.policy.lower import BROKER as BY_BROKER
-from helm_sentry.policy.lower import KERNEL, Held, Lowered, Obstacle
 from helm_sentry.policy.model import ExecMatch, KernelMatch, Policy
-from helm_sentry.policy.rights import Grant
+from helm_sentry.policy.rights import HOOKS, Grant
 
 SECCOMP, PTRACE, KERNEL_TIER = "seccomp", "ptrace", "kernel"
 BROKERS = {SECCOMP: "supervisor (seccomp)", PTRACE: "supervisor (ptrace)", KERNEL_TIER: "supervisor (seccomp)"}
@@ -67,6 +67,7 @@ class Plan:
         programs: path patterns the floor lets the kernel execute.
         held: in the kernel tier, who holds each kind, and why it is not the kernel.
         grants: in the kernel tier, the Landlock rights of the kinds that the kernel holds.
+        mechanism: in the kernel tier, what holds them.
     """
 
     tier: str
@@ -76,6 +77,7 @@ class Plan:
     programs: tuple[str, ...]
     held: Mapping[Kind, Held] = field(default_factory=dict)
     grants: tuple[Grant, ...] = ()
+    mechanism: str = ""
 
     @property
     def kernel(self) -> frozenset[Kind]:
@@ -134,10 +136,14 @@ def make_plan(
         reasons = tuple(Obstacle("", reason) for reason in lacking)
         lowered, grants = Lowered(lowered.mechanism, dict.fromkeys(Kind, Held(BY_BROKER, reasons)), ()), ()
     kernel = lowered.kinds if lowered else frozenset()
+    # The programs refuse the agent itself what the broker does for it.
+    beneath = (HOOKS.name,) if lowered and lowered.mechanism == HOOKS.name else ()
     return Plan(
         tier=tier,
         layers={
-            str(kind): (f"kernel ({lowered.mechanism})",) if lowered and kind in kernel else _layers(kind, host, tier)
+            str(kind): (f"kernel ({lowered.mechanism})",)
+            if lowered and kind in kernel
+            else _layers(kind, host, tier) + (beneath if kind in BPF_LSM.kinds else ())
             for kind in Kind
         },
         missing=_missing(host),
@@ -145,6 +151,7 @@ def make_plan(
         programs=tuple(sorted({*programs, *loaders})),
         held=lowered.held if lowered else {},
         grants=grants,
+        mechanism=lowered.mechanism if lowered else "",
     )
 
 

@@ -19,6 +19,8 @@ from helm_sentry.policy.model import ConnectMatch, Effect, FileMatch, Policy
 from helm_sentry.policy.reach import may_match
 
 LANDLOCK = Mechanism("landlock", HELD_KINDS, denies=False, own_processes=False)
+HOOKS = Mechanism("bpf lsm", HELD_KINDS, denies=True, own_processes=False)
+
 
 _OWN = "sentry/"  # rules of the supervisor itself
 _TERMINALS = ("/dev/tty", "/dev/ptmx", "/dev/console", "/dev/pts")
@@ -79,13 +81,41 @@ def lower_to_rights(policy: Policy, places: Mapping[str, Place], floor: Iterable
             yield from _replaced_files(policy, paths)
             yield from _programs_as_files(paths, programs)
 
-    lowered = lower(policy, LANDLOCK, judge)
+    return _both(lower(policy, LANDLOCK, judge))
+
+
+def lower_to_hooks(policy: Policy) -> Lowered:
+    """Return what of a policy the programs at the hooks of security modules are to hold in a run.
+
+    They know every path, there or not, and what is blocked inside of what is allowed. But what has an effect stays
+    with the broker here too, and so does what only the supervisor knows.
+    """
+
+    def judge(kind: Kind, rules: tuple[KernelRule, ...]) -> Iterator[Obstacle]:
+        paths = [rule for rule in rules if isinstance(rule, PathRule) and rule.verdict is Verdict.ALLOW]
+        yield from _names_are_told(policy)
+        for rule in paths:
+            yield from _processes(rule)
+            yield from _known_to_the_supervisor(kind, rule)
+        if kind is Kind.FILE_READ:
+            yield from _replaced_files(policy, paths)
+
+    return _both(lower(policy, HOOKS, judge))
+
+
+def _both(lowered: Lowered) -> Lowered:
+    """Return the same with both kinds or none."""
     if lowered.kinds >= HELD_KINDS or not lowered.kinds:
         return lowered
     # One of the two alone is of no use: an open does not say whether it wants a file or a directory.
     reason = Obstacle("", f"an open may find either, and {_other(lowered.kinds)} stays with the broker")
     held = {kind: Held(BROKER, (reason,)) if kind in lowered.kinds else held for kind, held in lowered.held.items()}
     return Lowered(lowered.mechanism, held, ())
+
+
+def everything() -> tuple[Grant, ...]:
+    """Return the rights that leave reading to the programs at the hooks."""
+    return (Grant("/", HELD_KINDS, device=True),)
 
 
 def grants(lowered: Lowered, places: Mapping[str, Place]) -> tuple[Grant, ...]:
@@ -130,24 +160,33 @@ def _obstacles(
 ) -> Iterator[Obstacle]:
     """Yield what speaks against a right for one path."""
     place = places.get(rule.path)
-    if _among_processes(rule.path):
-        yield Obstacle(
-            rule.rule, f"reaches processes in `{rule.path}`, and only the supervisor knows which are the run's"
-        )
+    yield from _processes(rule)
     if any(other.prefix and other.path != rule.path and _within(rule.path, other.path) for other in others):
         return  # another rule is wider, and is looked at itself
     if place is None or place.canonical != rule.path:
         if maker := _maker(policy, rule.path):
             yield Obstacle(rule.rule, f"names `{rule.path}`, which is not there yet and can be made by rule `{maker}`")
         return
+    yield from _known_to_the_supervisor(kind, rule)
+    if kind is Kind.FILE_LIST and place.directory and not rule.prefix:
+        yield Obstacle(rule.rule, f"lists `{rule.path}` alone, and a right reaches all beneath it")
+
+
+def _processes(rule: PathRule) -> Iterator[Obstacle]:
+    if _among_processes(rule.path):
+        yield Obstacle(
+            rule.rule, f"reaches processes in `{rule.path}`, and only the supervisor knows which are the run's"
+        )
+
+
+def _known_to_the_supervisor(kind: Kind, rule: PathRule) -> Iterator[Obstacle]:
+    """Yield what a rule reaches of which only the supervisor knows whether it is the run's own."""
     if rule.prefix and kind is Kind.FILE_READ and (terminal := _reached(rule.path, _TERMINALS)):
         yield Obstacle(rule.rule, f"reaches `{terminal}`, and only the supervisor knows which terminals are the run's")
     if not rule.prefix and kind is Kind.FILE_READ and any(_within(rule.path, each) for each in _TERMINALS):
         yield Obstacle(rule.rule, f"names `{rule.path}`, and only the supervisor knows which terminals are the run's")
     if rule.prefix and kind is Kind.FILE_READ and _within("/proc/self", rule.path):
         yield Obstacle(rule.rule, "reaches processes, and only the supervisor knows which are the run's")
-    if kind is Kind.FILE_LIST and place.directory and not rule.prefix:
-        yield Obstacle(rule.rule, f"lists `{rule.path}` alone, and a right reaches all beneath it")
 
 
 def _maker(policy: Policy, path: str) -> str:

@@ -8,15 +8,16 @@ nobody reads the ring buffer any more, they deny everything.
 import contextlib
 import os
 import shutil
+import struct
 from collections.abc import Iterator, Mapping
 
-from helm_sentry.abi import libc
+from helm_sentry.abi import flags, libc, syscalls
 from helm_sentry.abi.arch import native
 from helm_sentry.errors import FeatureError
 from helm_sentry.operation import Kind
 from helm_sentry.policy.lower import Lowered
+from helm_sentry.sensor import btf, programs
 from helm_sentry.sensor import lsm_records as records
-from helm_sentry.sensor import programs
 from helm_sentry.sensor.btf import Types
 from helm_sentry.sensor.lsm_records import Event, Tables
 from helm_sentry.sensor.programs import Loaded, Source
@@ -36,7 +37,7 @@ _FIRST = bytes(4)
 # fmt: off
 _OFFSETS = (
     "cgroup.kn", "cgroup.self", "cgroup_subsys_state.parent", "css_set.dfl_cgrp", "dentry.d_hash", "dentry.d_inode",
-    "dentry.d_name", "dentry.d_parent", "dentry.d_sb", "file.f_flags", "file.f_inode", "file.f_mode", "file.f_path",
+    "dentry.d_name", "dentry.d_parent", "dentry.d_sb", "file.f_flags", "file.f_inode", "file.f_path",
     "hlist_bl_node.pprev", "iattr.ia_valid", "inode.i_ino", "inode.i_mode", "kernfs_node.id", "linux_binprm.file",
     "mnt_namespace.ns", "mount.mnt", "mount.mnt_mountpoint", "mount.mnt_ns", "mount.mnt_parent", "msghdr.msg_flags",
     "msghdr.msg_name", "msghdr.msg_namelen", "ns_common.inum", "path.dentry", "path.mnt", "qstr.name",
@@ -67,6 +68,19 @@ def source(processors: int) -> Source:
     return Source("lsm", _FILES, _HEADERS, _sizes(processors), _offsets)
 
 
+def refused() -> str:
+    """Return why the kernel takes no program at a hook, found by loading one that does nothing; empty when it does."""
+    try:
+        if not _active():
+            raise FeatureError("the kernel was started without bpf among its security modules")
+        hook = btf.read().function("bpf_lsm_file_open")
+        code = struct.pack("<BBhi", 0xB7, 0, 0, 0) + struct.pack("<BBhi", 0x95, 0, 0, 0)  # return 0
+        os.close(libc.bpf_load(code, "nothing", flags.BPF_PROG_TYPE_LSM, flags.BPF_LSM_MAC, hook))
+    except (FeatureError, OSError) as error:
+        return str(error)
+    return ""
+
+
 def unavailable(cache: str) -> str:
     """Return why there can be no such programs here, found by loading them; empty when there can."""
     try:
@@ -93,7 +107,10 @@ class Enforcer:
         self._events = RingBuffer(loaded.maps["events"], EVENT_BYTES)
         self._counts_size = possible_processors() * records.COUNTS.size
         self._lossy = lossy
-        os.makedirs(pins, mode=0o700)
+        try:
+            os.makedirs(pins, mode=0o700)
+        except OSError as error:
+            raise FeatureError(f"nothing can be pinned at `{pins}`: {error.strerror}") from error
         for name, descriptor in (*loaded.maps.items(), *loaded.links.items()):
             libc.bpf_pin(descriptor, os.path.join(pins, name))
 
@@ -141,9 +158,10 @@ class Enforcer:
 
     def close(self) -> None:
         """Take the programs out of the kernel."""
-        shutil.rmtree(self._pins)
         self._events.close()
         self._loaded.close()
+        # The last hold on a program: letting go of that, the kernel takes its time without making anybody wait.
+        shutil.rmtree(self._pins)
 
     def _write(self, tables: Tables, generation: int) -> None:
         for place, treatment in enumerate(tables.treatments):
@@ -206,4 +224,12 @@ def _sizes(processors: int) -> dict[str, int]:
 def _offsets(kernel: Types) -> Mapping[str, int]:
     found = {name.replace(".", "_").upper(): kernel.offset(*name.split(".")) for name in _OFFSETS}
     # Since Linux 6.9 the hook is told first how ids are mapped.
+    try:
+        found["BACKING_FILE_USER_PATH"] = kernel.offset("backing_file", "user_path")
+    except FeatureError:
+        found["BACKING_FILE_USER_PATH"] = 0  # there the file of a layer has the path itself
+    arch = native()
+    found["PT_REGS_NUMBER"] = kernel.offset("pt_regs", "orig_ax" if arch.name == "x86_64" else "syscallno")
+    found["NR_MKNODAT"] = syscalls.number("mknodat", arch)
+    found["NR_MKNOD"] = syscalls.number("mknod" if arch.name == "x86_64" else "mknodat", arch)  # arm64 has the one only
     return found | {"IATTR_ARGUMENT": kernel.parameters("bpf_lsm_inode_setattr") - 1}

@@ -9,6 +9,6 @@ from helm_sentry.sensor.btf import Types
 GUESTS = Path(sys.argv[2]) if len(sys.argv) > 2 else Path.home() / ".cache/helm-sentry-guest"
 
 for types in sorted(GUESTS.glob("*.types")):
-    for source in (loader.source(), lsm.source(processors=1)):
+    for source in (loader.source(), loader.source(opens=True), lsm.source(processors=1)):
         notes = types.with_suffix(".notes").read_bytes()
         programs.compile_ahead(sys.argv[1], source, Types(types.read_bytes()), notes)

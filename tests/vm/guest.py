@@ -1,10 +1,11 @@
 """Run a command as root in a throw-away guest: another Debian kernel on this machine's own files.
 
-    guest.py [--kernel 6.1|6.12] [--timeout SECONDS] [--directory DIR] -- COMMAND...
+    guest.py [--kernel 6.1|6.12] [--timeout SECONDS] [--directory DIR] [--root DIR] [--network] -- COMMAND...
 
-The guest is QEMU without hardware acceleration. Its root is this machine's, read-only, under a layer in memory: what
-the command writes is gone when it ends, and it can read whatever root can here, so run only what you trust. It has one
-processor, no network but loopback, and the Linux Security Modules of a Debian server with BPF among them.
+The guest is QEMU without hardware acceleration. Its root is this machine's, or a directory of it, read-only, under a
+layer in memory: what the command writes is gone when it ends, and it can read whatever root can there, so run only what
+you trust. It has one processor, no network but loopback unless it is asked for, and the Linux Security Modules of a
+Debian server with BPF among them.
 
 With --systemd the command is a service of systemd, which is process 1 then; Debian's systemd must be installed.
 
@@ -16,6 +17,7 @@ kept with what is made of it in `~/.cache/helm-sentry-guest`.
 
 import argparse
 import gzip
+import hashlib
 import lzma
 import os
 import re
@@ -28,8 +30,9 @@ import tempfile
 from pathlib import Path
 
 PACKAGES = {"6.1": "linux-image-amd64", "6.12": "linux-image-6.12-amd64"}
-MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_rng")
+MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_rng", "virtio_net")
 BUSYBOX = Path("/bin/busybox")
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "helm-sentry-guest"
 SHARE = "trans=virtio,version=9p2000.L,msize=512000"
 SECURITY = "landlock,lockdown,capability,yama,bpf"
 TIMED_OUT = 124
@@ -51,6 +54,10 @@ for number in 0:stdin 1:stdout 2:stderr; do $b ln -s /proc/self/fd/${{number%:*}
 $b mount -t securityfs securityfs /new/sys/kernel/security
 $b mount -t bpf bpf /new/sys/fs/bpf; $b mount -t cgroup2 cgroup2 /new/sys/fs/cgroup
 $b ip link set lo up; $b hostname guest
+if [ -e /new/run/guest/network ]; then  # as QEMU's user network has it
+  $b ip link set eth0 up; $b ip addr add 10.0.2.15/24 dev eth0; $b ip route add default via 10.0.2.2
+  $b rm -f /new/etc/resolv.conf; echo nameserver 10.0.2.3 >/new/etc/resolv.conf
+fi
 exec $b switch_root /new /bin/sh /run/guest/main
 """
 
@@ -77,6 +84,8 @@ def main() -> int:
     parser.add_argument("--memory", type=int, default=1500, help="MiB")
     parser.add_argument("--systemd", action="store_true", help="with systemd as process 1")
     parser.add_argument("--directory", default=os.getcwd(), help="where the command starts")
+    parser.add_argument("--root", default="/", help="directory that is the guest's root")
+    parser.add_argument("--network", action="store_true", help="reach what this machine reaches")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
     kernel, initial = prepare(PACKAGES[options.kernel])
@@ -90,8 +99,9 @@ def prepare(meta_package: str) -> tuple[Path, Path]:
     if not found:
         raise SystemExit(f"guest.py: there is no package {meta_package} here; run `apt-get update`")
     package = found[1]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "helm-sentry-guest"
-    kernel, initial = cache / f"{package}.kernel", cache / f"{package}.initial"
+    cache = CACHE
+    version = hashlib.sha256(repr((INIT, MODULES)).encode()).hexdigest()[:8]
+    kernel, initial = cache / f"{package}.kernel", cache / f"{package}.{version}.initial"
     if initial.exists():
         return kernel, initial
     cache.mkdir(parents=True, exist_ok=True)
@@ -103,7 +113,7 @@ def prepare(meta_package: str) -> tuple[Path, Path]:
         (image,) = Path(work).glob("boot/vmlinuz-*")
         kernel.write_bytes(uncompressed(image.read_bytes()))
         for section, suffix in ((".BTF", "types"), (".notes", "notes")):
-            kernel.with_suffix(f".{suffix}").write_bytes(section_of(kernel.read_bytes(), section))
+            (cache / f"{package}.{suffix}").write_bytes(section_of(kernel.read_bytes(), section))
         (modules,) = Path(work).glob("lib/modules/*")
         made = initial_files(Path(work) / "initial", modules)
         made.rename(initial)
@@ -181,35 +191,39 @@ def run(kernel: Path, initial: Path, options: argparse.Namespace) -> int:
         exchange = Path(name)
         if Path(options.directory).resolve().is_relative_to("/tmp"):
             (exchange / "keep-tmp").touch()
+        if options.network:
+            (exchange / "network").touch()
         command = (
             "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8\n"
             "export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 SENTRY_GUEST=1\n"
             f"cd {shlex.quote(options.directory)} && {shlex.join(options.command)}\n"
-            "echo $? > /run/guest/status; sync; echo o > /proc/sysrq-trigger; sleep 30\n"
+            "echo $? > /run/guest/status; sync; echo o > /proc/sysrq-trigger; while :; do :; done\n"
         )
         (exchange / "command").write_text(command)
         (exchange / "main").write_text(SYSTEMD if options.systemd else command)
         try:
-            subprocess.run(machine(kernel, initial, exchange, options.memory), timeout=options.timeout, check=False)
+            subprocess.run(machine(kernel, initial, exchange, options), timeout=options.timeout, check=False)
         except subprocess.TimeoutExpired:
             print(f"guest.py: the guest did not end in {options.timeout} s", file=sys.stderr)
         status = exchange / "status"
         return int(status.read_text()) if status.exists() else TIMED_OUT
 
 
-def machine(kernel: Path, initial: Path, exchange: Path, memory: int) -> list[str | Path]:
+def machine(kernel: Path, initial: Path, exchange: Path, options: argparse.Namespace) -> list[str | Path]:
     shares = [
-        "local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap",
+        f"local,path={options.root},mount_tag=root,security_model=none,readonly=on,multidevs=remap",
         f"local,path={exchange},mount_tag=exchange,security_model=none",
     ]
-    return [
-        *("qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-cpu", "max", "-smp", "1", "-m", str(memory)),
-        *("-display", "none", "-nodefaults", "-nic", "none", "-no-reboot", "-serial", "stdio"),
+    network = "user,model=virtio-net-pci" if options.network else "none"
+    words: list[str | Path] = [
+        *("qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-cpu", "max", "-smp", "1", "-m", str(options.memory)),
+        *("-display", "none", "-nodefaults", "-nic", network, "-no-reboot", "-serial", "stdio"),
         *("-kernel", kernel, "-initrd", initial),
-        *("-append", f"console=ttyS0 panic=-1 quiet lsm={SECURITY} mitigations=off"),
+        *("-append", f"console=ttyS0 panic=-1 quiet lsm={SECURITY} mitigations=off no_timer_check"),
         *(word for share in shares for word in ("-virtfs", share)),
         *("-device", "virtio-rng-pci"),
     ]
+    return words
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def held(rules: str, kind: Kind = Kind.FILE_READ) -> str:
 _NAMES = ("a", "b", "ab")
 _PATHS = ["/" + "/".join(names) for depth in range(4) for names in product(_NAMES, repeat=depth)]
 _VERBS = (Kind.FILE_READ, Kind.FILE_CREATE, Kind.FILE_RENAME, Kind.FILE_DELETE, Kind.FILE_WRITE)
-_ASKED = [
+ASKED = [
     Operation(kind, path=path, directory=directory)
     for kind in (*_VERBS, Kind.FILE_TRUNCATE, Kind.FILE_LINK)
     for path in _PATHS
@@ -70,7 +70,7 @@ def policies() -> st.SearchStrategy[Policy]:
 @settings(max_examples=200, deadline=None)
 @given(policies())
 def test_the_kernel_allows_what_decide_allows_and_nothing_else(policy: Policy) -> None:
-    check(policy, _ASKED)
+    check(policy, ASKED)
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -49,8 +49,8 @@ CONSTANTS = {
 }
 
 
-def compiles(assertions: list[str]) -> subprocess.CompletedProcess[str]:
-    source = f'#include "{HEADER}"\n' + "".join(f'_Static_assert({text}, "{text}");\n' for text in assertions)
+def compiles(assertions: list[str], header: Path = HEADER) -> subprocess.CompletedProcess[str]:
+    source = f'#include "{header}"\n' + "".join(f'_Static_assert({text}, "{text}");\n' for text in assertions)
     return subprocess.run(
         ["cc", "-fsyntax-only", "-x", "c", "-"], input=source, capture_output=True, text=True, check=False
     )

@@ -1,0 +1,47 @@
+"""Run what needs another kernel under each of them, all at once, and say what came of it: `make vm-test`.
+
+Exit status 0: every guest's tests passed. What a guest printed is in build/vm/KERNEL.txt.
+"""
+
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import guest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+KEPT = CHECKOUT / "build/vm"
+PYTHON = CHECKOUT / ".venv/bin/python"
+MOST_SECONDS = 440  # two guests at once, and what comes before them, stay below eight minutes
+
+
+def main() -> int:
+    kernels = sys.argv[1:] or list(guest.PACKAGES)
+    KEPT.mkdir(parents=True, exist_ok=True)
+    for kernel in kernels:
+        guest.prepare(guest.PACKAGES[kernel])
+    subprocess.run([PYTHON, CHECKOUT / "tests/vm/compile_ahead.py", KEPT / "programs", guest.CACHE], check=True)
+    with ThreadPoolExecutor() as threads:
+        results = list(threads.map(run, kernels))
+    return max(results)
+
+
+def run(kernel: str) -> int:
+    began = time.monotonic()
+    command = [sys.executable, CHECKOUT / "tests/vm/guest.py", "--kernel", kernel, "--timeout", str(MOST_SECONDS), "--"]
+    command += [CHECKOUT / "tests/vm/inside.sh", KEPT / "programs"]
+    with open(KEPT / f"{kernel}.txt", "w+", encoding="utf-8", errors="replace") as output:
+        status = subprocess.run(
+            command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, check=False
+        ).returncode
+        output.seek(0)
+        print(
+            f"=== Linux {kernel}: status {status} after {time.monotonic() - began:.0f} s\n{output.read()}", flush=True
+        )
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
