@@ -196,7 +196,7 @@ def _fatal(policy: Policy, host: Host, tier: str) -> tuple[str, ...]:
     fatal = []
     if tier == PTRACE and _grants_listeners(policy):
         fatal.append("`kernel.seccomp` cannot be allowed: an agent's own listener would be asked before the tracer")
-    if tier == SECCOMP and not host.listener:
+    if tier != PTRACE and not host.listener:
         fatal.append("no seccomp listener can be had here: the kernel is too old, or a container already owns one")
     if tier == PTRACE and not host.tracing:
         fatal.append("calls cannot be intercepted with ptrace here, so `--tier ptrace` is not possible")

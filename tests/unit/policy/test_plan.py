@@ -7,7 +7,7 @@ import pytest
 from helm_sentry.operation import Kind
 from helm_sentry.policy.loader import load
 from helm_sentry.policy.model import Policy
-from helm_sentry.policy.plan import BROKERS, LANDLOCK, PTRACE, SECCOMP, VERIFIED, Plan, make_plan, table
+from helm_sentry.policy.plan import BROKERS, KERNEL_TIER, LANDLOCK, PTRACE, SECCOMP, VERIFIED, Plan, make_plan, table
 from helm_sentry.policy.rights import Grant, Place, lower_to_rights
 
 BROKER = BROKERS[SECCOMP]
@@ -79,7 +79,7 @@ LOWERED = lower_to_rights(READING, {"/data": Place("/data", directory=True)}, ()
 
 
 def test_in_the_kernel_tier_the_kernel_holds_what_was_lowered():
-    made = make_plan(READING, Machine(), (), LOWERED)
+    made = make_plan(READING, Machine(), (), KERNEL_TIER, LOWERED)
     assert (made.tier, made.kernel) == ("kernel", {Kind.FILE_READ, Kind.FILE_LIST})
     assert made.layers["file.read"] == ("kernel (landlock)",)
     assert made.layers["file.write"] == (BROKER, LANDLOCK)
@@ -89,7 +89,7 @@ def test_in_the_kernel_tier_the_kernel_holds_what_was_lowered():
 
 @pytest.mark.parametrize("lacking", [{"root": False}, {"btf": False}, {"landlock": 0}])
 def test_without_what_the_kernel_tier_needs_it_does_not_run_and_nothing_is_held(lacking):
-    made = make_plan(READING, Machine(**lacking), (), LOWERED, (Grant("/data", frozenset()),))
+    made = make_plan(READING, Machine(**lacking), (), KERNEL_TIER, LOWERED, (Grant("/data", frozenset()),))
     assert not made.kernel
     assert not made.grants
     assert ["the kernel tier needs" in sentence for sentence in made.fatal] == [True]

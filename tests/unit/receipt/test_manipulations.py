@@ -156,7 +156,7 @@ def test_every_kind_of_record_verifies(verifier, tmp_path):
         record.forked(7, 1),
         record.exited(7, 0),
         record.witnessing(),
-        record.witnessed({"calls": 1}, {"calls": 1}, final=True),
+        record.witnessed({"finished": 1, "carried": 0}, {"received": 1}, final=True),
         record.gap("answered", "one more"),
         decision(Verdict.ESCALATE),
         record.approval(10, 1, "once", "h at the terminal", "0" * 64),
