@@ -96,3 +96,12 @@ def test_the_least_limits_hold():
     assert within(replace(policy(ALL), limits=Limits(memory=20, wall_time=7)), above).limits == Limits(
         memory=10, processes=5, wall_time=7
     )
+
+
+def test_what_matters_to_a_ceiling_matters_to_the_policy_below():
+    when = "contextual:\n  - {id: c, connect: {hosts: [a.example]}, when: 'time.getHours() < 12'}\n"
+    own = policy(ALL)
+    bounded = within(own, ceilings(policy(when, "above"), "parent"))
+    assert compile_policy(own).guarded_kinds == frozenset()
+    assert compile_policy(bounded).guarded_kinds == {Kind.NET_CONNECT, Kind.NET_SEND}
+    assert [rule.id for rule in bounded.every_rule] == ["all", "parent/c"]

@@ -12,7 +12,7 @@ from helm_sentry.operation import Kind, Operation
 from helm_sentry.policy import pattern
 from helm_sentry.policy.engine import compile_policy, decide
 from helm_sentry.policy.loader import load
-from helm_sentry.policy.lower import BPF_LSM, BROKER, KERNEL, lower
+from helm_sentry.policy.lower import BPF_LSM, BROKER, KERNEL, NameRule, lower
 from helm_sentry.policy.model import BindMatch, ConnectMatch, Effect, FileMatch, Policy, Rule
 from helm_sentry.policy.reach import covers, may_lead_through, may_match
 from tests import strategies
@@ -170,3 +170,28 @@ def test_a_glob_keeps_the_making_of_directories_it_leads_through() -> None:
     reason = "rule `b` blocks `/d/*/k` inside `/d`, which rule `a` allows"
     assert held(rules % "/d/*/k", Kind.FILE_CREATE) == reason
     assert held(rules % "/e/*/k", Kind.FILE_CREATE) == ""
+
+
+def test_a_name_rule_is_for_one_name_or_for_all() -> None:
+    kinds = frozenset({Kind.NET_SOCKET})
+    for name, other in (("inet", False), ("", True)):
+        rule = NameRule(kinds=kinds, name=name, verdict=Verdict.ALLOW, rule="r")
+        assert rule.matches(Operation(Kind.NET_SOCKET, name="inet"))
+        assert rule.matches(Operation(Kind.NET_SOCKET, name="netlink")) is other
+        assert not rule.matches(Operation(Kind.KERNEL_BPF, name="inet"))
+
+
+@pytest.mark.parametrize(
+    ("path", "prefix", "may"),
+    [
+        ("/a/x/cd", False, True),
+        ("/a/x/d", True, False),
+        ("/a/x", False, False),
+        ("/a/x", True, True),
+        ("/a/x/cd/e", True, False),
+        ("/b/x/cd", True, False),
+        ("/", True, True),
+    ],
+)
+def test_how_far_a_pattern_reaches_name_by_name(path: str, prefix: bool, may: bool) -> None:
+    assert may_match(pattern.parse("/a/*/c*"), path, prefix) is may

@@ -1,12 +1,22 @@
 """What Landlock can hold of a policy's reading, and why it stays with the broker."""
 
+from dataclasses import replace
+
 import pytest
 
 from helm_sentry.operation import Kind
 from helm_sentry.policy.builtin import with_builtin_rules
 from helm_sentry.policy.loader import load
 from helm_sentry.policy.model import Policy
-from helm_sentry.policy.rights import Grant, Place, grants, lower_to_rights, named_paths
+from helm_sentry.policy.rights import (
+    Grant,
+    Place,
+    everything,
+    grants,
+    lower_to_hooks,
+    lower_to_rights,
+    named_paths,
+)
 
 NAMES = "  - {id: names, file: {do: [stat], paths: ['/**']}}\n"
 DATA = "  - {id: data, file: {do: [read, list], paths: ['/data/**']}}\n"
@@ -107,3 +117,52 @@ def test_what_may_be_executed_must_be_readable_by_a_rule() -> None:
     asked = policy(NAMES, DATA)
     assert why(asked, floor=(Place("/data/bin", directory=True), Place("/data/sh"))) == ""
     assert "`/opt/tool` may be executed" in why(asked, floor=(Place("/opt/tool"),))
+
+
+class TestHooks:
+    """Programs at the hooks of security modules know paths, also those that are not there, and blocks inside allows."""
+
+    def test_a_block_inside_is_no_obstacle(self) -> None:
+        asked = policy(NAMES, DATA, block="  - {id: no, file: {do: [read, list], paths: [/data/sub]}}\n")
+        assert lower_to_hooks(asked).kinds == BOTH
+        assert why(asked)  # Landlock cannot
+
+    @pytest.mark.parametrize(
+        ("rule", "reason"),
+        [
+            (reading("/proc/**"), "processes"),
+            (reading("/dev/**"), "terminals"),
+            (reading("/dev/tty"), "terminals"),
+            (reading("/**") + "  - {id: c, connect: {hosts: [a.example]}}\n", "/etc/hosts"),
+            (reading("/**") + "  - {id: c, connect: {hosts: ['*.a.example']}}\n", "/etc/resolv.conf"),
+        ],
+    )
+    def test_what_the_supervisor_alone_knows_stays_there(self, rule: str, reason: str) -> None:
+        lowered = lower_to_hooks(policy(NAMES, DATA, rule))
+        assert reason in lowered.held[Kind.FILE_READ].reason
+        assert not lowered.kinds
+        assert "an open may find either" in lowered.held[Kind.FILE_LIST].reason
+
+    def test_names_that_may_not_be_told(self) -> None:
+        assert "whether it is there" in lower_to_hooks(policy(DATA)).held[Kind.FILE_READ].reason
+
+    def test_their_rights_are_all(self) -> None:
+        assert everything() == (Grant("/", BOTH, device=True),)
+
+
+def test_under_a_ceiling_nothing_is_held() -> None:
+    asked = policy(NAMES, DATA)
+    bounded = replace(asked, within=(asked,))
+    for lowered in (lower_to_rights(bounded, PLACES, ()), lower_to_hooks(bounded)):
+        assert not lowered.kinds
+        assert "ceiling" in lowered.held[Kind.FILE_READ].reason
+
+
+def test_domains_are_an_obstacle() -> None:
+    asked = policy(NAMES, DATA, "  - {id: c, connect: {hosts: ['*.a.example']}}\n")
+    assert "/etc/resolv.conf" in why(asked)
+
+
+def test_a_rule_that_makes_elsewhere_is_none() -> None:
+    made = "  - {id: made, file: {do: [create], paths: ['/data/**']}}\n"
+    assert not why(policy(NAMES, DATA, made, reading("/nowhere")))
