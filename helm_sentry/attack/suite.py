@@ -142,15 +142,14 @@ class _Stage:
         stdin = piped(self.process.stdin)
         stdin.write(json.dumps(task) + "\n")
         stdin.flush()
-        at = self._log_size()
+        _, at = self._rules(0)
         for attack in attacks:
             line = self._line(self.settings.patience + _PATIENCE)
             ended: dict[str, Any] = json.loads(line) if line else {"status": None, "said": "the run ended"}
             witnessed = attack.witness not in ("", "outlived") and self.around.saw(attack.witness)
             self.around.saw("datagram")  # forget what others have sent
-            size = self._log_size()
-            yield Performance(attack, ended["status"], ended["said"], witnessed, self._rules(at, size))
-            at = size
+            rules, at = self._rules(at)
+            yield Performance(attack, ended["status"], ended["said"], witnessed, rules)
 
     def end(self) -> list[str]:
         """End the run and return what is wrong with what it leaves behind."""
@@ -190,18 +189,17 @@ class _Stage:
         with open(self.errors, encoding="utf-8", errors="replace") as file:
             return file.read()
 
-    def _log_size(self) -> int:
-        return os.path.getsize(f"{self.run}/audit.jsonl") if self.supervised else 0
-
-    def _rules(self, start: int, end: int) -> tuple[str, ...]:
-        """Return the rules of the user's policy that allowed something outside, in a part of the log."""
-        if end == start:
-            return ()
+    def _rules(self, start: int) -> tuple[tuple[str, ...], int]:
+        """Return the rules of the user's policy that allowed something outside, and where the log has been read to."""
+        if not self.supervised:
+            return (), start
         with open(f"{self.run}/audit.jsonl", "rb") as file:
             file.seek(start)
-            records = [json.loads(line) for line in file.read(end - start).splitlines() if b'"ALLOW"' in line]
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]  # a record that is being written may be there in part
+        records = [json.loads(line) for line in whole.splitlines() if b'"ALLOW"' in line]
         outside = tuple(self.arena.path(name) for name in ("outside/", "workspacefoo/", "workspace/hide0/", "home/"))
-        return tuple({r["rule"] for r in records if str(r.get("target", "")).startswith(outside)})
+        return tuple({r["rule"] for r in records if str(r.get("target", "")).startswith(outside)}), start + len(whole)
 
 
 def play(attacks: Iterable[Attack], settings: Settings) -> Iterator[Outcome]:

@@ -136,6 +136,7 @@ at_flags = st.sampled_from(
         0x80000000,
     ]
 )
+link_flags = at_flags.filter(lambda flags: not flags & AT_EMPTY_PATH)  # docs/limitations.md
 open_flags = st.tuples(
     # Write-only and read-only opens of a FIFO wait for the other side: here they never do.
     st.sampled_from([os.O_RDONLY | os.O_NONBLOCK, os.O_WRONLY | os.O_NONBLOCK, os.O_RDWR, os.O_RDWR | os.O_NONBLOCK, 3 | os.O_NONBLOCK]),
@@ -201,7 +202,7 @@ OPERATION_ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "mknodat": (*spot, st.builds(lambda k, m: k | (m & 0o7777), kinds, modes), st.just(0x103)),
     "unlink": (entries,), "rmdir": (entries,), "unlinkat": (*spot, at_flags),
     "rename": (entries, entries), "renameat": (*spot, *spot), "renameat2": (*spot, *spot, rename_flags),
-    "link": (entries, entries), "linkat": (*spot, *spot, at_flags),
+    "link": (entries, entries), "linkat": (*spot, *spot, link_flags),
     "symlink": (targets, entries), "symlinkat": (targets, *spot),
     "readlink": (paths, links, st.just(300)), "readlinkat": (*at, links, st.sampled_from([300, 1, 0, -1])),
     "stat": (paths, stats), "lstat": (paths, stats), "newfstatat": (*at, stats, at_flags),
