@@ -54,7 +54,7 @@ class Endpoint:
         self._gate = Gate(listen(self._directory, name), refuses, self._serve, on_refusal)
 
     def close(self) -> None:
-        """Take the socket away; whoever is connected is served to the end."""
+        """Take the socket away; whoever is being answered gets the rest."""
         with contextlib.suppress(OSError):  # a name that stays behind, on a disk that fails, answers nobody
             os.unlink(self._name, dir_fd=self._directory)
         self._gate.close()

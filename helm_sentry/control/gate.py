@@ -23,6 +23,7 @@ MOST_PEERS = 64
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred in unix(7)
 _MOST_ANCESTORS = 1024
 _PAUSE = 0.05  # seconds after a connection that could not be accepted
+_LAST_ANSWERS = 0.5  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +78,17 @@ class Gate:
         self._thread.start()
 
     def close(self) -> None:
-        """Accept no more; whoever is connected is served to the end.
+        """Accept no more, and wait a moment for the answers that are on their way: that to `kill` comes last of all.
 
         The socket is not shut down: a service manager may listen on it, too, for the next process.
         """
         os.write(self._end, b"!")
         self._thread.join()
         self._listener.close()
+        deadline = time.monotonic() + _LAST_ANSWERS
+        for _ in range(MOST_PEERS):
+            if not self._places.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                return
 
     def _accept(self) -> None:
         poller = select.poll()
