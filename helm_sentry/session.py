@@ -50,7 +50,7 @@ from helm_sentry.policy.plan import PTRACE
 from helm_sentry.policy.rights import HOOKS
 from helm_sentry.prepare import Prepared, prepare, read_again, require_held, with_own_rules
 from helm_sentry.receipt import store
-from helm_sentry.receipt.keyring import key_descriptor, known, signing_key
+from helm_sentry.receipt.keyring import key_descriptor, known, require_in_place, signing_key
 from helm_sentry.receipt.signer import Signer
 from helm_sentry.refusal import record_refusal
 from helm_sentry.reporter import Reporter
@@ -179,7 +179,8 @@ class _Run:
 
     def _open_records(self) -> None:
         prepared = self._prepared
-        self._key = key = signing_key(state.key_directory(), os.environ, prepared.options.key)
+        place = state.key_directory(), dict(os.environ), prepared.options.key
+        self._key = key = signing_key(*place)
         self.directory = state.new_run(self._id)
         facts = record.start(
             run=self._id,
@@ -201,7 +202,7 @@ class _Run:
         self._log_state = self._native.log_state() if self._native else None
         self._log = AuditLog(self.directory, self._id, degraded=prepared.plan.missing_layers, state=self._log_state)
         self._log.append({**facts, **digests})
-        self._signer = Signer(self.directory, key, self._fail)
+        self._signer = Signer(self.directory, key, self._fail, partial(require_in_place, *place))
         self._wall_clock = WallClock()
         self._reporter = Reporter(prepared.options.quiet, enforcing=not prepared.options.dry_run)
         if prepared.plan.tier == PTRACE != prepared.options.tier:

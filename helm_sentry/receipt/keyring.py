@@ -96,6 +96,20 @@ def signing_key(directory: str, environment: Mapping[str, str], path: str = "") 
     return load_or_create(directory)
 
 
+def require_in_place(directory: str, environment: Mapping[str, str], path: str = "") -> None:
+    """Require that a key can still be had where a run got its own, which may be another one by now (`rotate`).
+
+    A key that came on a descriptor has no place. The arguments are those of `signing_key`.
+
+    Raises:
+        SentryError: it is gone, cannot be read, is open to others or is none.
+    """
+    if not path and environment.get(KEY_FD):
+        return
+    file = key_file(environment, path)
+    _read(file or os.path.join(directory, KEY_NAME), credential=bool(file) and not path)
+
+
 def own_key() -> SigningKey:
     """Return this machine's signing key, made on first use."""
     return signing_key(state.key_directory(), os.environ)

@@ -48,12 +48,17 @@ class Signer:
         directory: the run directory, in which the log has been created.
         key: the key that signs.
         on_failure: called on the signer's thread when it can sign no more; the run must end.
+        require_key: raises SentryError when the key may be used no more; asked before each round of signatures.
     """
 
     def __init__(
-        self, directory: str, key: SigningKey, on_failure: Callable[[Exception], None] = lambda error: None
+        self,
+        directory: str,
+        key: SigningKey,
+        on_failure: Callable[[Exception], None] = lambda error: None,
+        require_key: Callable[[], None] = lambda: None,
     ) -> None:
-        self._directory, self._key, self._on_failure = directory, key, on_failure
+        self._directory, self._key, self._on_failure, self._require_key = directory, key, on_failure, require_key
         self._failure: Exception | None = None
         self._wake, self._stop = threading.Event(), threading.Event()
         self._log = Follower(directory)
@@ -132,6 +137,7 @@ class Signer:
                 self._wake.wait(_LOOK_EVERY)
                 self._wake.clear()
                 stopping = self._stop.is_set()
+                self._require_key()
                 self._follow()
                 if stopping or time.monotonic() - self._signed_at >= _CHECKPOINT_EVERY:
                     self._checkpoint()

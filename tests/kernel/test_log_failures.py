@@ -165,6 +165,44 @@ def test_a_run_directory_remounted_read_only(sandbox: Sandbox, policy: Path) -> 
     assert sandbox.verify(directory).returncode == 121
 
 
+@pytest.mark.parametrize("spoil", ["removed", "opened to others", "not a key"])
+def test_a_key_that_is_gone(sandbox: Sandbox, policy: Path, spoil: str) -> None:
+    """The key is in memory, but who takes it from its place wants nothing more to be signed: the run ends by itself."""
+
+    def take_away(pid: int, directory: Path) -> None:
+        key = sandbox.root / "state/helm-sentry/keys/signing.key"
+        if spoil == "removed":
+            key.unlink()
+        elif spoil == "opened to others":
+            key.chmod(0o644)
+        else:
+            key.write_bytes(b"nothing of the kind")
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+    status, errors, directory = run_and_break(sandbox, policy, take_away)
+    assert re.search("receipts cannot be written: .*signing.key", errors), errors
+    assert status == 125, errors
+    assert len(made(sandbox)) == BEFORE + 1
+    assert made(sandbox) <= recorded(directory)
+    assert verify_run(read_run(str(directory)), allow_unsealed=True).state == "unsealed"
+    assert sandbox.verify(directory, "--public-key", str(directory / "public.key")).returncode == 121
+
+
+def test_a_key_that_is_rotated(sandbox: Sandbox, policy: Path) -> None:
+    """The run keeps the key it began with, and goes on."""
+
+    def rotate(pid: int, directory: Path) -> None:
+        key = sandbox.root / "state/helm-sentry/keys/signing.key"
+        before = key.read_bytes()
+        assert sandbox.native([*sandbox.command, "keys", "rotate"]).status == 0
+        assert key.read_bytes() != before
+
+    status, errors, directory = run_and_break(sandbox, policy, rotate)
+    assert status == 0, errors
+    assert len(made(sandbox)) == FILES
+    assert sandbox.verify(directory).returncode == 0
+
+
 def test_a_directory_that_takes_no_file_any_more(sandbox: Sandbox, policy: Path) -> None:
     """The log is open already and goes on; the seal cannot be made, so the run ends without one and says so."""
 
@@ -190,20 +228,6 @@ def test_a_state_directory_that_cannot_be_written_starts_nothing(sandbox: Sandbo
     runs.unlink()
     assert sandbox.run(["touch", "made-0"], policy).status == 0
     assert made(sandbox)
-
-
-@pytest.mark.parametrize("change", ["unlink", "chmod"])
-def test_a_key_that_is_gone_in_mid_run_changes_nothing(sandbox: Sandbox, policy: Path, change: str) -> None:
-    """The key was read once, before the agent's first instruction."""
-    key = sandbox.root / "state" / "helm-sentry" / "keys" / "signing.key"
-
-    def hide(pid: int, directory: Path) -> None:
-        key.unlink() if change == "unlink" else key.chmod(0)
-
-    status, errors, directory = run_and_break(sandbox, policy, hide)
-    assert status == 0, errors
-    public = next(key.parent.glob("*.pub"))
-    assert sandbox.verify(directory, "--public-key", str(public)).returncode == 0
 
 
 def test_a_key_that_cannot_be_read_starts_nothing(sandbox: Sandbox, policy: Path) -> None:
