@@ -14,6 +14,7 @@ from functools import lru_cache
 from helm_sentry.abi import arch, flags, structs, syscalls
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_quick = ctypes.PyDLL(None, use_errno=True)
 _ARCH = arch.native()
 Buffer = bytearray | ctypes.Array[ctypes.c_char]
 Transfer = Callable[..., int]
@@ -72,7 +73,34 @@ _membarrier = _raw("membarrier", c_int, c_uint)
 _signalfd4 = _raw("signalfd4", c_int, c_char_p, c_size_t, c_int)
 
 
+_SOL_SOCKET = 1  # <asm/socket.h>
 _NOWHERE = 1  # an address on the page that is never mapped
+
+
+def _at_once(name: str, *types: type) -> Callable[..., int]:
+    """Return a C function for what never waits: giving up the interpreter for it would cost more than it takes.
+
+    Args:
+        name: of the function, which returns an int, negative with errno when it fails.
+        types: of its arguments.
+    """
+    function = _quick[name]
+    function.argtypes = types
+
+    def call(*arguments: object) -> int:
+        result: int = function(*arguments)
+        if result < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), name)
+        return result
+
+    return call
+
+
+_timer_create = _at_once("syscall", c_long, c_int, c_char_p, c_void_p)
+_timer_settime = _at_once("syscall", c_long, c_int, c_int, c_char_p, c_void_p)
+_TIMER_CREATE, _TIMER_SETTIME = (syscalls.number(name, _ARCH) for name in ("timer_create", "timer_settime"))
+_getsockopt = _at_once("getsockopt", c_int, c_int, c_int, c_void_p, c_void_p)
 
 
 def address_of(buffer: Buffer) -> int:
@@ -159,6 +187,32 @@ def bind(descriptor: int, address: bytes) -> None:
 def listen(descriptor: int, backlog: int) -> None:
     """Make a socket listen; `backlog` is taken as the kernel takes it."""
     _listen(descriptor, backlog)
+
+
+def timer_create(clock: int, event: bytes) -> int:
+    """Return the number of a new timer; `event` is a `struct sigevent`."""
+    number = c_int()
+    _timer_create(_TIMER_CREATE, clock, event, ctypes.byref(number))
+    return number.value
+
+
+def timer_settime(timer: int, setting: bytes) -> None:
+    """Start a timer, or stop it; `setting` is a `struct itimerspec`, relative to now."""
+    _timer_settime(_TIMER_SETTIME, timer, 0, setting, None)
+
+
+def socket_option(descriptor: int, level: int, option: int, size: int = 4) -> bytes:
+    """Return the raw value of a socket option, at most `size` bytes; see getsockopt(2)."""
+    buffer, length = ctypes.create_string_buffer(size), ctypes.c_uint(size)
+    _getsockopt(descriptor, level, option, buffer, ctypes.byref(length))
+    return buffer.raw[: length.value]
+
+
+def socket_number(descriptor: int, option: int) -> int:
+    """Return a SOL_SOCKET option that is a C `int`."""
+    value, length = c_int(), ctypes.c_uint(4)
+    _getsockopt(descriptor, _SOL_SOCKET, option, ctypes.byref(value), ctypes.byref(length))
+    return value.value
 
 
 def socket_name(descriptor: int, peer: bool) -> bytes:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from helm_sentry.audit.canonical import Fields
-from helm_sentry.audit.record import FIRST_PREV, Line, Totals, link
+from helm_sentry.audit.line import Line
+from helm_sentry.audit.record import FIRST_PREV, Totals, link
 from helm_sentry.audit.segments import LOG_NAME, segment_name
 from helm_sentry.decision import Verdict
 from helm_sentry.errors import AuditError

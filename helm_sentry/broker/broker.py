@@ -16,6 +16,7 @@ from helm_sentry.abi.arch import Arch
 from helm_sentry.abi.syscalls import Row, Treatment
 from helm_sentry.audit import record as records
 from helm_sentry.audit.canonical import Fields
+from helm_sentry.audit.line import decision_line, template
 from helm_sentry.audit.log import AuditLog
 from helm_sentry.broker import exec as programs
 from helm_sentry.broker import files, metadata, process, send, sockets, stat, tree
@@ -30,7 +31,7 @@ from helm_sentry.broker.ports import OwnPorts
 from helm_sentry.broker.rules import Rules
 from helm_sentry.broker.tally import Tally
 from helm_sentry.broker.traffic import Traffic
-from helm_sentry.broker.workers import Workers
+from helm_sentry.broker.workers import Brief, Workers
 from helm_sentry.confine.credentials import Identity, assume_in_thread
 from helm_sentry.control.approvals import Approvals
 from helm_sentry.decision import Decision, Reason, Verdict
@@ -72,6 +73,7 @@ class Broker:
         resolver: resolves the agent's paths.
         memory: reads the agent's memory.
         workers: threads for what may wait.
+        brief: makes calls here that nearly never wait.
         names: what host names in rules mean.
         own_ports: ports the run itself listens on.
         traffic: how many bytes left for which address.
@@ -101,6 +103,7 @@ class Broker:
     ) -> None:
         self.listener, self.resolver, self.names = listener, resolver, names
         self.memory, self.workers, self.own_ports = Memory(), Workers(identity), OwnPorts()
+        self.brief = Brief()
         self.signal_scope, self.enforcing = signal_scope, enforcing
         self.traffic = Traffic(log.append, on_failure)
         self.rules = Rules.of(policy, self.traffic.total)
@@ -219,7 +222,8 @@ class Broker:
         operations = call.operations
         detail = detail or decision.detail
         first = call.sequence < 0 and not call.resumed
-        if detail or operations[0].argv or operations[0].protocol or self._log.degraded:
+        named = operations[0].hosts or operations[0].own
+        if detail or named or operations[0].argv or self._log.degraded:
             call.sequence = self._log.append(
                 records.decision(
                     call.tid,
@@ -234,9 +238,7 @@ class Broker:
                 )
             )
         else:
-            line = records.decision_line(
-                call.tid, call.row.name, operations, decision, action, error, call.object, call.epoch
-            )
+            line = decision_line(call.tid, call.row.name, operations, decision, action, error, call.object, call.epoch)
             call.sequence = self._log.append_decision(line, decision.verdict)
         if first:
             self.tally.recorded()
@@ -250,15 +252,30 @@ class Broker:
             call: an open for reading that was allowed, of an object by its canonical path.
             status: of the object; names in /proc mean something else to each process and are not repeated.
         """
-        if self._receiver is None or self._log.degraded or self.circumstances.concern(call.operations):
+        if not self._repeatable(call) or status.st_dev in self.resolver.proc_devices:
             return
-        if status.st_dev in self.resolver.proc_devices:
-            return
-        kind, decision = stat_bits.S_IFMT(status.st_mode), call.decision
-        if decision and decision.allowed and kind in (stat_bits.S_IFREG, stat_bits.S_IFDIR):
+        kind = stat_bits.S_IFMT(status.st_mode)
+        if self._receiver and call.decision and kind in (stat_bits.S_IFREG, stat_bits.S_IFDIR):
             (operation,) = call.operations
-            template = records.template(call.row.name, operation, decision, call.epoch)
-            self._receiver.learn(call.row.name, kind, operation.path, template, call.epoch)
+            learnt = template(call.row.name, operation, call.decision, call.epoch)
+            self._receiver.learn(call.row.name, kind, operation.path, learnt, call.epoch)
+
+    def repeat_going_on(self, call: Call) -> None:
+        """Let the compiled receiver, if there is one, leave the same call to the kernel again by itself.
+
+        Args:
+            call: one that was allowed, all of whose meaning lies in its first three arguments, each a C `int`.
+        """
+        if self._receiver and call.decision and self._repeatable(call):
+            (operation,) = call.operations
+            learnt = template(call.row.name, operation, call.decision, call.epoch, Continue.word)
+            arguments = call.int32(0), call.int32(1), call.int32(2)
+            self._receiver.learn_to_go_on(call.row.name, arguments, learnt, call.epoch)
+
+    def _repeatable(self, call: Call) -> bool:
+        if self._receiver is None or self._log.degraded or not (call.decision and call.decision.allowed):
+            return False
+        return not self.circumstances.concern(call.operations)
 
     def executed(self, pid: int, path: str, identity: str, argv: Sequence[str]) -> None:
         """Mark a process with its verified program and write the record, before the program's first instruction."""
@@ -283,6 +300,7 @@ class Broker:
     def _serve(self, source: Iterator[Unserved | None], attach: bool) -> None:
         try:
             assume_in_thread(self._identity)
+            self.brief.allow()
             if attach:
                 self.listener.attach()
             for unserved in source:

@@ -17,7 +17,6 @@ from helm_sentry.broker.sockets import (
     ROUTE,
     domain_of,
     judge_destination,
-    option_of,
     protocol_of,
     read_address,
     remember_port,
@@ -98,7 +97,7 @@ def _flags(ours: int, send_flags: int) -> int:
     Raises:
         OSError: ENOTSOCK; ENOBUFS where it would have been honoured, upon which callers copy.
     """
-    honoured = option_of(ours, SO_ZEROCOPY)
+    honoured = libc.socket_number(ours, SO_ZEROCOPY)
     if send_flags & MSG_ZEROCOPY and honoured:
         raise OSError(errno.ENOBUFS, "no zero-copy")
     return send_flags & ~MSG_ZEROCOPY
@@ -165,12 +164,12 @@ def _destination(call: Call, ours: int, raw: bytes, send_flags: int, size: int) 
             return b""
         if family == socket.AF_UNSPEC:
             raise OSError(errno.EOPNOTSUPP, "no address family")
-        return judge_destination(call, Kind.NET_CONNECT, raw, ours, size)
-    unread = option_of(ours, socket.SO_TYPE) != socket.SOCK_DGRAM or not raw  # by a Unix socket
+        return judge_destination(call, Kind.NET_CONNECT, raw, ours, domain, protocol, size)
+    unread = libc.socket_number(ours, socket.SO_TYPE) != socket.SOCK_DGRAM or not raw  # by a Unix socket
     if (domain == socket.AF_INET6 and family == socket.AF_UNSPEC) or (domain == socket.AF_UNIX and unread):
         call.operations = ()  # no address at all: it goes to the peer, or fails
         return raw
-    return judge_destination(call, Kind.NET_SEND, raw, ours, size)
+    return judge_destination(call, Kind.NET_SEND, raw, ours, domain, protocol, size)
 
 
 def _control(call: Call, ours: int, address: int, size: int) -> bytes:
@@ -189,7 +188,7 @@ def _control(call: Call, ours: int, address: int, size: int) -> bytes:
         raise OSError(errno.EFAULT, "short read")
     local = domain_of(ours) == socket.AF_UNIX
     # Here it is looked at before the destination; elsewhere the kernel may have something to say before that.
-    first = local and option_of(ours, socket.SO_TYPE) == socket.SOCK_DGRAM
+    first = local and libc.socket_number(ours, socket.SO_TYPE) == socket.SOCK_DGRAM
 
     def passed(number: int) -> int:
         try:
@@ -304,7 +303,7 @@ def _may_wait(ours: int, send_flags: int) -> bool:
 
 
 def _is_stream(ours: int) -> bool:
-    return option_of(ours, socket.SO_TYPE) == socket.SOCK_STREAM
+    return libc.socket_number(ours, socket.SO_TYPE) == socket.SOCK_STREAM
 
 
 HANDLERS = {"sendto": sendto, "sendmsg": sendmsg, "sendmmsg": sendmmsg}

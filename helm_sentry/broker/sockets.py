@@ -47,6 +47,7 @@ def socket(call: Call) -> Action:
     }
     if internet or family == sockets.AF_UNIX:
         judge_unless_blocked(call, _PLAIN_SOCKET, operation)
+        call.broker.repeat_going_on(call)
     else:
         name = operation.name if family not in _INTERNET else f"{operation.name}/{kind}/{protocol}"
         call.judge(Operation(Kind.NET_SOCKET, name=name))
@@ -77,13 +78,15 @@ def connect(call: Call) -> Action | Later:
             call.broker.traffic.dissolves(ours)
         libc.connect(ours, raw)  # dissolves the association
         return SUCCESS
-    raw = judge_destination(call, Kind.NET_CONNECT, raw, ours)
+    raw = judge_destination(call, Kind.NET_CONNECT, raw, ours, domain, protocol)
     # O_NONBLOCK says nothing: another thread can clear it between a look and the call.
     if protocol == "udp":
         libc.connect(ours, raw)
         remember_port(call, ours, protocol)
         return SUCCESS
-    return Later(lambda: _connect_waiting(call, ours, raw))
+    if addresses.stays_here(raw) and call.broker.brief.attempt(lambda: libc.connect(ours, raw)):
+        return SUCCESS
+    return Later(lambda: _connect_waiting(call, ours, raw))  # where one was interrupted, this one goes on
 
 
 def bind(call: Call) -> Action:
@@ -91,7 +94,7 @@ def bind(call: Call) -> Action:
     ours = call.broker.duplicate(call, call.int32(0))
     protocol = protocol_of(ours)
     raw = read_address(call, call.args[1], call.int32(2))
-    match _meaning(ours, raw, unspecified_is_inet=True):
+    match _meaning(domain_of(ours), protocol, raw, unspecified_is_inet=True):
         case None:
             libc.bind(ours, raw)
         case Internet(address, port):
@@ -153,13 +156,15 @@ def read_address(call: Call, pointer: int, length: int) -> bytes:
     return call.read(pointer, length) if length else b""
 
 
-def judge_destination(call: Call, kind: Kind, raw: bytes, ours: int, size: int = 0) -> bytes:
+def judge_destination(
+    call: Call, kind: Kind, raw: bytes, ours: int, domain: int, protocol: str, size: int = 0
+) -> bytes:
     """Judge where a connect or a message of `size` bytes goes; return the sockaddr to use: it names a pinned object."""
-    match _meaning(ours, raw, unspecified_is_inet=kind is Kind.NET_SEND):
+    match _meaning(domain, protocol, raw, unspecified_is_inet=kind is Kind.NET_SEND):
         case None:
             return raw
         case Internet(address, port):
-            operation = call.broker.internet_operation(kind, address, port, protocol_of(ours), size)
+            operation = call.broker.internet_operation(kind, address, port, protocol, size)
             server = call.broker.names.server
             if server and server.serves(address, port, operation.protocol):
                 judge_unless_blocked(call, _NAME_SERVER, operation)
@@ -197,29 +202,16 @@ def domain_of(descriptor: int) -> int:
     Raises:
         OSError: ENOTSOCK when it is not a socket.
     """
-    return option_of(descriptor, sockets.SO_DOMAIN)
+    return libc.socket_number(descriptor, sockets.SO_DOMAIN)
 
 
 def protocol_of(descriptor: int) -> str:
     """Return `tcp`, `udp`, or the protocol number of a socket."""
-    number = option_of(descriptor, sockets.SO_PROTOCOL)
+    number = libc.socket_number(descriptor, sockets.SO_PROTOCOL)
     return _PROTOCOLS.get(number, str(number))
 
 
-def option_of(descriptor: int, option: int) -> int:
-    """Return a SOL_SOCKET option of a socket.
-
-    Raises:
-        OSError: ENOTSOCK when it is not a socket.
-    """
-    borrowed = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM, 0, fileno=descriptor)
-    try:
-        return borrowed.getsockopt(sockets.SOL_SOCKET, option)
-    finally:
-        borrowed.detach()
-
-
-def _meaning(ours: int, raw: bytes, unspecified_is_inet: bool) -> Internet | Unix | Other | None:
+def _meaning(domain: int, protocol: str, raw: bytes, unspecified_is_inet: bool) -> Internet | Unix | Other | None:
     """Return what an address is to a socket; None where the kernel refuses it and knows which error comes first.
 
     TCP, UDP and Unix sockets take addresses of their own families, and whole ones. Of other protocols nobody knows.
@@ -229,7 +221,6 @@ def _meaning(ours: int, raw: bytes, unspecified_is_inet: bool) -> Internet | Uni
     """
     if not raw:  # which the kernel would take for no address
         raise OSError(errno.EINVAL, "not an address")
-    domain = domain_of(ours)
     try:
         family = addresses.family_of(raw)
         if family in _TAKEN.get(domain, (family,)):
@@ -237,7 +228,7 @@ def _meaning(ours: int, raw: bytes, unspecified_is_inet: bool) -> Internet | Uni
         code = errno.EAFNOSUPPORT
     except AddressError:
         code = errno.EINVAL
-    if domain == sockets.AF_UNIX or protocol_of(ours) in _PROTOCOLS.values():
+    if domain == sockets.AF_UNIX or protocol in _PROTOCOLS.values():
         return None
     raise OSError(code, os.strerror(code))
 

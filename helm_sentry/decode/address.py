@@ -6,6 +6,7 @@ Layouts: `struct sockaddr_in` (ip(7)), `struct sockaddr_in6` (ipv6(7)), `struct 
 import ipaddress
 import socket
 from dataclasses import dataclass
+from functools import lru_cache
 
 _FAMILY_SIZE = 2
 _INET_SIZE, _INET6_SIZE = 16, 24  # the kernel takes a sockaddr_in6 without its scope id
@@ -77,6 +78,7 @@ def family_of(raw: bytes) -> int:
     return int.from_bytes(raw[:_FAMILY_SIZE], "little")
 
 
+@lru_cache(maxsize=1024)
 def parse(raw: bytes, unspecified_is_inet: bool = False) -> Internet | Unix | Other:
     """Return the address in a sockaddr.
 
@@ -130,6 +132,16 @@ def _replaced(raw: bytes, start: int, replacements: dict[bytes, bytes]) -> bytes
     return raw[:start] + replacements.get(found, found) + raw[start + size :]
 
 
+def stays_here(raw: bytes) -> bool:
+    """Whether what is sent to a sockaddr stays on this host: a Unix socket or a loopback address."""
+    try:
+        found = parse(raw)
+    except AddressError:
+        return False
+    return is_loopback(found.address) if isinstance(found, Internet) else isinstance(found, Unix)
+
+
+@lru_cache(maxsize=1024)
 def is_loopback(address: str) -> bool:
     """Whether an address stays on this host."""
     return ipaddress.ip_address(address).is_loopback

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from helm_sentry.abi import flags
+from helm_sentry.abi import flags, libc
 from helm_sentry.abi.structs import INET_DIAG_MSG, INET_DIAG_REQ_V2, NLMSGHDR, TCP_INFO
 
 _ROOM = 1 << 18
@@ -71,22 +71,14 @@ def open_connections() -> Iterator[Count]:
 
 def cookie_of(descriptor: int) -> int:
     """Return SO_COOKIE: a number that no other socket of this boot has."""
-    return int.from_bytes(_option(descriptor, socket.SOL_SOCKET, flags.SO_COOKIE, 8), "little")
+    return int.from_bytes(libc.socket_option(descriptor, socket.SOL_SOCKET, flags.SO_COOKIE, 8), "little")
 
 
 def count_of(descriptor: int) -> tuple[int, int]:
     """Return the bytes sent and received so far by the connection of a TCP socket."""
-    info = _option(descriptor, socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO.size)
+    info = libc.socket_option(descriptor, socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO.size)
     _, received, _, sent, again = TCP_INFO.unpack(info)
     return sent - again, received
-
-
-def _option(descriptor: int, level: int, option: int, size: int) -> bytes:
-    borrowed = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=descriptor)
-    try:
-        return borrowed.getsockopt(level, option, size)
-    finally:
-        borrowed.detach()
 
 
 def _socket() -> socket.socket:

@@ -15,7 +15,8 @@ from typing import Any
 
 from helm_sentry.abi import structs, syscalls
 from helm_sentry.abi.arch import Arch
-from helm_sentry.audit.record import FIRST_PREV, Template
+from helm_sentry.audit.line import Template
+from helm_sentry.audit.record import FIRST_PREV
 from helm_sentry.intercept.injection import PLACE
 from helm_sentry.intercept.interceptor import Notification, Unserved
 from helm_sentry.intercept.notify import Listener
@@ -26,18 +27,24 @@ _ANOTHER_STOP = 2
 _MISSED = (-errno.ENOENT, -errno.EINTR)
 _MOST_KNOWN = 4096  # half of PLACES in receiver.c
 _MOST_HELPERS = 3
+_REPEATED = ("open", "openat", "socket")  # `struct numbers` in receiver.h
+_GOES_ON = 0  # in the place of a file type
 
 
 class _Text(Structure):
     _fields_ = (("bytes", c_char_p), ("size", c_size_t))
 
 
-class _Opening(Structure):
+class _Decided(Structure):
     _fields_ = (
         ("nr", c_int32),
         ("type", c_uint32),
-        *((name, _Text) for name in ("path", "action", "ops", "reason", "target", "end")),
+        *((name, _Text) for name in ("name", "action", "ops", "reason", "target", "end")),
     )
+
+
+class _Numbers(Structure):
+    _fields_ = tuple((name, c_int32) for name in _REPEATED)
 
 
 class _Refusal(Structure):
@@ -102,18 +109,17 @@ class Receiver:
 
     def __init__(self, library: ctypes.CDLL, listener: int, state: SharedLogState, arch: Arch, *, steer: bool) -> None:
         self._library = library
-        self._numbers = {name: number for number, name in _opens(arch)}
+        self._numbers = {row.name: number for number, row in syscalls.table(arch).items() if row.name in _REPEATED}
         self._receiver = library.receiver_new(
             listener,
             ctypes.byref(state),
             arch.audit_arch,
-            self._numbers.get("open", -1),
-            self._numbers["openat"],
+            ctypes.byref(_Numbers(*(self._numbers.get(name, -1) for name in _REPEATED))),
             steer,
         )
         if not self._receiver:
             raise MemoryError("no room for the receiver")
-        self._known: set[tuple[str, str]] = set()
+        self._known: set[tuple[str, bytes]] = set()
 
     def sources(self) -> list[Iterator[Unserved | None]]:
         """Return where the broker takes calls from, each on a thread of its own.
@@ -137,14 +143,21 @@ class Receiver:
             record: what every record of this decision has in common.
             epoch: of the rules it was made under; one that is over is not taken.
         """
+        self._learn(syscall, kind, os.fsencode(path), record, epoch)
+
+    def learn_to_go_on(self, syscall: str, arguments: tuple[int, int, int], record: Template, epoch: int = 0) -> None:
+        """Let the receiver leave a call to the kernel that has these arguments, as C `int`; none may be a pointer."""
+        self._learn(syscall, _GOES_ON, b"%d %d %d" % arguments, record, epoch)
+
+    def _learn(self, syscall: str, kind: int, name: bytes, record: Template, epoch: int) -> None:
         number = self._numbers.get(syscall)
-        if number is None or (syscall, path) in self._known:
+        if number is None or (syscall, name) in self._known:
             return
         if len(self._known) >= _MOST_KNOWN:  # the receiver starts anew as well
             self._known.clear()
-        self._known.add((syscall, path))
-        opening = _Opening(number, kind, *(_Text(text, len(text)) for text in (os.fsencode(path), *record)))
-        self._library.receiver_learn(self._receiver, ctypes.byref(opening), epoch)
+        self._known.add((syscall, name))
+        decided = _Decided(number, kind, *(_Text(text, len(text)) for text in (name, *record)))
+        self._library.receiver_learn(self._receiver, ctypes.byref(decided), epoch)
 
     def forget(self, epoch: int) -> None:
         """Forget every decision; when this returns none of them is being repeated, and only `epoch` is learnt."""
@@ -243,7 +256,7 @@ class Library:
     def __init__(self, path: str) -> None:
         waiting, quick = ctypes.CDLL(path), ctypes.PyDLL(path)
         waiting.receiver_new.restype = c_void_p
-        waiting.receiver_new.argtypes = (c_int, c_void_p, c_uint32, c_int, c_int, c_int)
+        waiting.receiver_new.argtypes = (c_int, c_void_p, c_uint32, c_void_p, c_int)
         waiting.receiver_next.argtypes = (c_void_p, c_void_p, c_void_p)
         waiting.receiver_help.argtypes = (c_void_p, c_int, c_void_p, c_void_p)
         waiting.receiver_learn.argtypes = (c_void_p, c_void_p, c_uint64)
@@ -282,7 +295,3 @@ def load() -> Library | None:
         return Library(_PATH)
     except (OSError, AttributeError):  # not there, or built from other sources
         return None
-
-
-def _opens(arch: Arch) -> list[tuple[int, str]]:
-    return [(number, row.name) for number, row in syscalls.table(arch).items() if row.name in ("open", "openat")]

@@ -1,13 +1,16 @@
-/* The compiled receiver: repeats opens for reading that the broker has decided, without the interpreter.
+/* The compiled receiver: repeats opens for reading and calls without pointers that the broker has decided, without the
+ * interpreter.
  *
  * It knows no policy. Python teaches it one canonical path at a time, with the record's parts; it opens that path
  * again without following any link, sees that what it got bears that very name, writes the record, and hands the
- * descriptor over. Whatever is not exactly so goes to the broker, which starts from the beginning.
+ * descriptor over. A call that may go on it knows by its arguments, which lie in registers. Whatever is not exactly so goes to the broker, which starts from the beginning.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
 #include "receiver.h"
+
+#include "decisions.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -25,18 +28,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PLACES 8192 /* of the table of decisions; half of them are used before it starts anew */
 #define PAGE 4096
 #define TRIAL_EVERY 1024
 #define TRIALS 4
 #define LOOK_EVERY 4 /* calls between two looks whether more are waiting than one receiver serves */
 #define REPEATABLE_FLAGS (O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK | O_DIRECTORY)
-
-struct entry {
-	uint64_t hash;
-	struct opening opening; /* its texts lie in `store` */
-	char store[];
-};
 
 /* Which of two ways to hand a descriptor over is quicker at present; see docs/adr/0003 and 0006. */
 struct steering {
@@ -50,7 +46,7 @@ struct receiver {
 	int listener, held, proc;
 	struct tracer *tracer; /* takes the listener's place, if there is one */
 	uint32_t audit_arch;
-	int nr_open, nr_openat;
+	struct numbers numbers;
 	struct log_state *log;
 	struct steering steering;
 	pthread_rwlock_t table_lock; /* read while an open is served, written while the table changes */
@@ -58,8 +54,7 @@ struct receiver {
 	sem_t call; /* wakes a helper */
 	_Atomic int asleep; /* helpers that wait for it */
 	uint64_t epoch; /* of the rules its decisions were made under */
-	size_t used;
-	struct entry *table[PLACES];
+	struct decisions decisions;
 };
 
 static int start_lock(pthread_rwlock_t *lock)
@@ -71,7 +66,7 @@ static int start_lock(pthread_rwlock_t *lock)
 	return pthread_rwlock_init(lock, &kind);
 }
 
-struct receiver *receiver_new(int listener, struct log_state *log, uint32_t audit_arch, int nr_open, int nr_openat,
+struct receiver *receiver_new(int listener, struct log_state *log, uint32_t audit_arch, const struct numbers *numbers,
 			      int steer)
 {
 	struct receiver *receiver = calloc(1, sizeof *receiver);
@@ -80,8 +75,7 @@ struct receiver *receiver_new(int listener, struct log_state *log, uint32_t audi
 	receiver->listener = listener;
 	receiver->log = log;
 	receiver->audit_arch = audit_arch;
-	receiver->nr_open = nr_open;
-	receiver->nr_openat = nr_openat;
+	receiver->numbers = *numbers;
 	receiver->steering.possible = receiver->steering.on = steer;
 	receiver->held = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	receiver->proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -105,89 +99,24 @@ void receiver_settle(struct receiver *receiver)
 	pthread_rwlock_unlock(&receiver->table_lock);
 }
 
-/* The table of decisions. */
+/* Decisions. */
 
-static uint64_t hash_path(int nr, const char *path, size_t size)
+int receiver_learn(struct receiver *receiver, const struct decided *decided, uint64_t epoch)
 {
-	uint64_t hash = 14695981039346656037ULL ^ (uint64_t)nr; /* FNV-1a */
-	for (size_t i = 0; i < size; i++)
-		hash = (hash ^ (unsigned char)path[i]) * 1099511628211ULL;
-	return hash;
-}
-
-static struct entry **find(struct receiver *receiver, int nr, const char *path, size_t size)
-{
-	uint64_t hash = hash_path(nr, path, size);
-	for (size_t place = hash % PLACES;; place = (place + 1) % PLACES) {
-		struct entry *entry = receiver->table[place];
-		if (!entry || (entry->hash == hash && entry->opening.nr == nr && entry->opening.path.size == size &&
-			       !memcmp(entry->opening.path.bytes, path, size)))
-			return &receiver->table[place];
-	}
-}
-
-static void start_anew(struct receiver *receiver)
-{
-	for (size_t i = 0; i < PLACES; i++) {
-		free(receiver->table[i]);
-		receiver->table[i] = NULL;
-	}
-	receiver->used = 0;
-}
-
-static char *keep(char *place, struct text *text)
-{
-	memcpy(place, text->bytes, text->size);
-	place[text->size] = 0;
-	text->bytes = place;
-	return place + text->size + 1;
-}
-
-static struct entry *entry_of(const struct opening *opening)
-{
-	struct opening copy = *opening;
-	struct text *texts[] = {&copy.path, &copy.action, &copy.ops, &copy.reason, &copy.target, &copy.end};
-	size_t room = 0;
-	for (size_t i = 0; i < 6; i++)
-		room += texts[i]->size + 1;
-	struct entry *entry = malloc(sizeof *entry + room);
-	if (!entry)
-		return NULL;
-	char *place = entry->store;
-	for (size_t i = 0; i < 6; i++)
-		place = keep(place, texts[i]);
-	entry->opening = copy;
-	entry->hash = hash_path(copy.nr, copy.path.bytes, copy.path.size);
-	return entry;
-}
-
-int receiver_learn(struct receiver *receiver, const struct opening *opening, uint64_t epoch)
-{
-	if (opening->path.size >= LONGEST_PATH)
+	if (decided->name.size >= LONGEST_PATH)
 		return 0;
-	struct entry *entry = entry_of(opening);
-	if (!entry)
-		return -ENOMEM;
 	pthread_rwlock_wrlock(&receiver->table_lock);
-	if (epoch != receiver->epoch) { /* decided under rules that no longer hold */
-		pthread_rwlock_unlock(&receiver->table_lock);
-		free(entry);
-		return 0;
-	}
-	if (receiver->used >= PLACES / 2)
-		start_anew(receiver);
-	struct entry **place = find(receiver, opening->nr, opening->path.bytes, opening->path.size);
-	receiver->used += *place == NULL;
-	free(*place);
-	*place = entry;
+	int result = 0;
+	if (epoch == receiver->epoch) /* else decided under rules that no longer hold */
+		result = decisions_keep(&receiver->decisions, decided);
 	pthread_rwlock_unlock(&receiver->table_lock);
-	return 0;
+	return result;
 }
 
 void receiver_forget(struct receiver *receiver, uint64_t epoch)
 {
 	pthread_rwlock_wrlock(&receiver->table_lock);
-	start_anew(receiver);
+	decisions_clear(&receiver->decisions);
 	receiver->epoch = epoch;
 	pthread_rwlock_unlock(&receiver->table_lock);
 }
@@ -221,7 +150,7 @@ static size_t directory_of(const struct receiver *receiver, pid_t tid, int numbe
 
 static size_t read_path(const struct receiver *receiver, const struct seccomp_notif *asked, char *path)
 {
-	int at = asked->data.nr == receiver->nr_openat;
+	int at = asked->data.nr == receiver->numbers.openat;
 	char written[256];
 	size_t size = read_string((pid_t)asked->pid, asked->data.args[at], written, sizeof written);
 	if (!size)
@@ -243,19 +172,19 @@ static size_t read_path(const struct receiver *receiver, const struct seccomp_no
 /* Opening. */
 
 /* A name without links, opened so that nothing can make us wait, is the object only if the kernel calls it so. */
-static int open_again(const struct receiver *receiver, const struct opening *opening, int flags, struct stat *status)
+static int open_again(const struct receiver *receiver, const struct decided *opening, int flags, struct stat *status)
 {
 	struct open_how how = {
 		.flags = (uint64_t)(O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | (flags & O_DIRECTORY)),
 		.resolve = RESOLVE_NO_SYMLINKS,
 	};
-	int opened = (int)syscall(SYS_openat2, AT_FDCWD, opening->path.bytes, &how, sizeof how);
+	int opened = (int)syscall(SYS_openat2, AT_FDCWD, opening->name.bytes, &how, sizeof how);
 	if (opened < 0)
 		return -1;
 	char number[16], name[LONGEST_PATH];
 	snprintf(number, sizeof number, "%d", opened);
 	ssize_t size = readlinkat(receiver->held, number, name, sizeof name);
-	if (size == (ssize_t)opening->path.size && !memcmp(name, opening->path.bytes, (size_t)size) &&
+	if (size == (ssize_t)opening->name.size && !memcmp(name, opening->name.bytes, (size_t)size) &&
 	    !fstat(opened, status) && (status->st_mode & S_IFMT) == opening->type &&
 	    (flags & O_NONBLOCK || !fcntl(opened, F_SETFL, 0)))
 		return opened;
@@ -335,28 +264,30 @@ static int hand_over(struct receiver *receiver, const struct seccomp_notif *aske
 
 /* Records. */
 
-static int64_t write_record(struct receiver *receiver, const struct seccomp_notif *asked, const struct opening *opening,
-			    const struct stat *status)
+static int64_t write_record(struct receiver *receiver, const struct seccomp_notif *asked, const struct decided *decided,
+			    const struct stat *object)
 {
 	char ops[512], tid[512 + 6 * LONGEST_PATH];
-	int ops_size = snprintf(ops, sizeof ops, "\",\"object\":\"%llx:%llx\"%s", (unsigned long long)status->st_dev,
-				(unsigned long long)status->st_ino, opening->ops.bytes);
-	int tid_size = snprintf(tid, sizeof tid, "%s%u,\"time\":", opening->target.bytes, asked->pid);
+	int ops_size = object ? snprintf(ops, sizeof ops, "\",\"object\":\"%llx:%llx\"%s",
+					 (unsigned long long)object->st_dev, (unsigned long long)object->st_ino,
+					 decided->ops.bytes)
+			      : snprintf(ops, sizeof ops, "\"%s", decided->ops.bytes);
+	int tid_size = snprintf(tid, sizeof tid, "%s%u,\"time\":", decided->target.bytes, asked->pid);
 	if (ops_size >= (int)sizeof ops || tid_size >= (int)sizeof tid)
 		return -EMSGSIZE;
 	struct line line = {
-		.before_hash = opening->action,
+		.before_hash = decided->action,
 		.before_prev = {ops, (size_t)ops_size},
-		.before_seq = opening->reason,
+		.before_seq = decided->reason,
 		.before_time = {tid, (size_t)tid_size},
-		.end = opening->end,
+		.end = decided->end,
 	};
 	return log_append(receiver->log, &line, 1);
 }
 
 enum outcome { SERVED, FOR_BROKER, REFUSED };
 
-static enum outcome answer(struct receiver *receiver, const struct seccomp_notif *asked, const struct opening *opening,
+static enum outcome answer(struct receiver *receiver, const struct seccomp_notif *asked, const struct decided *opening,
 			   int flags, struct refusal *refusal)
 {
 	struct stat status;
@@ -376,11 +307,9 @@ static enum outcome answer(struct receiver *receiver, const struct seccomp_notif
 	return number < 0 && number != -ENOENT && number != -EINPROGRESS && number != -ESRCH ? REFUSED : SERVED;
 }
 
-static enum outcome serve(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal)
+static enum outcome serve_open(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal)
 {
-	int at = asked->data.nr == receiver->nr_openat;
-	if (asked->data.arch != receiver->audit_arch || (!at && asked->data.nr != receiver->nr_open))
-		return FOR_BROKER;
+	int at = asked->data.nr == receiver->numbers.openat;
 	int flags = (int)asked->data.args[at + 1];
 	if (flags & ~REPEATABLE_FLAGS)
 		return FOR_BROKER;
@@ -388,10 +317,35 @@ static enum outcome serve(struct receiver *receiver, const struct seccomp_notif 
 		return FOR_BROKER;
 	char path[LONGEST_PATH];
 	size_t size = read_path(receiver, asked, path);
-	const struct entry *entry = size ? *find(receiver, asked->data.nr, path, size) : NULL;
-	if (!entry || (flags & O_DIRECTORY && entry->opening.type != S_IFDIR))
+	const struct decided *opening = size ? decisions_find(&receiver->decisions, asked->data.nr, path, size) : NULL;
+	if (!opening || (flags & O_DIRECTORY && opening->type != S_IFDIR))
 		return FOR_BROKER;
-	return answer(receiver, asked, &entry->opening, flags, refusal);
+	return answer(receiver, asked, opening, flags, refusal);
+}
+
+/* The kernel carries out what it found in the caller's registers, and so did we: there is no race. */
+static enum outcome let_go_on(struct receiver *receiver, const struct seccomp_notif *asked)
+{
+	char name[48];
+	const uint64_t *arguments = (const uint64_t *)asked->data.args;
+	int size = snprintf(name, sizeof name, "%d %d %d", (int)arguments[0], (int)arguments[1], (int)arguments[2]);
+	const struct decided *going = decisions_find(&receiver->decisions, asked->data.nr, name, (size_t)size);
+	if (!going || receiver->tracer || write_record(receiver, asked, going, NULL) < 0)
+		return FOR_BROKER;
+	receiver->recorded++;
+	struct seccomp_notif_resp response = {.id = asked->id, .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
+	ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_SEND, &response); /* fails only if the caller is gone */
+	return SERVED;
+}
+
+static enum outcome serve(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal)
+{
+	const struct numbers *numbers = &receiver->numbers;
+	if (asked->data.arch != receiver->audit_arch)
+		return FOR_BROKER;
+	if (asked->data.nr == numbers->openat || asked->data.nr == numbers->open)
+		return serve_open(receiver, asked, refusal);
+	return asked->data.nr == numbers->socket ? let_go_on(receiver, asked) : FOR_BROKER;
 }
 
 static int take(struct receiver *receiver, struct seccomp_notif *notification, struct refusal *refusal)

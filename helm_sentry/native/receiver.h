@@ -40,22 +40,14 @@ void log_unlock(struct log_state *log);
 /* Append one decision and return its sequence number; -ESHUTDOWN when the log takes none, or write(2)'s error. */
 int64_t log_append(struct log_state *log, const struct line *line, int allowed);
 
-/* An open that was decided: what may be opened again, and the record's parts that stay the same. */
-struct opening {
-	int32_t nr;         /* syscall number it was asked through */
-	uint32_t type;      /* S_IFREG or S_IFDIR */
-	struct text path;   /* canonical, absolute */
-	struct text action; /* record from its start to the opening quote of the hash */
-	struct text ops;    /* from after the object to the opening quote of `prev` */
-	struct text reason; /* from the end of `prev` to the value of `seq` */
-	struct text target; /* from after `seq` to the value of `tid` */
-	struct text end;    /* from after `time` to the end */
-};
-
+struct decided;
 struct receiver;
-struct receiver *receiver_new(int listener, struct log_state *log, uint32_t audit_arch, int nr_open, int nr_openat,
+struct numbers {
+	int32_t open, openat, socket; /* -1 where the architecture has none */
+};
+struct receiver *receiver_new(int listener, struct log_state *log, uint32_t audit_arch, const struct numbers *numbers,
 			      int steer);
-/* Serve decided opens until one needs the broker: return 0 when it must serve `notification`, 1 when the record
+/* Serve decided calls until one needs the broker: return 0 when it must serve `notification`, 1 when the record
  * `refusal` names was written and then no descriptor could be handed over, or a negative errno. */
 struct refusal {
 	int64_t sequence;
@@ -70,8 +62,8 @@ void receiver_trace(struct receiver *receiver, struct tracer *tracer);
 /* The same for a tracer; 2 when `stop` is none of a call and somebody must deal with it. */
 int receiver_next_traced(struct receiver *receiver, struct seccomp_notif *notification, struct refusal *refusal,
 			 struct stop *stop);
-/* Let the receiver repeat a decision. Returns 0, or -ENOMEM, and then the broker goes on serving this open. */
-int receiver_learn(struct receiver *receiver, const struct opening *opening, uint64_t epoch);
+/* Let the receiver repeat a decision. Returns 0, or -ENOMEM, and then the broker goes on serving this call. */
+int receiver_learn(struct receiver *receiver, const struct decided *decided, uint64_t epoch);
 /* Forget every decision, and take none of another epoch from now on. No decision that was forgotten is being repeated
  * when this returns. */
 void receiver_forget(struct receiver *receiver, uint64_t epoch);
@@ -81,7 +73,7 @@ struct receiver_counts {
 	uint64_t recorded, received;
 };
 void receiver_counts(struct receiver *receiver, struct receiver_counts *counts);
-/* Return when no open is being served. */
+/* Return when no call is being served. */
 void receiver_settle(struct receiver *receiver);
 
 #endif

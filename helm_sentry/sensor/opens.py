@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from helm_sentry.abi.flags import AT_FDCWD
 from helm_sentry.audit import record
 from helm_sentry.audit.canonical import Fields
+from helm_sentry.audit.line import Line, Template, template
 from helm_sentry.audit.log import AuditLog
-from helm_sentry.audit.record import Line, Template
 from helm_sentry.broker.path_descriptors import OWN_OBJECT
 from helm_sentry.broker.rules import Rules
 from helm_sentry.decision import Decision, Reason, Verdict
@@ -91,7 +91,7 @@ class Opens:
                 return None
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
-            known = record.template(self._syscalls[found.syscall], operation, decided, rules.epoch, "kernel")
+            known = template(self._syscalls[found.syscall], operation, decided, rules.epoch, "kernel")
             ops = b'","object":"%b"%b' % (found.object.encode(), known.before_prev)
             self._known[key] = known = known._replace(before_prev=ops)
         before_time = b'%b%d,"time":' % (known.before_tid, found.tid)

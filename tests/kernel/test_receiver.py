@@ -22,6 +22,7 @@ from helm_sentry.abi import flags, libc, syscalls
 from helm_sentry.abi.arch import native
 from helm_sentry.abi.structs import SOCK_FILTER
 from helm_sentry.audit import record
+from helm_sentry.audit.line import template
 from helm_sentry.audit.log import AuditLog
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.decode.operations import file_operation
@@ -85,7 +86,7 @@ class Agent:
         operation = file_operation(kind, str(path))
         allowed = Decision(Verdict.ALLOW, Reason.RULE, "test")
         bits = os.stat(path).st_mode & 0o170000
-        self.receiver.learn("openat", bits, str(path), record.template("openat", operation, allowed))
+        self.receiver.learn("openat", bits, str(path), template("openat", operation, allowed))
 
     def serve(self) -> tuple[bytes, list[Unserved]]:
         """Let the child go on to its end; return what it answered and what the receiver left to the broker."""

@@ -1,5 +1,6 @@
 /* Drive what the receiver does with texts and tables, under sanitizers: arguments SEED ROUNDS. */
 #define _GNU_SOURCE
+#include "decisions.c"
 #include "log.c"
 #include "receiver.c"
 #include "tracer.c"
@@ -43,18 +44,18 @@ static void expect(int holds, const char *what)
 
 static void learn_and_find(struct receiver *receiver)
 {
-	struct opening opening = {.nr = (int32_t)below(3), .type = S_IFREG};
-	struct text *texts[] = {&opening.path, &opening.action, &opening.ops, &opening.reason, &opening.target, &opening.end};
+	struct decided decided = {.nr = (int32_t)below(3), .type = S_IFREG};
+	struct text *texts[] = {&decided.name, &decided.action, &decided.ops, &decided.reason, &decided.target, &decided.end};
 	size_t limits[] = {below(8) ? 64 : LONGEST_PATH + 64, 64, 600, 64, 9000, 64};
 	for (size_t i = 0; i < 6; i++)
 		*texts[i] = text(limits[i]);
-	expect(receiver_learn(receiver, &opening, 0) == 0, "learn");
-	struct entry *found = *find(receiver, opening.nr, opening.path.bytes, opening.path.size);
-	expect(!!found == (opening.path.size < LONGEST_PATH), "find");
+	expect(receiver_learn(receiver, &decided, 0) == 0, "learn");
+	const struct decided *found = decisions_find(&receiver->decisions, decided.nr, decided.name.bytes, decided.name.size);
+	expect(!!found == (decided.name.size < LONGEST_PATH), "find");
 	struct stat status = {.st_dev = below(1 << 30), .st_ino = below(1 << 30)};
 	struct seccomp_notif asked = {.pid = (uint32_t)below(1 << 22)};
 	uint64_t before = receiver->log->count;
-	int64_t written = found ? write_record(receiver, &asked, &found->opening, &status) : -1;
+	int64_t written = found ? write_record(receiver, &asked, found, below(4) ? &status : NULL) : -1;
 	expect(receiver->log->count == before + (written >= 0), "count");
 	drop(texts, 6);
 }
@@ -62,7 +63,7 @@ static void learn_and_find(struct receiver *receiver)
 static void read_paths(struct receiver *receiver)
 {
 	char *page = noise(PAGE * 2 - 1), path[LONGEST_PATH];
-	struct seccomp_notif asked = {.pid = (uint32_t)getpid(), .data = {.nr = receiver->nr_openat}};
+	struct seccomp_notif asked = {.pid = (uint32_t)getpid(), .data = {.nr = receiver->numbers.openat}};
 	asked.data.args[0] = (uint64_t)(below(2) ? AT_FDCWD : (int)below(8));
 	size_t start = below(PAGE * 2 - 1);
 	page[start] = below(2) ? '/' : 'x';
@@ -82,13 +83,13 @@ int main(int argc, char **argv)
 	seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
 	long rounds = argc > 2 ? strtol(argv[2], NULL, 10) : 1000;
 	expect(log_init(&log, open("/dev/null", O_WRONLY), zeros) == 0, "log_init");
-	struct receiver *receiver = receiver_new(-1, &log, 0, 2, 257, 0);
+	struct receiver *receiver = receiver_new(-1, &log, 0, &(struct numbers){2, 257, 41}, 0);
 	expect(receiver != NULL, "receiver_new");
 	for (long i = 0; i < rounds; i++) {
 		learn_and_find(receiver);
 		read_paths(receiver);
 	}
-	start_anew(receiver);
+	decisions_clear(&receiver->decisions);
 	free(receiver);
 	return 0;
 }

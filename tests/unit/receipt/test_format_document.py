@@ -11,6 +11,7 @@ from receipt_runs import contents
 
 import helm_sentry
 from helm_sentry.audit import record
+from helm_sentry.audit.line import decision_line
 from helm_sentry.audit.log import AuditLog
 from helm_sentry.broker.name_server import LOOKED_UP, TOO_MANY, UNSTATED
 from helm_sentry.decision import Decision, Reason, Verdict
@@ -62,7 +63,7 @@ def example(tmp_path_factory):
     log = AuditLog(directory, RUN, clock=lambda: next(ticks))
     log.append({**facts, **digests})
     signer = Signer(directory, KEY)
-    allowed = record.decision_line(
+    allowed = decision_line(
         41,
         "openat",
         [Operation(Kind.FILE_READ, path="/srv/notes/a")],

@@ -1,0 +1,35 @@
+/* The decisions that the compiled receiver repeats, by what they are about. */
+#ifndef HELM_SENTRY_DECISIONS_H
+#define HELM_SENTRY_DECISIONS_H
+
+#include "receiver.h"
+
+#define PLACES 8192 /* of the table; half of them are used before it starts anew */
+
+/* A call that was decided, and the record's parts that stay the same. An open is named by what may be opened again, a
+ * call that the kernel may carry out by its arguments, none of which is a pointer. */
+struct decided {
+	int32_t nr;         /* syscall number it was asked through */
+	uint32_t type;      /* S_IFREG or S_IFDIR; of a call that goes on 0 */
+	struct text name;   /* canonical absolute path; or three arguments as text, as "%d %d %d" gives it */
+	struct text action; /* record from its start to the opening quote of the hash */
+	struct text ops;    /* from after the object, or the hash, to the opening quote of `prev` */
+	struct text reason; /* from the end of `prev` to the value of `seq` */
+	struct text target; /* from after `seq` to the value of `tid` */
+	struct text end;    /* from after `time` to the end */
+};
+
+/* A hash table with open addressing. */
+struct entry;
+struct decisions {
+	size_t used;
+	struct entry *places[PLACES];
+};
+
+/* Keep a copy, in the place of an earlier decision about the same. Returns 0 or -ENOMEM. */
+int decisions_keep(struct decisions *decisions, const struct decided *decided);
+/* Return the decision about a name that was asked through a syscall, or NULL. */
+const struct decided *decisions_find(const struct decisions *decisions, int nr, const char *name, size_t size);
+void decisions_clear(struct decisions *decisions);
+
+#endif
