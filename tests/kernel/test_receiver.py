@@ -29,17 +29,18 @@ from helm_sentry.decode.operations import file_operation
 from helm_sentry.intercept.interceptor import Unserved
 from helm_sentry.intercept.notify import Listener
 from helm_sentry.native import library
-from helm_sentry.operation import Kind
+from helm_sentry.operation import Kind, Operation
 from tests.kernel.conftest import SYSTEM_PYTHON, Sandbox
 
 pytestmark = pytest.mark.kernel
 
-OPENAT, GETPPID = (syscalls.number(name, native()) for name in ("openat", "getppid"))
+OPENAT, SOCKET, GETPPID = (syscalls.number(name, native()) for name in ("openat", "socket", "getppid"))
 PROGRAM = b"".join(
     SOCK_FILTER.pack(*instruction)
     for instruction in (
         (0x20, 0, 0, 0),  # load the syscall number
-        (0x15, 1, 0, OPENAT),
+        (0x15, 2, 0, OPENAT),
+        (0x15, 1, 0, SOCKET),
         (0x15, 0, 1, GETPPID),
         (0x06, 0, 0, flags.SECCOMP_RET_USER_NOTIF),
         (0x06, 0, 0, flags.SECCOMP_RET_ALLOW),
@@ -87,6 +88,13 @@ class Agent:
         allowed = Decision(Verdict.ALLOW, Reason.RULE, "test")
         bits = os.stat(path).st_mode & 0o170000
         self.receiver.learn("openat", bits, str(path), template("openat", operation, allowed))
+
+    def learn_socket(self, *arguments: int, epoch: int = 0) -> None:
+        operation = Operation(Kind.NET_SOCKET, name="inet")
+        allowed = Decision(Verdict.ALLOW, Reason.BUILTIN, "sentry/plain-socket")
+        assert len(arguments) == 3
+        record_of_all = template("socket", operation, allowed, epoch, "continue")
+        self.receiver.learn_to_go_on("socket", arguments, record_of_all, epoch)
 
     def serve(self) -> tuple[bytes, list[Unserved]]:
         """Let the child go on to its end; return what it answered and what the receiver left to the broker."""
@@ -283,6 +291,59 @@ def test_a_deleted_directory_is_not_its_namesake(tmp_path: Path, place: Path) ->
     assert (answer, len(left)) == (b"EACCES", 1)
 
 
+def made(*arguments: int) -> bytes:
+    """What socket(2) with these arguments gives: the family and type of what was made, or the name of the error."""
+    try:
+        with socket.socket(*arguments) as opened:
+            kind = opened.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+            return f"{opened.family}:{kind}".encode()
+    except OSError as error:
+        return errno.errorcode[error.errno or 0].encode()
+
+
+PLAIN = (socket.AF_INET, socket.SOCK_STREAM, 0)
+
+
+def test_a_known_socket_never_reaches_the_interpreter(tmp_path: Path) -> None:
+    agent = Agent(tmp_path, lambda: b" ".join(made(*PLAIN) for _ in range(20)))
+    agent.learn_socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, 0)  # as Python asks for it
+    assert agent.serve() == (b" ".join([b"2:1"] * 20), [])
+    assert agent.log.counts["ALLOW"] == 20
+    records = agent.records(tmp_path)
+    assert {(r["action"], r["syscall"], r["rule"], r["target"]) for r in records} == {
+        ("continue", "socket", "sentry/plain-socket", "inet")
+    }
+    prev = record.FIRST_PREV
+    for seq, line in enumerate((tmp_path / "audit.jsonl").read_bytes().splitlines()):
+        prev = str(record.read(line, seq, prev)["hash"])  # raises unless canonical, hashed and chained
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (socket.AF_INET6, socket.SOCK_STREAM, 0),
+        (socket.AF_INET, socket.SOCK_DGRAM, 0),
+        (socket.AF_INET, socket.SOCK_RAW, 1),
+        (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP),
+        (socket.AF_NETLINK, socket.SOCK_DGRAM, 0),
+    ],
+)
+def test_another_socket_is_the_brokers(tmp_path: Path, arguments: tuple[int, int, int]) -> None:
+    agent = Agent(tmp_path, lambda: made(*arguments))
+    agent.learn_socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, 0)
+    answer, left = agent.serve()
+    assert (answer, len(left), agent.log.count) == (b"EACCES", 1, 0)
+
+
+def test_a_socket_of_old_rules_is_the_brokers(tmp_path: Path) -> None:
+    agent = Agent(tmp_path, lambda: made(*PLAIN))
+    agent.learn_socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, 0)
+    agent.receiver.forget(1)
+    agent.learn_socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, 0, epoch=0)
+    answer, left = agent.serve()
+    assert (answer, len(left), agent.log.count) == (b"EACCES", 1, 0)
+
+
 def test_directories(tmp_path: Path, place: Path) -> None:
     agent = Agent(tmp_path, lambda: read(place, os.O_DIRECTORY) + b" " + read(place))
     agent.learn(place, Kind.FILE_LIST)
@@ -419,7 +480,12 @@ def test_a_full_disk_serves_nothing(tmp_path: Path, place: Path) -> None:
 
 
 READS = """
-import os, sys
+import os, socket, sys
+for kind in (socket.SOCK_STREAM, socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_STREAM):
+    try:
+        socket.socket(socket.AF_INET, kind).close()
+    except OSError as error:
+        print(kind, error.errno)
 os.chdir("data")
 for _ in range(3):
     for name in ("a", "./a", "../data/b", os.path.abspath("b"), "missing", "link"):
@@ -449,7 +515,11 @@ def test_with_and_without_it_a_run_is_the_same(sandbox: Sandbox) -> None:
     def judged(result: object) -> list[tuple[object, ...]]:
         members = ("syscall", "ops", "target", "verdict", "rule", "action", "object", "errno")
         records = [r for r in result.records if r["type"] == "decision"]  # type: ignore[attr-defined]
-        return [tuple(map(str, (r.get(m) for m in members))) for r in records if "data" in str(r.get("target"))]
+        return [
+            tuple(map(str, (r.get(m) for m in members)))
+            for r in records
+            if "data" in str(r.get("target")) or r["syscall"] == "socket"
+        ]
 
     assert judged(with_it) == judged(without)
 
