@@ -19,7 +19,7 @@
 
 #define MINE (__WALL | __WNOTHREAD)
 #define SECCOMP_INFO 3 /* PTRACE_SYSCALL_INFO_SECCOMP */
-#define LOOK_EVERY 8   /* stops between two looks at who else has stopped */
+#define DRAIN_EVERY 8   /* stops between two looks at who else has stopped */
 #define ALONE 4        /* calls of one thread in a row, all served here, after which it is taken to be the only caller */
 
 /* As the kernel takes it: the library's wrapper and <linux/ptrace.h> do not go together. */
@@ -101,7 +101,7 @@ int tracer_next(struct tracer *tracer, struct stop *stop)
 	int result = wait_for_any(stop, 0);
 	if (result < 0)
 		return result;
-	while (tracer->turn % LOOK_EVERY == 0 && wait_for_any(&more, WNOHANG) > 0)
+	while (tracer->turn % DRAIN_EVERY == 0 && wait_for_any(&more, WNOHANG) > 0)
 		keep_stop(tracer, more);
 	tracer->turn++;
 	return 0;
@@ -292,7 +292,7 @@ static long receive(struct tracer *tracer, pid_t tid, const struct user_regs_str
 	return result;
 }
 
-static int add(struct tracer *tracer, pid_t tid, int descriptor, int flags)
+static int put(struct tracer *tracer, pid_t tid, int descriptor, int flags)
 {
 	struct user_regs_struct saved;
 	if (trace(PTRACE_GETREGS, tid, 0, &saved))
@@ -317,7 +317,7 @@ int tracer_hand_over(struct tracer *tracer, pid_t tid, int descriptor, int flags
 	enum place place = steer ? bring_here(tracer, tid, &before) : ELSEWHERE;
 	if (!steer)
 		tracer_let_go(tracer);
-	int number = add(tracer, tid, descriptor, flags);
+	int number = put(tracer, tid, descriptor, flags);
 	if (place == NARROWED && !runs_here(tracer, tid)) {
 		widen(tid, &before);
 		place = ELSEWHERE;

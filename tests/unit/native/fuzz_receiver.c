@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "log.c"
 #include "receiver.c"
+#include "steering.c"
 #include "tracer.c"
 
 static uint64_t seed;
