@@ -19,7 +19,7 @@
 
 #define MINE (__WALL | __WNOTHREAD)
 #define SECCOMP_INFO 3 /* PTRACE_SYSCALL_INFO_SECCOMP */
-#define DRAIN_EVERY 8   /* stops between two looks at who else has stopped */
+#define DRAIN_EVERY 8  /* stops between two looks at who else has stopped */
 #define ALONE 4        /* calls of one thread in a row, all served here, after which it is taken to be the only caller */
 
 /* As the kernel takes it: the library's wrapper and <linux/ptrace.h> do not go together. */
@@ -292,7 +292,7 @@ static long receive(struct tracer *tracer, pid_t tid, const struct user_regs_str
 	return result;
 }
 
-static int put(struct tracer *tracer, pid_t tid, int descriptor, int flags)
+static int install(struct tracer *tracer, pid_t tid, int descriptor, int flags)
 {
 	struct user_regs_struct saved;
 	if (trace(PTRACE_GETREGS, tid, 0, &saved))
@@ -317,7 +317,7 @@ int tracer_hand_over(struct tracer *tracer, pid_t tid, int descriptor, int flags
 	enum place place = steer ? bring_here(tracer, tid, &before) : ELSEWHERE;
 	if (!steer)
 		tracer_let_go(tracer);
-	int number = put(tracer, tid, descriptor, flags);
+	int number = install(tracer, tid, descriptor, flags);
 	if (place == NARROWED && !runs_here(tracer, tid)) {
 		widen(tid, &before);
 		place = ELSEWHERE;
