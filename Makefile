@@ -76,9 +76,14 @@ lint: setup ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+IN_TIER := $(if $(TIER),HELM_SENTRY_TIER=$(TIER))
+.PHONY: kernel-tests
+kernel-tests: setup test-programs ## the tests with real programs and system calls; TIER=ptrace: traced (40 minutes)
+	$(IN_TIER) $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal tests/kernel
+
 .PHONY: attack
-attack: setup ## try to get past the policy, as root and as an ordinary user: every attack, long races
-	HELM_ATTACK_SECONDS=$${HELM_ATTACK_SECONDS:-2} $(BIN)/python -m pytest -q -s tests/attacks/test_suite.py -k gets_through
+attack: setup ## try to get past the policy, as root and as an ordinary user: every attack, long races (TIER=ptrace: traced)
+	$(IN_TIER) HELM_ATTACK_SECONDS=$${HELM_ATTACK_SECONDS:-2} $(BIN)/python -m pytest -q -s tests/attacks/test_suite.py -k gets_through
 
 bench: setup ## every benchmark, with figures and charts in build/bench
 	@$(BIN)/pip install -q -e '.[bench]' && $(BIN)/python -m compileall -q helm_sentry && mkdir -p build/bench

@@ -119,13 +119,21 @@ class Lab:
         return [plain] if os.geteuid() else [plain, Side("helm-sentry with its witness", (command, *options, "--"))]
 
     def traced(self) -> list[Side]:
-        """helm-sentry where no listener can be had, and strace, which decides nothing: of all calls, and of some alone."""
+        """helm-sentry where no listener can be had, and strace, which decides nothing.
+
+        strace of all calls, of those alone that helm-sentry looks at too, and of these with strace and its program held
+        to one processor, where a stop costs least: the kernel else moves both between processors, or does not, by what
+        else runs.
+        """
         (plain, *_) = self.supervised()
         command, run, *options = plain.prefix
         ours = Side("helm-sentry, ptrace", (command, run, "--tier", "ptrace", *options))
         words = ("strace", "-f", "--seccomp-bpf", "-o", os.devnull)
         some = ("-e", "trace=%file,%process,%network")
         traces = [Side(" ".join(words[:3]), words), Side("the same, of files, processes, network", (*words, *some))]
+        if shutil.which("taskset"):
+            one = ("taskset", "-c", str(min(os.sched_getaffinity(0))))
+            traces.append(Side("the same, on one processor", (*one, *words, *some)))
         return [ours, *traces] if shutil.which("strace") else [ours]
 
     def in_the_kernel(self) -> list[Side]:

@@ -21,7 +21,8 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 def measure(lab: Lab) -> list[Row]:
-    sides = [*lab.supervised(), Side("bare C supervisor", (str(lab.compile("bare_supervisor")),)), *_installed(lab)]
+    floor = Side("bare C supervisor", (str(lab.compile("bare_supervisor")),))
+    sides = [*lab.supervised(), floor, *lab.traced(), *_installed(lab)]
     programs = [side for side in sides if side.name != "bare C supervisor"]
     return [
         *lab.alternate("open+read+close of 1 KiB", "us", lambda side: lab.looped(side, "read", 5000, lab.data), sides),
@@ -38,7 +39,6 @@ def _installed(lab: Lab) -> list[Side]:
             script.write_text(text)
             sides.append(Side(module, (sys.executable, str(script), place)))
     commands = {
-        "strace --seccomp-bpf": ("strace", "-f", "--seccomp-bpf", "-e", "trace=openat", "-o", "/dev/null"),
         "bubblewrap": ("bwrap", "--ro-bind", "/", "/", "--bind", place, place, "--dev", "/dev", "--proc", "/proc"),
         "firejail": ("firejail", "--quiet", "--noprofile"),
         "codex sandbox": ("codex", "sandbox", "linux"),

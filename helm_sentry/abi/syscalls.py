@@ -24,7 +24,7 @@ architecture: none of them creates, changes or writes anything.
 
 import errno
 import os
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
@@ -57,6 +57,9 @@ _HELD = "held:"
 HELD_KINDS = frozenset({Kind.FILE_READ, Kind.FILE_LIST})
 """What a call with `held:` tests asks for when none of them holds. Both: nothing in a register tells a file from a
 directory."""
+
+OF_PROCESSORS = frozenset({"clone", "fork", "vfork", "sched_getaffinity", "sched_setaffinity"})
+"""Calls that pass on, show or set the processors a thread may run on."""
 
 
 class Treatment(StrEnum):
@@ -91,6 +94,19 @@ class Test:
     operator: str
     value: int
 
+    def holds(self, arguments: Sequence[int]) -> bool:
+        """Whether it holds for these registers."""
+        found = arguments[self.argument] & (2**64 - 1 if self.wide else 0xFFFF_FFFF)
+        match self.operator:
+            case "=":
+                return found == self.value
+            case "!=":
+                return found != self.value
+            case "&":
+                return found & self.value != 0
+            case _:
+                return found & self.value not in (0, self.value)
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -115,6 +131,12 @@ class Row:
     continue_reason: str
     numbers: Mapping[str, int]
     held: tuple[Test, ...] = ()
+
+    def notified(self, arguments: Sequence[int]) -> bool:
+        """Whether a call with these registers is the broker's."""
+        if self.treatment is Treatment.ALLOW:
+            return False
+        return not self.tests or any(test.holds(arguments) for test in self.tests)
 
 
 @cache

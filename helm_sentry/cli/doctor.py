@@ -68,7 +68,7 @@ def _mechanisms(host: "Features", no_witness: str) -> list[str]:
         ),
         ("landlock", landlock),
         ("signal scope", _yes(host.signal_scope, "landlock ABI 6; the supervisor checks signals alone")),
-        ("ptrace tier", _yes(host.tracing, "needed where no listener can be had")),
+        ("ptrace tier", _yes(host.tracing, "made for x86_64 alone; needed where no listener can be had")),
         ("ptrace", _yes(host.ptrace, "needed to verify what was executed")),
         ("bpf witness", _yes(not no_witness, no_witness)),
     ]

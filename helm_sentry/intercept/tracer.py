@@ -111,6 +111,8 @@ class Tracer:
         self.stops: StopSource = Stops()
         self._injector = Injector(arch, channel, lambda tid: self.stops.until(tid))
         self._close_range = syscalls.number("close_range", arch)
+        table = syscalls.table(arch).items()
+        self._of_processors = {number: row for number, row in table if row.name in syscalls.OF_PROCESSORS}
         self.received, self.continued, self._last_id = 0, 0, 0
         self._thread = 0
         self._attached = threading.Event()
@@ -274,6 +276,9 @@ class Tracer:
                 return None
             if number == self._close_range:
                 self._close_range_of(tid, *args[:3])
+                return None
+            if (row := self._of_processors.get(number)) and not row.notified(args):
+                self._resume(tid)  # it was stopped so that it comes after what we do with its processors
                 return None
             if tid not in self._prepared:
                 self._prepared.add(tid)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from helm_sentry.abi import flags
 from helm_sentry.abi.arch import Arch
 from helm_sentry.abi.structs import SOCK_FILTER
-from helm_sentry.abi.syscalls import Row, Test, Treatment
+from helm_sentry.abi.syscalls import OF_PROCESSORS, Row, Test, Treatment
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, operand
 
@@ -34,7 +34,8 @@ def build(arch: Arch, table: Mapping[int, Row], hidden: int | None = None) -> by
         arch: the agent's own ABI; calls through any other are notified.
         table: syscall numbers of that ABI to their rows.
         hidden: for a tracer: what would be notified stops the thread instead, and the descriptor with the number in the
-            low word is as one that is not open, but for a recvmsg whose register has the high word as well.
+            low word is as one that is not open, but for a recvmsg whose register has the high word as well. Calls to do
+            with the processors of a thread stop it as well: the tracer narrows those for a moment.
 
     Returns:
         Packed `struct sock_filter`s, at most BPF_MAXINSNS (4096).
@@ -62,6 +63,8 @@ def _ranges(table: Mapping[int, Row], hidden: int | None) -> Iterator[tuple[list
     for number in range(max(table) + 2):
         row = table.get(number)
         body = _hiding(row, hidden) + _body(row)
+        if hidden is not None and row and row.name in OF_PROCESSORS:
+            body = [_STOP if instruction == _ALLOW else instruction for instruction in body]
         if not starts or starts[-1][1] != body:
             starts.append((number, body))
     for index, (_, body) in enumerate(starts):

@@ -11,12 +11,12 @@
 #include "receiver.h"
 
 #include "decisions.h"
+#include "steering.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <poll.h>
-#include <sched.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,18 +29,8 @@
 #include <unistd.h>
 
 #define PAGE 4096
-#define TRIAL_EVERY 1024
-#define TRIALS 4
 #define LOOK_EVERY 4 /* calls between two looks whether more are waiting than one receiver serves */
 #define REPEATABLE_FLAGS (O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK | O_DIRECTORY)
-
-/* Which of two ways to hand a descriptor over is quicker at present; see docs/adr/0003 and 0006. */
-struct steering {
-	int possible;
-	_Atomic int on;
-	_Atomic unsigned int turn;
-	_Atomic uint64_t cost[2]; /* nanoseconds, a moving average for each way; an update lost to another thread is no loss */
-};
 
 struct receiver {
 	int listener, held, proc;
@@ -123,12 +113,13 @@ void receiver_forget(struct receiver *receiver, uint64_t epoch)
 
 /* The caller's path, made absolute, in `path` of LONGEST_PATH bytes; its length, or 0 where the broker must look. */
 
-static size_t read_string(pid_t tid, uint64_t address, char *text, size_t room)
+static size_t read_string(const struct receiver *receiver, pid_t tid, uint64_t address, char *text, size_t room)
 {
 	size_t in_page = PAGE - address % PAGE; /* a string must not seem to end where an unmapped page begins */
 	struct iovec ours = {text, room < in_page ? room : in_page};
 	struct iovec theirs = {(void *)(uintptr_t)address, ours.iov_len};
-	ssize_t got = process_vm_readv(tid, &ours, 1, &theirs, 1, 0);
+	ssize_t got = receiver->tracer ? tracer_read(receiver->tracer, tid, address, text, ours.iov_len)
+				       : process_vm_readv(tid, &ours, 1, &theirs, 1, 0);
 	const char *end = got > 0 ? memchr(text, 0, (size_t)got) : NULL;
 	return end ? (size_t)(end - text) : 0;
 }
@@ -152,7 +143,7 @@ static size_t read_path(const struct receiver *receiver, const struct seccomp_no
 {
 	int at = asked->data.nr == receiver->numbers.openat;
 	char written[256];
-	size_t size = read_string((pid_t)asked->pid, asked->data.args[at], written, sizeof written);
+	size_t size = read_string(receiver, (pid_t)asked->pid, asked->data.args[at], written, sizeof written);
 	if (!size)
 		return 0;
 	if (written[0] == '/') {
@@ -198,8 +189,6 @@ static int open_again(const struct receiver *receiver, const struct decided *ope
 
 static int add(struct receiver *receiver, const struct seccomp_notif *asked, int descriptor, int flags)
 {
-	if (receiver->tracer)
-		return tracer_add(receiver->tracer, (pid_t)asked->pid, descriptor, flags);
 	struct seccomp_notif_addfd request = {
 		.id = asked->id,
 		.srcfd = (uint32_t)descriptor,
@@ -209,30 +198,17 @@ static int add(struct receiver *receiver, const struct seccomp_notif *asked, int
 	return number < 0 ? -errno : number;
 }
 
-static void respond(struct receiver *receiver, const struct seccomp_notif *asked, int number)
+static int notify(struct receiver *receiver, const struct seccomp_notif *asked, int descriptor, int flags, int steer)
 {
-	if (receiver->tracer) {
-		tracer_proceed((pid_t)asked->pid);
-		return;
-	}
+	cpu_set_t before;
+	enum place place = steer ? narrow((pid_t)asked->pid, &before) : ELSEWHERE;
+	int number = add(receiver, asked, descriptor, flags);
+	if (place == NARROWED)
+		widen((pid_t)asked->pid, &before);
+	if (number < 0)
+		return number;
 	struct seccomp_notif_resp response = {.id = asked->id, .val = number};
 	ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_SEND, &response); /* fails only if the caller is gone */
-}
-
-static int add_here(struct receiver *receiver, const struct seccomp_notif *asked, int descriptor, int flags)
-{
-	cpu_set_t elsewhere, here;
-	pid_t caller = (pid_t)asked->pid;
-	int processor = sched_getcpu();
-	CPU_ZERO(&here);
-	if (processor >= 0 && processor < CPU_SETSIZE)
-		CPU_SET(processor, &here);
-	if (sched_getaffinity(caller, sizeof elsewhere, &elsewhere) || CPU_COUNT(&elsewhere) < 2 || processor < 0 ||
-	    processor >= CPU_SETSIZE || !CPU_ISSET(processor, &elsewhere) ||
-	    sched_setaffinity(caller, sizeof here, &here))
-		return add(receiver, asked, descriptor, flags);
-	int number = add(receiver, asked, descriptor, flags);
-	sched_setaffinity(caller, sizeof elsewhere, &elsewhere);
 	return number;
 }
 
@@ -246,19 +222,12 @@ static uint64_t nanoseconds(void)
 /* Return the descriptor's number in the caller, or a negative errno. */
 static int hand_over(struct receiver *receiver, const struct seccomp_notif *asked, int descriptor, int flags)
 {
-	struct steering *steering = &receiver->steering;
-	/* Which way is quicker depends on what else the processors do, so the other one is tried now and then. */
-	int trial = steering->possible && steering->turn++ % TRIAL_EVERY < TRIALS;
-	int steer = trial ? !steering->on : steering->on;
+	int steer = steering_choose(&receiver->steering);
 	uint64_t begin = nanoseconds();
-	int number = (steer ? add_here : add)(receiver, asked, descriptor, flags);
-	if (number >= 0)
-		respond(receiver, asked, number);
-	uint64_t taken = nanoseconds() - begin;
-	int64_t average = (int64_t)steering->cost[steer];
-	steering->cost[steer] = (uint64_t)(average + ((int64_t)taken - average) / 4);
-	if (steering->possible && steering->turn % TRIAL_EVERY == TRIALS)
-		steering->on = steering->cost[1] <= steering->cost[0];
+	int number = receiver->tracer
+			     ? tracer_hand_over(receiver->tracer, (pid_t)asked->pid, descriptor, flags, steer)
+			     : notify(receiver, asked, descriptor, flags, steer);
+	steering_learn(&receiver->steering, steer, nanoseconds() - begin);
 	return number;
 }
 
@@ -312,8 +281,6 @@ static enum outcome serve_open(struct receiver *receiver, const struct seccomp_n
 	int at = asked->data.nr == receiver->numbers.openat;
 	int flags = (int)asked->data.args[at + 1];
 	if (flags & ~REPEATABLE_FLAGS)
-		return FOR_BROKER;
-	if (receiver->tracer && !tracer_has_page(receiver->tracer, (pid_t)asked->pid))
 		return FOR_BROKER;
 	char path[LONGEST_PATH];
 	size_t size = read_path(receiver, asked, path);
@@ -415,24 +382,31 @@ int receiver_help(struct receiver *receiver, int processor, struct seccomp_notif
 void receiver_trace(struct receiver *receiver, struct tracer *tracer)
 {
 	receiver->tracer = tracer;
+	tracer_steer(tracer, &receiver->steering);
+}
+
+static int serve_traced(struct receiver *receiver, struct seccomp_notif *notification, struct refusal *refusal)
+{
+	receiver->received++;
+	pthread_rwlock_rdlock(&receiver->table_lock);
+	enum outcome outcome = serve(receiver, notification, refusal);
+	receiver->received -= outcome == FOR_BROKER; /* it is counted where it is dealt with */
+	pthread_rwlock_unlock(&receiver->table_lock);
+	return (int)outcome;
 }
 
 int receiver_next_traced(struct receiver *receiver, struct seccomp_notif *notification, struct refusal *refusal,
 			 struct stop *stop)
 {
 	for (;;) {
+		tracer_hold(receiver->tracer);
 		int result = tracer_next(receiver->tracer, stop);
-		if (result)
-			return result;
 		memset(notification, 0, sizeof *notification);
-		if (!tracer_asked(stop, notification))
-			return 2;
-		receiver->received++;
-		pthread_rwlock_rdlock(&receiver->table_lock);
-		enum outcome outcome = serve(receiver, notification, refusal);
-		receiver->received -= outcome == FOR_BROKER; /* it is counted where it is dealt with */
-		pthread_rwlock_unlock(&receiver->table_lock);
-		if (outcome != SERVED)
-			return outcome == REFUSED;
+		int asked = !result && tracer_asked(receiver->tracer, stop, notification);
+		int outcome = asked ? serve_traced(receiver, notification, refusal) : FOR_BROKER;
+		if (outcome == SERVED)
+			continue;
+		tracer_let_go(receiver->tracer); /* threads that the broker starts from here are to have every processor */
+		return result ? result : asked ? outcome == REFUSED : 2;
 	}
 }

@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #endif
 #include "tracer.h"
+#include "steering.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +19,8 @@
 
 #define MINE (__WALL | __WNOTHREAD)
 #define SECCOMP_INFO 3 /* PTRACE_SYSCALL_INFO_SECCOMP */
+#define DRAIN_EVERY 8  /* stops between two looks at who else has stopped */
+#define ALONE 4        /* calls of one thread in a row, all served here, after which it is taken to be the only caller */
 
 /* As the kernel takes it: the library's wrapper and <linux/ptrace.h> do not go together. */
 static long trace(long request, pid_t tid, unsigned long address, const void *data)
@@ -31,6 +34,13 @@ struct tracer {
 	struct page *place; /* in the agent's processes */
 	struct stop *kept;  /* a ring of stops that were heard of and not dealt with */
 	size_t first, count, room;
+	unsigned int turn;
+	/* Where the two run; docs/adr/0019. */
+	pid_t caller;	      /* who called last, */
+	unsigned int in_a_row; /* how many times in a row, the first not counted, */
+	int held;	      /* and whether this thread is held to one processor */
+	const struct steering *steering; /* whether that is the quicker way at present */
+	cpu_set_t before;
 };
 
 struct tracer *tracer_new(int ours, int theirs, uint64_t key, uint64_t place)
@@ -91,8 +101,9 @@ int tracer_next(struct tracer *tracer, struct stop *stop)
 	int result = wait_for_any(stop, 0);
 	if (result < 0)
 		return result;
-	while (wait_for_any(&more, WNOHANG) > 0)
+	while (tracer->turn % DRAIN_EVERY == 0 && wait_for_any(&more, WNOHANG) > 0)
 		keep_stop(tracer, more);
+	tracer->turn++;
 	return 0;
 }
 
@@ -110,17 +121,63 @@ int tracer_until(struct tracer *tracer, pid_t tid)
 	}
 }
 
-void tracer_proceed(pid_t tid)
+/* Where caller and tracer run. */
+
+static int is_alone(const struct tracer *tracer, pid_t tid)
 {
-	trace(PTRACE_CONT, tid, 0, NULL); /* fails only if the thread is gone */
+	return tracer->steering->on && tid == tracer->caller && tracer->in_a_row >= ALONE;
 }
 
-int tracer_asked(const struct stop *stop, struct seccomp_notif *asked)
+static void called(struct tracer *tracer, pid_t tid)
+{
+	if (tid == tracer->caller) {
+		tracer->in_a_row++;
+		return;
+	}
+	tracer->caller = tid;
+	tracer_let_go(tracer);
+}
+
+void tracer_steer(struct tracer *tracer, const struct steering *steering)
+{
+	tracer->steering = steering;
+}
+
+void tracer_hold(struct tracer *tracer)
+{
+	if (!tracer->held && is_alone(tracer, tracer->caller))
+		tracer->held = narrow(0, &tracer->before) == NARROWED;
+}
+
+void tracer_let_go(struct tracer *tracer)
+{
+	if (tracer->held)
+		widen(0, &tracer->before);
+	tracer->held = 0;
+	tracer->in_a_row = 0;
+}
+
+/* It runs on this processor when we wait; if we have other stops to deal with it is to run elsewhere at once. */
+static int runs_here(const struct tracer *tracer, pid_t tid)
+{
+	return !tracer->count && is_alone(tracer, tid);
+}
+
+static enum place bring_here(struct tracer *tracer, pid_t tid, cpu_set_t *before)
+{
+	enum place place = narrow(tid, before);
+	if (place == ELSEWHERE) /* it may not run here: we are to be free to run where it does */
+		tracer_let_go(tracer);
+	return place;
+}
+
+int tracer_asked(struct tracer *tracer, const struct stop *stop, struct seccomp_notif *asked)
 {
 	struct ptrace_syscall_info info;
 	if (!WIFSTOPPED(stop->status) || stop->status >> 8 != (SIGTRAP | PTRACE_EVENT_SECCOMP << 8) ||
 	    trace(PTRACE_GET_SYSCALL_INFO, stop->pid, sizeof info, &info) <= 0 || info.op != SECCOMP_INFO)
 		return 0;
+	called(tracer, stop->pid);
 	asked->pid = (uint32_t)stop->pid;
 	asked->data.nr = (int)info.seccomp.nr;
 	asked->data.arch = info.arch;
@@ -160,15 +217,19 @@ static struct page blank_page(struct page *place)
 }
 
 /* A message changes the flags and what was received; the rest must be as it was written, or is written anew. */
-int tracer_has_page(const struct tracer *tracer, pid_t tid)
+ssize_t tracer_read(const struct tracer *tracer, pid_t tid, uint64_t address, void *room, size_t size)
 {
 	struct page found, blank = blank_page(tracer->place);
-	if (copy(tid, &found, tracer->place, sizeof found, 0) != sizeof found ||
-	    memcmp(found.mark, blank.mark, sizeof found.mark))
+	struct iovec ours[] = {{&found, sizeof found}, {room, size}};
+	struct iovec theirs[] = {{tracer->place, sizeof found}, {(void *)(uintptr_t)address, size}};
+	ssize_t got = process_vm_readv(tid, ours, 2, theirs, 2, 0) - (ssize_t)sizeof found;
+	if (got <= 0 || memcmp(found.mark, blank.mark, sizeof found.mark))
 		return 0;
 	found.header.msg_flags = 0;
-	return !memcmp(&found, &blank, offsetof(struct page, room)) ||
-	       copy(tid, &blank, tracer->place, sizeof blank, 1) == sizeof blank;
+	if (memcmp(&found, &blank, offsetof(struct page, room)) &&
+	    copy(tid, &blank, tracer->place, sizeof blank, 1) != sizeof blank)
+		return 0;
+	return got;
 }
 
 /* The number that the thread was told, or a negative errno. */
@@ -231,7 +292,7 @@ static long receive(struct tracer *tracer, pid_t tid, const struct user_regs_str
 	return result;
 }
 
-int tracer_add(struct tracer *tracer, pid_t tid, int descriptor, int flags)
+static int install(struct tracer *tracer, pid_t tid, int descriptor, int flags)
 {
 	struct user_regs_struct saved;
 	if (trace(PTRACE_GETREGS, tid, 0, &saved))
@@ -250,17 +311,35 @@ int tracer_add(struct tracer *tracer, pid_t tid, int descriptor, int flags)
 	return trace(PTRACE_SETREGS, tid, 0, &saved) ? -ESRCH : result;
 }
 
+int tracer_hand_over(struct tracer *tracer, pid_t tid, int descriptor, int flags, int steer)
+{
+	cpu_set_t before;
+	enum place place = steer ? bring_here(tracer, tid, &before) : ELSEWHERE;
+	if (!steer)
+		tracer_let_go(tracer);
+	int number = install(tracer, tid, descriptor, flags);
+	if (place == NARROWED && !runs_here(tracer, tid)) {
+		widen(tid, &before);
+		place = ELSEWHERE;
+	}
+	if (number >= 0)
+		trace(PTRACE_CONT, tid, 0, NULL); /* fails only if the thread is gone */
+	if (place == NARROWED)
+		widen(tid, &before);
+	return number;
+}
+
 #else
 
-int tracer_has_page(const struct tracer *tracer, pid_t tid)
+ssize_t tracer_read(const struct tracer *tracer, pid_t tid, uint64_t address, void *room, size_t size)
 {
-	(void)tracer, (void)tid;
+	(void)tracer, (void)tid, (void)address, (void)room, (void)size;
 	return 0; /* the broker looks, and knows that this machine cannot do it */
 }
 
-int tracer_add(struct tracer *tracer, pid_t tid, int descriptor, int flags)
+int tracer_hand_over(struct tracer *tracer, pid_t tid, int descriptor, int flags, int steer)
 {
-	(void)tracer, (void)tid, (void)descriptor, (void)flags;
+	(void)tracer, (void)tid, (void)descriptor, (void)flags, (void)steer;
 	return -ENOSYS;
 }
 

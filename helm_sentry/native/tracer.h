@@ -25,13 +25,17 @@ int tracer_next(struct tracer *tracer, struct stop *stop);
 /* Wait for one tracee that runs, keep what the others report, and return its wait status. */
 int tracer_until(struct tracer *tracer, pid_t tid);
 /* Whether a stop is at a call; `asked` is filled in then, all but the id. */
-int tracer_asked(const struct stop *stop, struct seccomp_notif *asked);
-/* Whether a thread has the page, ready for a message. */
-int tracer_has_page(const struct tracer *tracer, pid_t tid);
-/* Put a copy of a descriptor into a thread that stands at a call, make its number there the call's result, and return
- * it. -ESRCH says that the thread is gone; after another error it still stands, and is to be answered. */
-int tracer_add(struct tracer *tracer, pid_t tid, int descriptor, int flags);
-/* Let a thread run on. */
-void tracer_proceed(pid_t tid);
+int tracer_asked(struct tracer *tracer, const struct stop *stop, struct seccomp_notif *asked);
+/* Read a thread's memory; 0 where that is not possible or it has not the page ready for a message. */
+ssize_t tracer_read(const struct tracer *tracer, pid_t tid, uint64_t address, void *room, size_t size);
+/* Put a copy of a descriptor into a thread that stands at a call, have it return its number there, and return it. -ESRCH
+ * says that the thread is gone; after another error it still stands, and is to be answered. */
+int tracer_hand_over(struct tracer *tracer, pid_t tid, int descriptor, int flags, int steer);
+/* How to know which way is the quicker one; called once, first. */
+struct steering;
+void tracer_steer(struct tracer *tracer, const struct steering *steering);
+/* Hold this thread to one processor while it waits for a lone caller, and let it go; its threads inherit what it has. */
+void tracer_hold(struct tracer *tracer);
+void tracer_let_go(struct tracer *tracer);
 
 #endif

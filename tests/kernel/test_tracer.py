@@ -82,6 +82,21 @@ def test_who_spoils_the_page_spoils_its_own(sandbox: Sandbox, victims: Path, nat
     assert found == {"denied": "EACCES", "unmapped": "ENOMEM", "plain": "ok"}
 
 
+def test_nobody_sees_its_processors_narrowed(sandbox: Sandbox, victims: Path) -> None:
+    """A caller is held to the tracer's processor while it is served (docs/adr/0019); it keeps what it has and sets."""
+    assert words(attempt(sandbox, victims, "widths")) == {"narrow": "0", "lost": "0", "back": "1"}
+
+
+def test_a_filter_that_marks_calls_gets_nothing_by_it(sandbox: Sandbox, victims: Path) -> None:
+    """The tracer lets some calls go on unasked, by what they are and not by what a filter says of them."""
+    if sandbox.uid == 0:
+        control = sandbox.native([str(victims / "traced"), "namespaced", "-"])
+        assert words(control) == {"namespace": "ok"}
+    assert words(attempt(sandbox, victims, "namespaced")) == {"namespace": "EPERM"}
+    found = words(attempt(sandbox, victims, "marked"))
+    assert found == {"filter": "ok", "namespace": "EPERM", "open": "ok", "shadow": "EACCES"}
+
+
 def outer(sandbox: Sandbox, syscall: str, options: tuple[str, ...] = ()) -> Result:
     """Run under a filter with a listener of its own that lets the kernel carry out what it is notified of."""
     script = [sys.executable, str(CHECKOUT / "tests/kernel/outer_filter.py"), syscall]

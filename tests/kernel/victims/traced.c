@@ -1,6 +1,8 @@
 /* What a traced agent may try with what a tracer needs of it: its channel, its page, its children. One word an attempt. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -9,6 +11,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -156,6 +159,77 @@ static void spoilt(const char *path)
 	wait(NULL);
 }
 
+static int processors(void)
+{
+	cpu_set_t mine;
+	return sched_getaffinity(0, sizeof mine, &mine) ? -1 : CPU_COUNT(&mine);
+}
+
+/* Looks at what it may run on right after each open, where a tracer that is late would still have it narrowed. */
+static void widths(const char *path)
+{
+	cpu_set_t all, one;
+	int narrow = 0, before = processors();
+	sched_getaffinity(0, sizeof all, &all);
+	for (int i = 0; i < 3000; i++) {
+		close(open(path, O_RDONLY | O_CLOEXEC));
+		if (i % 100 == 0) {
+			int status, child = fork();
+			if (child == 0)
+				_exit(processors() != before);
+			waitpid(child, &status, 0);
+			narrow += status != 0;
+		} else if (i % 2)
+			narrow += processors() != before;
+	}
+	printf("narrow %d\n", narrow);
+	CPU_ZERO(&one);
+	for (int i = CPU_SETSIZE - 1; !CPU_COUNT(&one); i--)
+		if (CPU_ISSET(i, &all))
+			CPU_SET(i, &one);
+	int lost = sched_setaffinity(0, sizeof one, &one);
+	for (int i = 0; i < 100; i++) {
+		close(open(path, O_RDONLY | O_CLOEXEC));
+		lost += processors() != 1 || sched_getcpu() < 0 || !CPU_ISSET(sched_getcpu(), &one);
+	}
+	printf("lost %d\n", lost);
+	close(open(path, O_RDONLY | O_CLOEXEC));
+	sched_setaffinity(0, sizeof all, &all);
+	close(open(path, O_RDONLY | O_CLOEXEC));
+	printf("back %d\n", processors() == before);
+}
+
+static int exits(void *unused)
+{
+	(void)unused;
+	_exit(0);
+}
+
+static void namespaced(const char *path)
+{
+	(void)path;
+	char *stack = mmap(NULL, 1 << 16, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	printf("namespace %s\n", name_of(clone(exits, stack + (1 << 16), CLONE_NEWUTS | SIGCHLD, NULL)));
+}
+
+/* A filter of its own that has calls seen by the tracer with a mark of its choice: of equal verdicts the newest counts. */
+static void marked(const char *path)
+{
+	struct sock_filter marks[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 1, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRACE | 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {sizeof marks / sizeof *marks, marks};
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	printf("filter %s\n", name_of(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)));
+	namespaced(path);
+	printf("open %s\n", opened(path));
+	printf("shadow %s\n", opened("/etc/shadow"));
+}
+
 int main(int count, char **words)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -165,7 +239,8 @@ int main(int count, char **words)
 		const char *name;
 		void (*attempt)(const char *);
 	} attempts[] = {{"hidden", hidden}, {"ranges", ranges}, {"table", table}, {"untraced", untraced},
-			{"forks", forks}, {"spoilt", spoilt}};
+			{"forks", forks}, {"spoilt", spoilt}, {"widths", widths},
+			{"namespaced", namespaced}, {"marked", marked}};
 	for (unsigned i = 0; i < sizeof attempts / sizeof *attempts; i++)
 		if (!strcmp(words[1], attempts[i].name))
 			attempts[i].attempt(words[2]);

@@ -104,6 +104,8 @@ class TestEveryRow:
             for arguments in (NONE, (U64,) * 6, (1,) * 6, (HIGH,) * 6):
                 wanted = expected(arch, table, number, arch.audit_arch, arguments)
                 assert verdict(arch, number, arguments) == wanted, (number, arguments)
+                if number in table:
+                    assert table[number].notified(arguments) == (wanted == NOTIFY), (number, arguments)
 
     @BOTH
     def test_each_condition_at_its_edges(self, arch: Arch) -> None:
@@ -115,6 +117,7 @@ class TestEveryRow:
                     arguments = tuple(value if place == test.argument else 0 for place in range(6))
                     wanted = expected(arch, table, number, arch.audit_arch, arguments)
                     assert verdict(arch, number, arguments) == wanted, (row.name, test, value)
+                    assert row.notified(arguments) == (wanted == NOTIFY), (row.name, test, value)
                     checked += 1
         assert checked > 1000
 
@@ -335,7 +338,18 @@ class TestForATracer:
                 if syscalls.table(arch).get(number) and syscalls.table(arch)[number].name == "close_range":
                     continue
                 plain = verdict(arch, number, values)
+                if syscalls.table(arch).get(number) and syscalls.table(arch)[number].name in syscalls.OF_PROCESSORS:
+                    plain = NOTIFY
                 assert self.verdict(arch, number, values) == {NOTIFY: SECCOMP_RET_TRACE}.get(plain, plain), number
+
+    @BOTH
+    def test_what_shows_or_passes_on_processors_is_seen(self, arch: Arch) -> None:
+        """The tracer narrows a thread's processors for a moment: none of these is to come in between."""
+        seen = {row.name for row in syscalls.table(arch).values() if row.name in syscalls.OF_PROCESSORS}
+        assert seen == (syscalls.OF_PROCESSORS if arch is X86_64 else syscalls.OF_PROCESSORS - {"fork", "vfork"})
+        for name in seen:
+            assert call(arch, name) == ALLOW
+            assert self.verdict(arch, syscalls.number(name, arch)) == SECCOMP_RET_TRACE
 
     @BOTH
     @pytest.mark.parametrize("high", [0, HIGH], ids=["plain", "with a high word"])

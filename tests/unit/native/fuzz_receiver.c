@@ -3,6 +3,7 @@
 #include "decisions.c"
 #include "log.c"
 #include "receiver.c"
+#include "steering.c"
 #include "tracer.c"
 
 static uint64_t seed;
