@@ -342,9 +342,7 @@ class _Run:
         return Opens(self._log, names, lambda: self._broker.rules, self._denied, on_gap)
 
     def _books(self) -> Books:
-        received, recorded = self._broker.arrived()
-        tally = self._broker.tally
-        return Books(received, self._broker.listener.continued, recorded, tally.without, tally.execs)
+        return Books(*self._broker.arrived(), self._broker.tally.execs)
 
     def _gap(self, agent: int, detail: str) -> None:
         """Report what the witness found; it is in the log already."""

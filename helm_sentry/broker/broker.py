@@ -18,6 +18,7 @@ from helm_sentry.audit import record as records
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.audit.line import decision_line, template
 from helm_sentry.audit.log import AuditLog
+from helm_sentry.audit.record import ActionName
 from helm_sentry.broker import exec as programs
 from helm_sentry.broker import files, metadata, process, send, sockets, stat, tree
 from helm_sentry.broker.action import Action, Answered, Continue, Errno, Later, errno_name
@@ -39,7 +40,7 @@ from helm_sentry.decode import address as addresses
 from helm_sentry.errors import AuditError
 from helm_sentry.intercept.interceptor import Interceptor, Notification, Unserved
 from helm_sentry.intercept.process_tree import ancestors
-from helm_sentry.native.library import Receiver
+from helm_sentry.native.library import Counts, Receiver
 from helm_sentry.operation import Kind, Operation
 from helm_sentry.policy.dry_run import performed
 from helm_sentry.policy.engine import CompiledPolicy
@@ -59,6 +60,7 @@ HANDLERS: Mapping[str, Handler] = {
 
 _ALLOW = Verdict.ALLOW
 _LAST_WORD = 0.5  # seconds for the kernel to tell that a connection has ended
+_REPEATED_TYPES = (stat_bits.S_IFREG, stat_bits.S_IFDIR, stat_bits.S_IFLNK)
 _UNREADABLE = Decision(Verdict.DENY, Reason.UNREADABLE)
 _FAILED = Decision(Verdict.DENY, Reason.SUPERVISOR_ERROR)
 _FOREIGN = Decision(Verdict.DENY, Reason.FOREIGN_ABI)
@@ -126,10 +128,15 @@ class Broker:
         for at, source in enumerate(self._receiver.sources() if self._receiver else [self._calls()]):
             threading.Thread(target=self._serve, args=(source, at == 0), name="receiver", daemon=True).start()
 
-    def arrived(self) -> tuple[int, int]:
-        """Return how many calls have arrived, and how many of them have a record."""
-        received, recorded = self._receiver.counts() if self._receiver else (0, 0)
-        return self.listener.received + received, self.tally.records + recorded
+    def arrived(self) -> Counts:
+        """Return what has become of the calls that have arrived."""
+        served, listener, tally = self._receiver.counts() if self._receiver else Counts(), self.listener, self.tally
+        return Counts(
+            listener.received + served.received,
+            listener.continued + served.continued,
+            tally.records + served.recorded,
+            tally.without + served.unjudged,
+        )
 
     def settle(self, seconds: float) -> None:
         """Wait, when every process of the agent has ended, until what was begun for them is finished and recorded."""
@@ -246,18 +253,19 @@ class Broker:
             self._tell(call, decision)
 
     def repeat(self, call: Call, status: os.stat_result) -> None:
-        """Let the compiled receiver, if there is one, take the same decision about the same open by itself.
+        """Let the compiled receiver, if there is one, take the same decision about the same object by itself.
 
         Args:
-            call: an open for reading that was allowed, of an object by its canonical path.
+            call: an open for reading or a look that was allowed, of an object by its canonical path.
             status: of the object; names in /proc mean something else to each process and are not repeated.
         """
         if not self._repeatable(call) or status.st_dev in self.resolver.proc_devices:
             return
         kind = stat_bits.S_IFMT(status.st_mode)
-        if self._receiver and call.decision and kind in (stat_bits.S_IFREG, stat_bits.S_IFDIR):
+        if self._receiver and call.decision and kind in _REPEATED_TYPES:
             (operation,) = call.operations
-            learnt = template(call.row.name, operation, call.decision, call.epoch)
+            action: ActionName = "value" if operation.kind is Kind.FILE_STAT else "fd"
+            learnt = template(call.row.name, operation, call.decision, call.epoch, action)
             self._receiver.learn(call.row.name, kind, operation.path, learnt, call.epoch)
 
     def repeat_going_on(self, call: Call) -> None:

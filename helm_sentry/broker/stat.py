@@ -126,6 +126,8 @@ def _look(call: Call, directory: int, path: bytes, follow: bool = True) -> Pinne
 def _stat(call: Call, pinned: Pinned, address: int) -> Action:
     buffer = bytearray(_STAT_SIZE)
     libc.newfstatat(pinned.descriptor, b"", buffer, flags.AT_EMPTY_PATH)
+    if call.operations:
+        call.broker.repeat(call, pinned.status())
     call.write(address, buffer)
     return SUCCESS
 

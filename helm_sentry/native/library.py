@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from ctypes import Structure, c_char, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from helm_sentry.abi import structs, syscalls
 from helm_sentry.abi.arch import Arch
@@ -27,7 +27,7 @@ _ANOTHER_STOP = 2
 _MISSED = (-errno.ENOENT, -errno.EINTR)
 _MOST_KNOWN = 4096  # half of PLACES in receiver.c
 _MOST_HELPERS = 3
-_REPEATED = ("open", "openat", "socket")  # `struct numbers` in receiver.h
+_REPEATED = ("open", "openat", "stat", "lstat", "newfstatat", "socket")  # `struct numbers` in receiver.h
 _GOES_ON = 0  # in the place of a file type
 
 
@@ -52,7 +52,23 @@ class _Refusal(Structure):
 
 
 class _Counts(Structure):
-    _fields_ = (("recorded", c_uint64), ("received", c_uint64))
+    _fields_ = tuple((name, c_uint64) for name in ("recorded", "unjudged", "continued", "received"))
+
+
+class Counts(NamedTuple):
+    """What became of the calls that arrived at a receiver.
+
+    Attributes:
+        received: all of them.
+        continued: those that the kernel was let to carry out.
+        recorded: those whose record was written there.
+        unjudged: those answered without a record, because they asked for nothing that a policy decides.
+    """
+
+    received: int = 0
+    continued: int = 0
+    recorded: int = 0
+    unjudged: int = 0
 
 
 class SharedLogState(Structure):
@@ -134,11 +150,11 @@ class Receiver:
         return [_calls(serve), *(_calls(partial(help_, processor)) for processor in helpers)]
 
     def learn(self, syscall: str, kind: int, path: str, record: Template, epoch: int = 0) -> None:
-        """Let the receiver repeat an open for reading.
+        """Let the receiver repeat an open for reading, or a look.
 
         Args:
-            syscall: `open` or `openat`; others are not repeated.
-            kind: file type bits of the object, S_IFREG or S_IFDIR.
+            syscall: that it was asked through; of a few only it is repeated.
+            kind: file type bits of the object: S_IFREG, S_IFDIR or, for a look that follows no link, S_IFLNK.
             path: canonical path that was judged.
             record: what every record of this decision has in common.
             epoch: of the rules it was made under; one that is over is not taken.
@@ -164,10 +180,10 @@ class Receiver:
         self._library.receiver_forget(self._receiver, epoch)
         self._known.clear()
 
-    def counts(self) -> tuple[int, int]:
-        """Return how many calls have arrived here, and of how many the record was written here."""
+    def counts(self) -> Counts:
+        """Return what became of the calls that arrived here."""
         self._library.receiver_counts(self._receiver, ctypes.byref(counts := _Counts()))
-        return counts.received, counts.recorded
+        return Counts(counts.received, counts.continued, counts.recorded, counts.unjudged)
 
     def settle(self) -> None:
         """Wait until no open is being served."""

@@ -1,51 +1,19 @@
-/* The compiled receiver: repeats opens for reading and calls without pointers that the broker has decided, without the
- * interpreter.
- *
- * It knows no policy. Python teaches it one canonical path at a time, with the record's parts; it opens that path
- * again without following any link, sees that what it got bears that very name, writes the record, and hands the
- * descriptor over. A call that may go on it knows by its arguments, which lie in registers. Whatever is not exactly so goes to the broker, which starts from the beginning.
+/* The compiled receiver: takes calls as they arrive, serves those that only repeat what the broker has decided, and gives
+ * the others to whoever asked it.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "receiver.h"
-
-#include "decisions.h"
-#include "steering.h"
+#include "serving.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <poll.h>
-#include <semaphore.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
-#include <time.h>
-#include <unistd.h>
 
-#define PAGE 4096
 #define LOOK_EVERY 4 /* calls between two looks whether more are waiting than one receiver serves */
-#define REPEATABLE_FLAGS (O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK | O_DIRECTORY)
-
-struct receiver {
-	int listener, held, proc;
-	struct tracer *tracer; /* takes the listener's place, if there is one */
-	uint32_t audit_arch;
-	struct numbers numbers;
-	struct log_state *log;
-	struct steering steering;
-	pthread_rwlock_t table_lock; /* read while an open is served, written while the table changes */
-	_Atomic uint64_t recorded, received;
-	sem_t call; /* wakes a helper */
-	_Atomic int asleep; /* helpers that wait for it */
-	uint64_t epoch; /* of the rules its decisions were made under */
-	struct decisions decisions;
-};
 
 static int start_lock(pthread_rwlock_t *lock)
 {
@@ -80,6 +48,8 @@ struct receiver *receiver_new(int listener, struct log_state *log, uint32_t audi
 void receiver_counts(struct receiver *receiver, struct receiver_counts *counts)
 {
 	counts->recorded = receiver->recorded;
+	counts->unjudged = receiver->unjudged;
+	counts->continued = receiver->continued;
 	counts->received = receiver->received;
 }
 
@@ -109,210 +79,6 @@ void receiver_forget(struct receiver *receiver, uint64_t epoch)
 	decisions_clear(&receiver->decisions);
 	receiver->epoch = epoch;
 	pthread_rwlock_unlock(&receiver->table_lock);
-}
-
-/* The caller's path, made absolute, in `path` of LONGEST_PATH bytes; its length, or 0 where the broker must look. */
-
-static size_t read_string(const struct receiver *receiver, pid_t tid, uint64_t address, char *text, size_t room)
-{
-	size_t in_page = PAGE - address % PAGE; /* a string must not seem to end where an unmapped page begins */
-	struct iovec ours = {text, room < in_page ? room : in_page};
-	struct iovec theirs = {(void *)(uintptr_t)address, ours.iov_len};
-	ssize_t got = receiver->tracer ? tracer_read(receiver->tracer, tid, address, text, ours.iov_len)
-				       : process_vm_readv(tid, &ours, 1, &theirs, 1, 0);
-	const char *end = got > 0 ? memchr(text, 0, (size_t)got) : NULL;
-	return end ? (size_t)(end - text) : 0;
-}
-
-static size_t directory_of(const struct receiver *receiver, pid_t tid, int number, char *path, size_t room)
-{
-	static const char deleted[] = " (deleted)";
-	char link[48];
-	if (number == AT_FDCWD)
-		snprintf(link, sizeof link, "%d/cwd", tid);
-	else
-		snprintf(link, sizeof link, "%d/fd/%d", tid, number);
-	ssize_t got = readlinkat(receiver->proc, link, path, room);
-	if (got <= 0 || (size_t)got >= room || path[0] != '/')
-		return 0;
-	size_t size = (size_t)got, mark = sizeof deleted - 1;
-	return size >= mark && !memcmp(path + size - mark, deleted, mark) ? 0 : size;
-}
-
-static size_t read_path(const struct receiver *receiver, const struct seccomp_notif *asked, char *path)
-{
-	int at = asked->data.nr == receiver->numbers.openat;
-	char written[256];
-	size_t size = read_string(receiver, (pid_t)asked->pid, asked->data.args[at], written, sizeof written);
-	if (!size)
-		return 0;
-	if (written[0] == '/') {
-		memcpy(path, written, size + 1);
-		return size;
-	}
-	int directory = at ? (int)asked->data.args[0] : AT_FDCWD;
-	size_t base = directory_of(receiver, (pid_t)asked->pid, directory, path, LONGEST_PATH - sizeof written - 1);
-	if (!base)
-		return 0;
-	if (base > 1)
-		path[base++] = '/';
-	memcpy(path + base, written, size + 1);
-	return base + size;
-}
-
-/* Opening. */
-
-/* A name without links, opened so that nothing can make us wait, is the object only if the kernel calls it so. */
-static int open_again(const struct receiver *receiver, const struct decided *opening, int flags, struct stat *status)
-{
-	struct open_how how = {
-		.flags = (uint64_t)(O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | (flags & O_DIRECTORY)),
-		.resolve = RESOLVE_NO_SYMLINKS,
-	};
-	int opened = (int)syscall(SYS_openat2, AT_FDCWD, opening->name.bytes, &how, sizeof how);
-	if (opened < 0)
-		return -1;
-	char number[16], name[LONGEST_PATH];
-	snprintf(number, sizeof number, "%d", opened);
-	ssize_t size = readlinkat(receiver->held, number, name, sizeof name);
-	if (size == (ssize_t)opening->name.size && !memcmp(name, opening->name.bytes, (size_t)size) &&
-	    !fstat(opened, status) && (status->st_mode & S_IFMT) == opening->type &&
-	    (flags & O_NONBLOCK || !fcntl(opened, F_SETFL, 0)))
-		return opened;
-	close(opened);
-	return -1;
-}
-
-/* Handing the descriptor over: it is added, then its number is the answer. One step (SECCOMP_ADDFD_FLAG_SEND) would do,
- * but if this thread is stopped or frozen at that moment the kernel takes the descriptor back and answers 0 all the
- * same; adding alone is taken up again. */
-
-static int add(struct receiver *receiver, const struct seccomp_notif *asked, int descriptor, int flags)
-{
-	struct seccomp_notif_addfd request = {
-		.id = asked->id,
-		.srcfd = (uint32_t)descriptor,
-		.newfd_flags = (uint32_t)(flags & O_CLOEXEC),
-	};
-	int number = ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_ADDFD, &request);
-	return number < 0 ? -errno : number;
-}
-
-static int notify(struct receiver *receiver, const struct seccomp_notif *asked, int descriptor, int flags, int steer)
-{
-	cpu_set_t before;
-	enum place place = steer ? narrow((pid_t)asked->pid, &before) : ELSEWHERE;
-	int number = add(receiver, asked, descriptor, flags);
-	if (place == NARROWED)
-		widen((pid_t)asked->pid, &before);
-	if (number < 0)
-		return number;
-	struct seccomp_notif_resp response = {.id = asked->id, .val = number};
-	ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_SEND, &response); /* fails only if the caller is gone */
-	return number;
-}
-
-static uint64_t nanoseconds(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
-/* Return the descriptor's number in the caller, or a negative errno. */
-static int hand_over(struct receiver *receiver, const struct seccomp_notif *asked, int descriptor, int flags)
-{
-	int steer = steering_choose(&receiver->steering);
-	uint64_t begin = nanoseconds();
-	int number = receiver->tracer
-			     ? tracer_hand_over(receiver->tracer, (pid_t)asked->pid, descriptor, flags, steer)
-			     : notify(receiver, asked, descriptor, flags, steer);
-	steering_learn(&receiver->steering, steer, nanoseconds() - begin);
-	return number;
-}
-
-/* Records. */
-
-static int64_t write_record(struct receiver *receiver, const struct seccomp_notif *asked, const struct decided *decided,
-			    const struct stat *object)
-{
-	char ops[512], tid[512 + 6 * LONGEST_PATH];
-	int ops_size = object ? snprintf(ops, sizeof ops, "\",\"object\":\"%llx:%llx\"%s",
-					 (unsigned long long)object->st_dev, (unsigned long long)object->st_ino,
-					 decided->ops.bytes)
-			      : snprintf(ops, sizeof ops, "\"%s", decided->ops.bytes);
-	int tid_size = snprintf(tid, sizeof tid, "%s%u,\"time\":", decided->target.bytes, asked->pid);
-	if (ops_size >= (int)sizeof ops || tid_size >= (int)sizeof tid)
-		return -EMSGSIZE;
-	struct line line = {
-		.before_hash = decided->action,
-		.before_prev = {ops, (size_t)ops_size},
-		.before_seq = decided->reason,
-		.before_time = {tid, (size_t)tid_size},
-		.end = decided->end,
-	};
-	return log_append(receiver->log, &line, 1);
-}
-
-enum outcome { SERVED, FOR_BROKER, REFUSED };
-
-static enum outcome answer(struct receiver *receiver, const struct seccomp_notif *asked, const struct decided *opening,
-			   int flags, struct refusal *refusal)
-{
-	struct stat status;
-	int opened = open_again(receiver, opening, flags, &status);
-	if (opened < 0)
-		return FOR_BROKER;
-	int number = 0;
-	refusal->sequence = write_record(receiver, asked, opening, &status);
-	if (refusal->sequence >= 0)
-		number = hand_over(receiver, asked, opened, flags);
-	close(opened);
-	if (refusal->sequence < 0)
-		return FOR_BROKER;
-	receiver->recorded++;
-	refusal->error = -number;
-	/* -ENOENT, -EINPROGRESS and -ESRCH say that the caller is gone. */
-	return number < 0 && number != -ENOENT && number != -EINPROGRESS && number != -ESRCH ? REFUSED : SERVED;
-}
-
-static enum outcome serve_open(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal)
-{
-	int at = asked->data.nr == receiver->numbers.openat;
-	int flags = (int)asked->data.args[at + 1];
-	if (flags & ~REPEATABLE_FLAGS)
-		return FOR_BROKER;
-	char path[LONGEST_PATH];
-	size_t size = read_path(receiver, asked, path);
-	const struct decided *opening = size ? decisions_find(&receiver->decisions, asked->data.nr, path, size) : NULL;
-	if (!opening || (flags & O_DIRECTORY && opening->type != S_IFDIR))
-		return FOR_BROKER;
-	return answer(receiver, asked, opening, flags, refusal);
-}
-
-/* The kernel carries out what it found in the caller's registers, and so did we: there is no race. */
-static enum outcome let_go_on(struct receiver *receiver, const struct seccomp_notif *asked)
-{
-	char name[48];
-	const uint64_t *arguments = (const uint64_t *)asked->data.args;
-	int size = snprintf(name, sizeof name, "%d %d %d", (int)arguments[0], (int)arguments[1], (int)arguments[2]);
-	const struct decided *going = decisions_find(&receiver->decisions, asked->data.nr, name, (size_t)size);
-	if (!going || receiver->tracer || write_record(receiver, asked, going, NULL) < 0)
-		return FOR_BROKER;
-	receiver->recorded++;
-	struct seccomp_notif_resp response = {.id = asked->id, .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
-	ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_SEND, &response); /* fails only if the caller is gone */
-	return SERVED;
-}
-
-static enum outcome serve(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal)
-{
-	const struct numbers *numbers = &receiver->numbers;
-	if (asked->data.arch != receiver->audit_arch)
-		return FOR_BROKER;
-	if (asked->data.nr == numbers->openat || asked->data.nr == numbers->open)
-		return serve_open(receiver, asked, refusal);
-	return asked->data.nr == numbers->socket ? let_go_on(receiver, asked) : FOR_BROKER;
 }
 
 static int take(struct receiver *receiver, struct seccomp_notif *notification, struct refusal *refusal)

@@ -43,7 +43,7 @@ int64_t log_append(struct log_state *log, const struct line *line, int allowed);
 struct decided;
 struct receiver;
 struct numbers {
-	int32_t open, openat, socket; /* -1 where the architecture has none */
+	int32_t open, openat, stat, lstat, newfstatat, socket; /* -1 where the architecture has none */
 };
 struct receiver *receiver_new(int listener, struct log_state *log, uint32_t audit_arch, const struct numbers *numbers,
 			      int steer);
@@ -67,10 +67,12 @@ int receiver_learn(struct receiver *receiver, const struct decided *decided, uin
 /* Forget every decision, and take none of another epoch from now on. No decision that was forgotten is being repeated
  * when this returns. */
 void receiver_forget(struct receiver *receiver, uint64_t epoch);
-/* How many calls have arrived here, and of how many the record was written here. Read in this order: a record is never
- * counted before its call. */
+/* What became of the calls that arrived here. Read in this order: nothing is counted before its call. */
 struct receiver_counts {
-	uint64_t recorded, received;
+	uint64_t recorded; /* the record was written here */
+	uint64_t unjudged; /* answered here without one: it asked for nothing that a policy decides */
+	uint64_t continued; /* left to the kernel, or about to be */
+	uint64_t received;
 };
 void receiver_counts(struct receiver *receiver, struct receiver_counts *counts);
 /* Return when no call is being served. */

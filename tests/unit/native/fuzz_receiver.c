@@ -3,6 +3,7 @@
 #include "decisions.c"
 #include "log.c"
 #include "receiver.c"
+#include "serving.c"
 #include "steering.c"
 #include "tracer.c"
 
@@ -71,7 +72,7 @@ static void read_paths(struct receiver *receiver)
 	if (below(2))
 		page[start + below(PAGE * 2 - start)] = 0;
 	asked.data.args[1] = below(16) ? (uint64_t)(uintptr_t)(page + start) : below(1 << 20);
-	size_t size = read_path(receiver, &asked, path);
+	size_t size = read_path(receiver, &asked, 1, path);
 	expect(size < LONGEST_PATH, "path too long");
 	expect(!size || (path[0] == '/' && strlen(path) == size), "path is not absolute text");
 	free(page);
@@ -84,7 +85,7 @@ int main(int argc, char **argv)
 	seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
 	long rounds = argc > 2 ? strtol(argv[2], NULL, 10) : 1000;
 	expect(log_init(&log, open("/dev/null", O_WRONLY), zeros) == 0, "log_init");
-	struct receiver *receiver = receiver_new(-1, &log, 0, &(struct numbers){2, 257, 41}, 0);
+	struct receiver *receiver = receiver_new(-1, &log, 0, &(struct numbers){2, 257, 4, 6, 262, 41}, 0);
 	expect(receiver != NULL, "receiver_new");
 	for (long i = 0; i < rounds; i++) {
 		learn_and_find(receiver);

@@ -1,0 +1,302 @@
+/* What the compiled receiver does about one call: opens for reading, looks, and calls without pointers that the broker has
+ * decided before.
+ *
+ * It knows no policy. Python teaches it one canonical path at a time, with the record's parts. It opens that path again
+ * without following any link, sees that what it got bears that very name, writes the record, and hands the descriptor
+ * over, or tells what it is. A call that may go on it knows by its arguments, which lie in registers. Whatever is not
+ * exactly so goes to the broker, which starts from the beginning.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "serving.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PAGE 4096
+#define REPEATABLE_FLAGS (O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK | O_DIRECTORY)
+
+/* The caller's path, made absolute, in `path` of LONGEST_PATH bytes; its length, or 0 where the broker must look. */
+
+static size_t read_string(const struct receiver *receiver, pid_t tid, uint64_t address, char *text, size_t room)
+{
+	size_t in_page = PAGE - address % PAGE; /* a string must not seem to end where an unmapped page begins */
+	struct iovec ours = {text, room < in_page ? room : in_page};
+	struct iovec theirs = {(void *)(uintptr_t)address, ours.iov_len};
+	ssize_t got = receiver->tracer ? tracer_read(receiver->tracer, tid, address, text, ours.iov_len)
+				       : process_vm_readv(tid, &ours, 1, &theirs, 1, 0);
+	const char *end = got > 0 ? memchr(text, 0, (size_t)got) : NULL;
+	return end ? (size_t)(end - text) : 0;
+}
+
+static size_t directory_of(const struct receiver *receiver, pid_t tid, int number, char *path, size_t room)
+{
+	static const char deleted[] = " (deleted)";
+	char link[48];
+	if (number == AT_FDCWD)
+		snprintf(link, sizeof link, "%d/cwd", tid);
+	else
+		snprintf(link, sizeof link, "%d/fd/%d", tid, number);
+	ssize_t got = readlinkat(receiver->proc, link, path, room);
+	if (got <= 0 || (size_t)got >= room || path[0] != '/')
+		return 0;
+	size_t size = (size_t)got, mark = sizeof deleted - 1;
+	return size >= mark && !memcmp(path + size - mark, deleted, mark) ? 0 : size;
+}
+
+/* `at`: the path is the second argument, beneath the directory that is the first. */
+static size_t read_path(const struct receiver *receiver, const struct seccomp_notif *asked, int at, char *path)
+{
+	char written[256];
+	size_t size = read_string(receiver, (pid_t)asked->pid, asked->data.args[at], written, sizeof written);
+	if (!size)
+		return 0;
+	if (written[0] == '/') {
+		memcpy(path, written, size + 1);
+		return size;
+	}
+	int directory = at ? (int)asked->data.args[0] : AT_FDCWD;
+	size_t base = directory_of(receiver, (pid_t)asked->pid, directory, path, LONGEST_PATH - sizeof written - 1);
+	if (!base)
+		return 0;
+	if (base > 1)
+		path[base++] = '/';
+	memcpy(path + base, written, size + 1);
+	return base + size;
+}
+
+/* A name without links, opened so that nothing can make us wait, is the object only if the kernel calls it so. */
+static int open_again(const struct receiver *receiver, const struct decided *decided, int flags, struct stat *status)
+{
+	struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC), .resolve = RESOLVE_NO_SYMLINKS};
+	int opened = (int)syscall(SYS_openat2, AT_FDCWD, decided->name.bytes, &how, sizeof how);
+	if (opened < 0)
+		return -1;
+	char number[16], name[LONGEST_PATH];
+	snprintf(number, sizeof number, "%d", opened);
+	ssize_t size = readlinkat(receiver->held, number, name, sizeof name);
+	if (size == (ssize_t)decided->name.size && !memcmp(name, decided->name.bytes, (size_t)size) &&
+	    !fstat(opened, status) && (status->st_mode & S_IFMT) == decided->type)
+		return opened;
+	close(opened);
+	return -1;
+}
+
+/* Handing the descriptor over: it is added, then its number is the answer. One step (SECCOMP_ADDFD_FLAG_SEND) would do,
+ * but if this thread is stopped or frozen at that moment the kernel takes the descriptor back and answers 0 all the
+ * same; adding alone is taken up again. */
+
+static void respond(struct receiver *receiver, const struct seccomp_notif *asked, int value, uint32_t flags)
+{
+	struct seccomp_notif_resp response = {.id = asked->id, .val = value, .flags = flags};
+	ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_SEND, &response); /* fails only if the caller is gone */
+}
+
+static int add(struct receiver *receiver, const struct seccomp_notif *asked, int descriptor, int flags)
+{
+	struct seccomp_notif_addfd request = {
+		.id = asked->id,
+		.srcfd = (uint32_t)descriptor,
+		.newfd_flags = (uint32_t)(flags & O_CLOEXEC),
+	};
+	int number = ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_ADDFD, &request);
+	return number < 0 ? -errno : number;
+}
+
+static int notify(struct receiver *receiver, const struct seccomp_notif *asked, int descriptor, int flags, int steer)
+{
+	cpu_set_t before;
+	enum place place = steer ? narrow((pid_t)asked->pid, &before) : ELSEWHERE;
+	int number = add(receiver, asked, descriptor, flags);
+	if (place == NARROWED)
+		widen((pid_t)asked->pid, &before);
+	if (number < 0)
+		return number;
+	respond(receiver, asked, number, 0);
+	return number;
+}
+
+static uint64_t nanoseconds(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* Return the descriptor's number in the caller, or a negative errno. */
+static int hand_over(struct receiver *receiver, const struct seccomp_notif *asked, int descriptor, int flags)
+{
+	int steer = steering_choose(&receiver->steering);
+	uint64_t begin = nanoseconds();
+	int number = receiver->tracer
+			     ? tracer_hand_over(receiver->tracer, (pid_t)asked->pid, descriptor, flags, steer)
+			     : notify(receiver, asked, descriptor, flags, steer);
+	steering_learn(&receiver->steering, steer, nanoseconds() - begin);
+	return number;
+}
+
+/* Records. */
+
+static int64_t write_record(struct receiver *receiver, const struct seccomp_notif *asked, const struct decided *decided,
+			    const struct stat *object)
+{
+	char ops[512], tid[512 + 6 * LONGEST_PATH];
+	int ops_size = object ? snprintf(ops, sizeof ops, "\",\"object\":\"%llx:%llx\"%s",
+					 (unsigned long long)object->st_dev, (unsigned long long)object->st_ino,
+					 decided->ops.bytes)
+			      : snprintf(ops, sizeof ops, "\"%s", decided->ops.bytes);
+	int tid_size = snprintf(tid, sizeof tid, "%s%u,\"time\":", decided->target.bytes, asked->pid);
+	if (ops_size >= (int)sizeof ops || tid_size >= (int)sizeof tid)
+		return -EMSGSIZE;
+	struct line line = {
+		.before_hash = decided->action,
+		.before_prev = {ops, (size_t)ops_size},
+		.before_seq = decided->reason,
+		.before_time = {tid, (size_t)tid_size},
+		.end = decided->end,
+	};
+	return log_append(receiver->log, &line, 1);
+}
+
+static enum outcome open_for(struct receiver *receiver, const struct seccomp_notif *asked, const struct decided *opening,
+			   int flags, struct refusal *refusal)
+{
+	struct stat status;
+	int opened = open_again(receiver, opening, O_NONBLOCK | O_NOCTTY | (flags & O_DIRECTORY), &status);
+	if (opened < 0)
+		return FOR_BROKER;
+	int number = 0;
+	refusal->sequence = -1;
+	if (flags & O_NONBLOCK || !fcntl(opened, F_SETFL, 0))
+		refusal->sequence = write_record(receiver, asked, opening, &status);
+	if (refusal->sequence >= 0)
+		number = hand_over(receiver, asked, opened, flags);
+	close(opened);
+	if (refusal->sequence < 0)
+		return FOR_BROKER;
+	receiver->recorded++;
+	refusal->error = -number;
+	/* -ENOENT, -EINPROGRESS and -ESRCH say that the caller is gone. */
+	return number < 0 && number != -ENOENT && number != -EINPROGRESS && number != -ESRCH ? REFUSED : SERVED;
+}
+
+static enum outcome serve_open(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal)
+{
+	int at = asked->data.nr == receiver->numbers.openat;
+	int flags = (int)asked->data.args[at + 1];
+	if (flags & ~REPEATABLE_FLAGS)
+		return FOR_BROKER;
+	char path[LONGEST_PATH];
+	size_t size = read_path(receiver, asked, at, path);
+	const struct decided *opening = size ? decisions_find(&receiver->decisions, asked->data.nr, path, size) : NULL;
+	if (!opening || (flags & O_DIRECTORY && opening->type != S_IFDIR))
+		return FOR_BROKER;
+	return open_for(receiver, asked, opening, flags, refusal);
+}
+
+/* The kernel carries out what it found in the caller's registers, and so did we: there is no race. */
+static enum outcome let_go_on(struct receiver *receiver, const struct seccomp_notif *asked)
+{
+	char name[48];
+	const uint64_t *arguments = (const uint64_t *)asked->data.args;
+	int size = snprintf(name, sizeof name, "%d %d %d", (int)arguments[0], (int)arguments[1], (int)arguments[2]);
+	const struct decided *going = decisions_find(&receiver->decisions, asked->data.nr, name, (size_t)size);
+	if (!going || receiver->tracer || write_record(receiver, asked, going, NULL) < 0)
+		return FOR_BROKER;
+	receiver->recorded++;
+	receiver->continued++;
+	respond(receiver, asked, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);
+	return SERVED;
+}
+
+/* Looking. The caller's memory is written only while the call is known to be the caller's. */
+
+static int tell(struct receiver *receiver, const struct seccomp_notif *asked, uint64_t address,
+		const struct stat *status)
+{
+	struct iovec ours = {(void *)status, sizeof *status};
+	struct iovec theirs = {(void *)(uintptr_t)address, sizeof *status};
+	if (ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &asked->id))
+		return 0; /* there is nobody to tell */
+	if (process_vm_writev((pid_t)asked->pid, &ours, 1, &theirs, 1, 0) != (ssize_t)sizeof *status)
+		return -EFAULT;
+	respond(receiver, asked, 0, 0);
+	return 0;
+}
+
+/* fstat(2) as newer C libraries make it: an empty path, which asks for nothing that a policy decides. */
+static enum outcome look_at_descriptor(struct receiver *receiver, const struct seccomp_notif *asked)
+{
+	int number = (int)asked->data.args[0];
+	char link[48];
+	struct stat status;
+	snprintf(link, sizeof link, "%u/fd/%d", asked->pid, number);
+	if (number < 0 || fstatat(receiver->proc, link, &status, AT_NO_AUTOMOUNT))
+		return FOR_BROKER;
+	if (tell(receiver, asked, asked->data.args[2], &status))
+		return FOR_BROKER;
+	receiver->unjudged++;
+	return SERVED;
+}
+
+static int is_empty(const struct seccomp_notif *asked, uint64_t address)
+{
+	char first = 'x';
+	struct iovec ours = {&first, 1}, theirs = {(void *)(uintptr_t)address, 1};
+	return !address || (process_vm_readv((pid_t)asked->pid, &ours, 1, &theirs, 1, 0) == 1 && !first);
+}
+
+static enum outcome look_at_path(struct receiver *receiver, const struct seccomp_notif *asked, int at, int follow,
+				 struct refusal *refusal)
+{
+	char path[LONGEST_PATH];
+	struct stat status;
+	size_t size = read_path(receiver, asked, at, path);
+	const struct decided *look = size ? decisions_find(&receiver->decisions, asked->data.nr, path, size) : NULL;
+	if (!look || (follow && look->type == S_IFLNK))
+		return FOR_BROKER;
+	int opened = open_again(receiver, look, O_PATH | O_NOFOLLOW, &status);
+	if (opened < 0)
+		return FOR_BROKER;
+	close(opened);
+	refusal->sequence = write_record(receiver, asked, look, NULL);
+	if (refusal->sequence < 0)
+		return FOR_BROKER;
+	receiver->recorded++;
+	refusal->error = -tell(receiver, asked, asked->data.args[at + 1], &status);
+	return refusal->error ? REFUSED : SERVED;
+}
+
+static enum outcome serve_look(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal)
+{
+	int at = asked->data.nr == receiver->numbers.newfstatat;
+	int flags = at ? (int)asked->data.args[3] : asked->data.nr == receiver->numbers.lstat ? AT_SYMLINK_NOFOLLOW : 0;
+	if (receiver->tracer || flags & ~(AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH))
+		return FOR_BROKER;
+	if (flags & AT_EMPTY_PATH && is_empty(asked, asked->data.args[1]))
+		return look_at_descriptor(receiver, asked);
+	return look_at_path(receiver, asked, at, !(flags & AT_SYMLINK_NOFOLLOW), refusal);
+}
+
+enum outcome serve(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal)
+{
+	const struct numbers *numbers = &receiver->numbers;
+	int nr = asked->data.nr;
+	if (asked->data.arch != receiver->audit_arch)
+		return FOR_BROKER;
+	if (nr == numbers->openat || nr == numbers->open)
+		return serve_open(receiver, asked, refusal);
+	if (nr == numbers->newfstatat || nr == numbers->stat || nr == numbers->lstat)
+		return serve_look(receiver, asked, refusal);
+	return nr == numbers->socket ? let_go_on(receiver, asked) : FOR_BROKER;
+}

@@ -1,0 +1,33 @@
+/* What the compiled receiver does about one call. */
+#ifndef HELM_SENTRY_SERVING_H
+#define HELM_SENTRY_SERVING_H
+
+#include "receiver.h"
+
+#include "decisions.h"
+#include "steering.h"
+
+#include <semaphore.h>
+
+struct receiver {
+	int listener, held, proc;
+	struct tracer *tracer; /* takes the listener's place, if there is one */
+	uint32_t audit_arch;
+	struct numbers numbers;
+	struct log_state *log;
+	struct steering steering;
+	pthread_rwlock_t table_lock; /* read while an open is served, written while the table changes */
+	_Atomic uint64_t recorded, unjudged, continued, received; /* see struct receiver_counts */
+	sem_t call; /* wakes a helper */
+	_Atomic int asleep; /* helpers that wait for it */
+	uint64_t epoch; /* of the rules its decisions were made under */
+	struct decisions decisions;
+};
+
+enum outcome { SERVED, FOR_BROKER, REFUSED };
+
+/* Serve a call that repeats what was decided. REFUSED: the record that `refusal` names is written, and its error is what
+ * the caller is to get. */
+enum outcome serve(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal);
+
+#endif
