@@ -34,25 +34,28 @@ from tests.kernel.conftest import SYSTEM_PYTHON, Sandbox
 
 pytestmark = pytest.mark.kernel
 
-OPENAT, SOCKET, GETPPID = (syscalls.number(name, native()) for name in ("openat", "socket", "getppid"))
-PROGRAM = b"".join(
-    SOCK_FILTER.pack(*instruction)
-    for instruction in (
-        (0x20, 0, 0, 0),  # load the syscall number
-        (0x15, 2, 0, OPENAT),
-        (0x15, 1, 0, SOCKET),
-        (0x15, 0, 1, GETPPID),
-        (0x06, 0, 0, flags.SECCOMP_RET_USER_NOTIF),
-        (0x06, 0, 0, flags.SECCOMP_RET_ALLOW),
-    )
+OPENAT, SOCKET, LOOK, GETPPID = (
+    syscalls.number(name, native()) for name in ("openat", "socket", "newfstatat", "getppid")
 )
 RACE = 2.0  # seconds
 
 
-class Agent:
-    """A child whose opens come to a receiver of the test's own; its getppid(2) marks the end of each question."""
+def notifying(*numbers: int) -> bytes:
+    """Return a filter that notifies these calls."""
+    instructions = [
+        (0x20, 0, 0, 0),  # load the syscall number
+        *((0x15, len(numbers) - at, 0, number) for at, number in enumerate(numbers)),
+        (0x06, 0, 0, flags.SECCOMP_RET_ALLOW),
+        (0x06, 0, 0, flags.SECCOMP_RET_USER_NOTIF),
+    ]
+    return b"".join(SOCK_FILTER.pack(*instruction) for instruction in instructions)
 
-    def __init__(self, directory: Path, body: Callable[[], bytes]) -> None:
+
+class Agent:
+    """A child whose calls come to a receiver of the test's own; its getppid(2) marks the end of each question."""
+
+    def __init__(self, directory: Path, body: Callable[[], bytes], notified: int = OPENAT) -> None:
+        self._filter = notifying(notified, GETPPID)
         loaded = library.load()
         assert loaded is not None, "the receiver was not built: is there a C compiler?"
         state = loaded.log_state()
@@ -73,7 +76,7 @@ class Agent:
         answer = b"the child failed"
         try:
             libc.prctl(flags.PR_SET_NO_NEW_PRIVS, 1)
-            listener = libc.seccomp_listener(PROGRAM, flags.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
+            listener = libc.seccomp_listener(self._filter, flags.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
             socket.send_fds(channel, [b"listener"], [listener])
             os.close(listener)
             channel.recv(1)
@@ -88,6 +91,12 @@ class Agent:
         allowed = Decision(Verdict.ALLOW, Reason.RULE, "test")
         bits = os.stat(path).st_mode & 0o170000
         self.receiver.learn("openat", bits, str(path), template("openat", operation, allowed))
+
+    def learn_look(self, path: Path) -> None:
+        operation = file_operation(Kind.FILE_STAT, str(path))
+        allowed = Decision(Verdict.ALLOW, Reason.RULE, "test")
+        bits = os.lstat(path).st_mode & 0o170000
+        self.receiver.learn("newfstatat", bits, str(path), template("newfstatat", operation, allowed, 0, "value"))
 
     def learn_socket(self, *arguments: int, epoch: int = 0) -> None:
         operation = Operation(Kind.NET_SOCKET, name="inet")
@@ -182,7 +191,7 @@ def test_helpers_serve_while_more_calls_wait(tmp_path: Path, place: Path) -> Non
     assert helper.native_id
     assert agent.serve() == (b"8000", [])
     assert agent.log.count == agent.log.counts["ALLOW"] == 8000
-    assert agent.receiver.counts() == (8001, 8000)  # getppid(2) is not recorded
+    assert agent.receiver.counts() == (8001, 0, 8000, 0)  # getppid(2) is not recorded
     if helpers:
         assert (time_on_processor(helper.native_id) or spent[0]) > 1_000_000
     prev = record.FIRST_PREV
@@ -305,7 +314,7 @@ PLAIN = (socket.AF_INET, socket.SOCK_STREAM, 0)
 
 
 def test_a_known_socket_never_reaches_the_interpreter(tmp_path: Path) -> None:
-    agent = Agent(tmp_path, lambda: b" ".join(made(*PLAIN) for _ in range(20)))
+    agent = Agent(tmp_path, lambda: b" ".join(made(*PLAIN) for _ in range(20)), SOCKET)
     agent.learn_socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, 0)  # as Python asks for it
     assert agent.serve() == (b" ".join([b"2:1"] * 20), [])
     assert agent.log.counts["ALLOW"] == 20
@@ -329,19 +338,95 @@ def test_a_known_socket_never_reaches_the_interpreter(tmp_path: Path) -> None:
     ],
 )
 def test_another_socket_is_the_brokers(tmp_path: Path, arguments: tuple[int, int, int]) -> None:
-    agent = Agent(tmp_path, lambda: made(*arguments))
+    agent = Agent(tmp_path, lambda: made(*arguments), SOCKET)
     agent.learn_socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, 0)
     answer, left = agent.serve()
     assert (answer, len(left), agent.log.count) == (b"EACCES", 1, 0)
 
 
 def test_a_socket_of_old_rules_is_the_brokers(tmp_path: Path) -> None:
-    agent = Agent(tmp_path, lambda: made(*PLAIN))
+    agent = Agent(tmp_path, lambda: made(*PLAIN), SOCKET)
     agent.learn_socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, 0)
     agent.receiver.forget(1)
     agent.learn_socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, 0, epoch=0)
     answer, left = agent.serve()
     assert (answer, len(left), agent.log.count) == (b"EACCES", 1, 0)
+
+
+def seen(path: str | Path | int, *, follow: bool = True) -> bytes:
+    """What a look gives: type and inode, or the name of the error."""
+    try:
+        found = os.stat(path) if follow else os.lstat(path)
+    except OSError as error:
+        return errno.errorcode[error.errno or 0].encode()
+    return f"{found.st_mode:o} {found.st_ino} {found.st_size} {found.st_mtime_ns}".encode()
+
+
+def test_a_known_look_never_reaches_the_interpreter(tmp_path: Path, place: Path) -> None:
+    (place / "link").symlink_to("file")
+    natively = [seen(place / "file"), seen(place / "link", follow=False), seen(place)]
+    agent = Agent(
+        tmp_path, lambda: b",".join([seen(place / "file"), seen(place / "link", follow=False), seen(place)]), LOOK
+    )
+    for name in ("file", "link", ""):
+        agent.learn_look(place / name)
+    assert agent.serve() == (b",".join(natively), [])
+    assert agent.receiver.counts() == (4, 0, 3, 0)  # with the getppid at the end
+    records = agent.records(tmp_path)
+    assert [(r["action"], r["syscall"], r["target"]) for r in records[:3]] == [
+        ("value", "newfstatat", str(place / name).rstrip("/")) for name in ("file", "link", "")
+    ]
+    prev = record.FIRST_PREV
+    for seq, line in enumerate((tmp_path / "audit.jsonl").read_bytes().splitlines()):
+        prev = str(record.read(line, seq, prev)["hash"])
+
+
+def test_a_look_at_a_descriptor_is_answered_without_a_record(tmp_path: Path, place: Path) -> None:
+    opened = os.open(place / "file", os.O_RDONLY)
+    reading, writing = os.pipe()
+    natively = [seen(opened), seen(reading), seen(writing)]
+    agent = Agent(tmp_path, lambda: b",".join(seen(number) for number in (opened, reading, writing)), LOOK)
+    answer, left = agent.serve()
+    assert (answer, left) == (b",".join(natively), [])
+    assert agent.receiver.counts() == (4, 0, 0, 3)
+    assert agent.log.count == 0
+
+
+def test_a_look_that_is_not_exactly_known_is_the_brokers(tmp_path: Path, place: Path) -> None:
+    (place / "link").symlink_to("file")
+    questions = [
+        (place / "link", True),  # learnt as a link, asked where it leads
+        (place / "other", True),  # learnt as a file, and a link by now
+        (place / "gone", True),  # learnt, and not there any more
+        (place / "../place/file", True),  # the same by another name
+        (12345, True),  # no descriptor
+    ]
+    (place / "gone").write_text("")
+    agent = Agent(tmp_path, lambda: b",".join(seen(path, follow=follow) for path, follow in questions), LOOK)
+    for name in ("link", "other", "gone", "file"):
+        agent.learn_look(place / name)
+    (place / "gone").unlink()
+    (place / "other").unlink()
+    (place / "other").symlink_to("file")
+    answer, left = agent.serve()
+    assert (answer, len(left), agent.log.count) == (b",".join([b"EACCES"] * 5), 5, 0)
+
+
+def test_a_look_whose_answer_has_no_room_is_recorded_as_such(tmp_path: Path, place: Path) -> None:
+    path = os.fsencode(place / "file") + b"\0"
+    room = ctypes.create_string_buffer(path)
+    c = ctypes.CDLL(None, use_errno=True)
+
+    def body() -> bytes:
+        result = c.syscall(LOOK, -100, room, ctypes.c_void_p(8), 0)
+        return f"{result} {errno.errorcode[ctypes.get_errno()]}".encode()
+
+    agent = Agent(tmp_path, body, LOOK)
+    agent.learn_look(place / "file")
+    answer, left = agent.serve()
+    assert answer == b"-1 EFAULT"
+    assert [(unserved.sequence, unserved.error) for unserved in left] == [(0, errno.EFAULT)]
+    assert agent.log.count == 1
 
 
 def test_directories(tmp_path: Path, place: Path) -> None:
@@ -488,8 +573,9 @@ for kind in (socket.SOCK_STREAM, socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.S
         print(kind, error.errno)
 os.chdir("data")
 for _ in range(3):
-    for name in ("a", "./a", "../data/b", os.path.abspath("b"), "missing", "link"):
+    for name in ("a", "./a", "../data/b", os.path.abspath("b"), "missing", "link", os.path.abspath("link")):
         try:
+            print(os.stat(name)[:7], os.lstat(name)[:7], os.access(name, os.R_OK))
             with open(name) as file:
                 print(name, file.read())
         except OSError as error:
