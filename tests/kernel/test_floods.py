@@ -228,13 +228,14 @@ def test_one_thread_that_waits_delays_no_other(
     target = waits.target(kind)
     policy = _policy(sandbox, victims, *([int(target)] if target.isdigit() else []))
     control, _ = _probe(sandbox, victims, policy, files, "none", "-", CONTROLLED)
+    prompt = max(PROMPTLY, min(4 * control, PROBED * 1000 // 2))  # the call waits for PROBED
     measured: list[int] = []
-    while len(measured) < ATTEMPTS and min(measured, default=PROMPTLY + 1) > PROMPTLY:
+    while len(measured) < ATTEMPTS and min(measured, default=prompt + 1) > prompt:
         slowest, waited = _probe(sandbox, victims, policy, files, kind, target, PROBED)
         assert waited, "the call did not wait"
         measured.append(slowest)
     print(f"{kind}: slowest open in us: {measured}; when nobody waits: {control}")
-    assert min(measured) <= PROMPTLY
+    assert min(measured) <= prompt
 
 
 def _probe(
@@ -244,7 +245,7 @@ def _probe(
     result = sandbox.run(command, policy)
     found = re.search(r"slowest (\d+) opens (\d+) waited ([01])", result.stdout)
     assert found, f"{result.status} {result.stdout} {result.stderr[-2000:]}"
-    assert int(found[2]) > milliseconds
+    assert int(found[2]) > milliseconds / 10  # one that was delayed would have to wait for all of them
     assert result.directory
     checked = sandbox.verify(result.directory)
     assert checked.returncode == 0, checked.stdout + checked.stderr
