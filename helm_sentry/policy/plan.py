@@ -199,7 +199,9 @@ def _fatal(policy: Policy, host: Host, tier: str) -> tuple[str, ...]:
     if tier != PTRACE and not host.listener:
         fatal.append("no seccomp listener can be had here: the kernel is too old, or a container already owns one")
     if tier == PTRACE and not host.tracing:
-        fatal.append("`--tier ptrace` is not possible: calls cannot be changed with ptrace here (it is made for x86_64 alone)")
+        fatal.append(
+            "`--tier ptrace` is not possible: calls cannot be changed with ptrace here (it is made for x86_64 alone)"
+        )
     if not host.ptrace:
         fatal.append("processes cannot be seized with ptrace here, so no exec could be verified")
     return tuple(fatal)
