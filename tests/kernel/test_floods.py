@@ -23,6 +23,8 @@ TASKS = 8 + CHILDREN
 OPENS = 8 * 250 + CHILDREN * 10  # of one flood, as flood_open.c makes them
 PROMPTLY = 50_000  # microseconds an open may take while somebody else waits
 PROBED, CONTROLLED = 2000, 500  # milliseconds
+# Microseconds; one that is delayed takes as long as the other waits, however busy the machine is.
+DELAYED = PROBED * 1000 // 4
 ATTEMPTS = 5  # on a machine that others use as well
 
 
@@ -228,14 +230,13 @@ def test_one_thread_that_waits_delays_no_other(
     target = waits.target(kind)
     policy = _policy(sandbox, victims, *([int(target)] if target.isdigit() else []))
     control, _ = _probe(sandbox, victims, policy, files, "none", "-", CONTROLLED)
-    prompt = max(PROMPTLY, min(4 * control, PROBED * 1000 // 2))  # the call waits for PROBED
     measured: list[int] = []
-    while len(measured) < ATTEMPTS and min(measured, default=prompt + 1) > prompt:
+    while len(measured) < ATTEMPTS and min(measured, default=PROMPTLY + 1) > PROMPTLY:
         slowest, waited = _probe(sandbox, victims, policy, files, kind, target, PROBED)
         assert waited, "the call did not wait"
         measured.append(slowest)
     print(f"{kind}: slowest open in us: {measured}; when nobody waits: {control}")
-    assert min(measured) <= prompt
+    assert min(measured) <= DELAYED
 
 
 def _probe(
@@ -279,8 +280,8 @@ def test_a_crowd_that_waits_leaves_room_for_others(sandbox: Sandbox, victims: Pa
     assert result.status == 0, result.stderr
     (directory,) = sandbox.runs()
     records = Result(0, "", "", directory).records
-    # Those that still waited when the agent ended were decided as well.
-    assert sum(r.get("target") == command[2] for r in records) == 700
+    # Those that still waited when the agent ended were decided as well, if the supervisor had heard of them by then.
+    assert int(found[4]) <= sum(r.get("target") == command[2] for r in records) <= 700
     assert sandbox.verify(directory).returncode == 0
 
 
