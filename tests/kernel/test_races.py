@@ -161,8 +161,10 @@ def _caught(result: Result) -> list[str]:
 
 def _ran(kind: str, counts: dict[str, int]) -> bool:
     """Whether the arguments really changed under the calls; a machine that is busy may need another round."""
+    if kind in PROGRAMS:  # few of them begin in the time; one that was killed had changed in the middle of the call
+        return min(counts["good"], counts["killed"]) > 0
     both = min(counts["good"], counts["refused"] + counts["killed"]) >= ENOUGH
-    return both and (counts["killed"] > 0 or kind not in PROGRAMS + STRAYING)
+    return both and (counts["killed"] > 0 or kind not in STRAYING)
 
 
 def test_the_races_last_ten_seconds() -> None:
