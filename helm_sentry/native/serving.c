@@ -30,11 +30,12 @@
 
 static size_t read_string(const struct receiver *receiver, pid_t tid, uint64_t address, char *text, size_t room)
 {
-	size_t in_page = PAGE - address % PAGE; /* a string must not seem to end where an unmapped page begins */
-	struct iovec ours = {text, room < in_page ? room : in_page};
-	struct iovec theirs = {(void *)(uintptr_t)address, ours.iov_len};
-	ssize_t got = receiver->tracer ? tracer_read(receiver->tracer, tid, address, text, ours.iov_len)
-				       : process_vm_readv(tid, &ours, 1, &theirs, 1, 0);
+	size_t in_page = PAGE - address % PAGE; /* in two pieces: the page after the one it ends in may be unmapped */
+	struct iovec ours = {text, room}, theirs[] = {{(void *)(uintptr_t)address, room < in_page ? room : in_page},
+						     {(void *)(uintptr_t)(address + in_page), 0}};
+	theirs[1].iov_len = room - theirs[0].iov_len;
+	ssize_t got = receiver->tracer ? tracer_read(receiver->tracer, tid, ours, theirs)
+				       : process_vm_readv(tid, &ours, 1, theirs, 2, 0);
 	const char *end = got > 0 ? memchr(text, 0, (size_t)got) : NULL;
 	return end ? (size_t)(end - text) : 0;
 }

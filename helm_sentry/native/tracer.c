@@ -217,12 +217,12 @@ static struct page blank_page(struct page *place)
 }
 
 /* A message changes the flags and what was received; the rest must be as it was written, or is written anew. */
-ssize_t tracer_read(const struct tracer *tracer, pid_t tid, uint64_t address, void *room, size_t size)
+ssize_t tracer_read(const struct tracer *tracer, pid_t tid, struct iovec room, const struct iovec pieces[2])
 {
 	struct page found, blank = blank_page(tracer->place);
-	struct iovec ours[] = {{&found, sizeof found}, {room, size}};
-	struct iovec theirs[] = {{tracer->place, sizeof found}, {(void *)(uintptr_t)address, size}};
-	ssize_t got = process_vm_readv(tid, ours, 2, theirs, 2, 0) - (ssize_t)sizeof found;
+	struct iovec ours[] = {{&found, sizeof found}, room};
+	struct iovec theirs[] = {{tracer->place, sizeof found}, pieces[0], pieces[1]};
+	ssize_t got = process_vm_readv(tid, ours, 2, theirs, 3, 0) - (ssize_t)sizeof found;
 	if (got <= 0 || memcmp(found.mark, blank.mark, sizeof found.mark))
 		return 0;
 	found.header.msg_flags = 0;
@@ -331,9 +331,9 @@ int tracer_hand_over(struct tracer *tracer, pid_t tid, int descriptor, int flags
 
 #else
 
-ssize_t tracer_read(const struct tracer *tracer, pid_t tid, uint64_t address, void *room, size_t size)
+ssize_t tracer_read(const struct tracer *tracer, pid_t tid, struct iovec room, const struct iovec pieces[2])
 {
-	(void)tracer, (void)tid, (void)address, (void)room, (void)size;
+	(void)tracer, (void)tid, (void)room, (void)pieces;
 	return 0; /* the broker looks, and knows that this machine cannot do it */
 }
 

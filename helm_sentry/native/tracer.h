@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define PAGE_MARK "helm-sentry page" /* 16 bytes; _MARK in injection.py */
@@ -26,8 +27,9 @@ int tracer_next(struct tracer *tracer, struct stop *stop);
 int tracer_until(struct tracer *tracer, pid_t tid);
 /* Whether a stop is at a call; `asked` is filled in then, all but the id. */
 int tracer_asked(struct tracer *tracer, const struct stop *stop, struct seccomp_notif *asked);
-/* Read a thread's memory; 0 where that is not possible or it has not the page ready for a message. */
-ssize_t tracer_read(const struct tracer *tracer, pid_t tid, uint64_t address, void *room, size_t size);
+/* Read two pieces of a thread's memory, of as many bytes as there is room for, and return how much could be read, by whole
+ * pieces; 0 where nothing could or it has not the page ready for a message. */
+ssize_t tracer_read(const struct tracer *tracer, pid_t tid, struct iovec room, const struct iovec pieces[2]);
 /* Put a copy of a descriptor into a thread that stands at a call, have it return its number there, and return it. -ESRCH
  * says that the thread is gone; after another error it still stands, and is to be answered. */
 int tracer_hand_over(struct tracer *tracer, pid_t tid, int descriptor, int flags, int steer);

@@ -25,7 +25,7 @@ POLICY = "extends: [default]\nallow:\n  - {id: connect, connect: {addresses: [lo
 
 def sentry(sandbox: Sandbox, *arguments: str) -> subprocess.CompletedProcess[str]:
     process = sandbox.popen([*sandbox.command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 

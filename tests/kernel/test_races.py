@@ -27,7 +27,7 @@ SOCKETS = ("connect", "sendto", "sendmsg")
 KINDS = FILES + STRAYING + PROGRAMS + SOCKETS
 RACED_FOR = {kind: 1500 if kind in PROGRAMS else 640 for kind in KINDS}  # milliseconds; a process takes longer
 CONTROL = (300, 1000, 3000, 10_000)  # milliseconds; the control may take its time to win, not to lose
-ROUNDS = 3
+ROUNDS = 8
 ENOUGH = 10  # answers of a kind, that the race may be said to have run
 NAIVE = Path(__file__).with_name("naive_supervisor.py")
 
@@ -161,8 +161,10 @@ def _caught(result: Result) -> list[str]:
 
 def _ran(kind: str, counts: dict[str, int]) -> bool:
     """Whether the arguments really changed under the calls; a machine that is busy may need another round."""
+    if kind in PROGRAMS:  # few of them begin in the time; one that was killed had changed in the middle of the call
+        return min(counts["good"], counts["killed"]) > 0
     both = min(counts["good"], counts["refused"] + counts["killed"]) >= ENOUGH
-    return both and (counts["killed"] > 0 or kind not in PROGRAMS + STRAYING)
+    return both and (counts["killed"] > 0 or kind not in STRAYING)
 
 
 def test_the_races_last_ten_seconds() -> None:
@@ -173,6 +175,7 @@ def test_the_races_last_ten_seconds() -> None:
 def test_no_race_is_won(sandbox: Sandbox, arena: Arena, victims: Path, kind: str) -> None:
     command = [str(victims / "race_arguments"), kind, str(RACED_FOR[kind]), *arena.arguments(kind)]
     policy = _policy(sandbox, arena, victims)
+    total = dict.fromkeys(("good", "bad", "refused", "killed"), 0)
     for _ in range(ROUNDS):
         result = sandbox.run(command, policy)
         counts = _counts(result)
@@ -185,7 +188,8 @@ def test_no_race_is_won(sandbox: Sandbox, arena: Arena, victims: Path, kind: str
         assert result.directory is not None
         checked = sandbox.verify(result.directory)
         assert checked.returncode == 0, checked.stdout + checked.stderr
-        if _ran(kind, counts):
+        total = {name: total[name] + count for name, count in counts.items()}
+        if _ran(kind, total):
             return
     pytest.fail("the race did not run")
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
+from helm_sentry.intercept.process_tree import status_field
 from tests.kernel.conftest import PYTHON, Sandbox
 
 pytestmark = [pytest.mark.kernel, pytest.mark.every_tier]
@@ -65,6 +66,10 @@ class Terminal:
         deadline = time.monotonic() + PATIENCE
         while (group := self.foreground()) == change_from:
             assert time.monotonic() < deadline, f"still {change_from}"
+            select.select([], [], [], 0.005)
+        # A shell gives a stopped job the terminal before it lets it go on, which forgets a stop that came in between.
+        while status_field(group, "State").startswith("T"):
+            assert time.monotonic() < deadline, f"{group} is still stopped"
             select.select([], [], [], 0.005)
         return group
 
