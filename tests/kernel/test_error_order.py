@@ -212,3 +212,24 @@ for path in ("/proc/self/fd", "/", "/usr"):
     assert native.stdout.split() == ["heard"] + [str(errno.EBADF)] * 3
     result = sandbox.run([PYTHON, "-c", program])
     assert result.stdout == native.stdout, result.stderr
+
+
+def test_an_exec_that_is_wrong_in_two_ways(twins: Twins) -> None:
+    """The program first, then what it is given, its environment before its arguments, then its interpreter."""
+    script = Script()
+    written = script.call("open", "script", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o755)
+    script.call("write", written, "#!/usr/missing/interpreter\n", 27)
+    given = [
+        (arguments, environment)
+        for arguments in (words("x", 0), words("x", UNMAPPED, 0), UNMAPPED)
+        for environment in (words(0), words("x" * 131072, 0), UNMAPPED)
+    ]
+    for _ in range(2):
+        for name in ("missing", "file", "program", "script", "dir"):
+            for each in given:
+                script.spawn("execve", name, *each)
+        script.call("close", written)
+    anything = '\n  - {id: executable, exec: {paths: ["${workspace}/**"]}}\n'
+    result = twins.equal(script, policy=EVERYTHING.rstrip() + anything)
+    assert not result.denials(), result.denials()
+    assert [record["exe"] for record in result.records if record["type"] == "exec"] == [str(twins.program)]
