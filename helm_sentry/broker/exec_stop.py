@@ -36,8 +36,8 @@ class Approved:
         filename: the path as the agent gave it, as the new image will report it in AT_EXECFN.
         script: device and inode of the file named, if that is a script; None otherwise.
         image: device and inode of the program that /proc/PID/exe must be; None where there was none.
-        unknown: another program may run instead, which is judged when it is known: this one could not be read, so it may
-            be a script, or it was missing.
+        unknown: another program may run instead, which is judged when it is known: this one could not be read, so it
+            may be a script, or it was missing.
         argv: the argument vector it must have, None when no rule looks at it.
         environment: the environment it must have, likewise.
     """
