@@ -22,7 +22,8 @@ _TAKEN: dict[int, tuple[int, ...]] = {
     **dict.fromkeys(_INTERNET, (*_INTERNET, AF_UNSPEC)),
 }
 _TYPE_MASK = 0xF  # the rest of the type argument is SOCK_NONBLOCK and SOCK_CLOEXEC
-_PROTOCOLS = {sockets.IPPROTO_TCP: "tcp", sockets.IPPROTO_UDP: "udp"}
+# UDP-Lite (RFC 3828) is UDP to everything a rule can say: the same calls, addresses and ports.
+_PROTOCOLS = {sockets.IPPROTO_TCP: "tcp", sockets.IPPROTO_UDP: "udp", sockets.IPPROTO_UDPLITE: "udp"}
 _SHORTEST = 2  # a family alone
 _LONGEST_NAME = 110  # sizeof(struct sockaddr_un); the kernel adds a NUL to a name that fills it
 _LONGEST_LINK = 108  # sizeof(sun_path)
@@ -44,6 +45,7 @@ def socket(call: Call) -> Action:
         (sockets.SOCK_STREAM, sockets.IPPROTO_TCP),
         (sockets.SOCK_DGRAM, 0),
         (sockets.SOCK_DGRAM, sockets.IPPROTO_UDP),
+        (sockets.SOCK_DGRAM, sockets.IPPROTO_UDPLITE),
     }
     if internet or family == sockets.AF_UNIX:
         judge_unless_blocked(call, _PLAIN_SOCKET, operation)
@@ -201,7 +203,7 @@ def domain_of(descriptor: int) -> int:
 
 
 def protocol_of(descriptor: int) -> str:
-    """Return `tcp`, `udp`, or the protocol number of a socket."""
+    """Return `tcp`, `udp`, or the protocol number of a socket that is of neither sort."""
     number = option_of(descriptor, sockets.SO_PROTOCOL)
     return _PROTOCOLS.get(number, str(number))
 

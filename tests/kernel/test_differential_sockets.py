@@ -223,7 +223,7 @@ kinds = st.sampled_from([(IPV4, STREAM), (IPV4, DGRAM), (IPV6, STREAM), (IPV6, D
 kind_flags = st.sampled_from([0, 0, NONBLOCK, NONBLOCK, CLOEXEC, NONBLOCK | CLOEXEC])
 strange_kinds = st.sampled_from(
     [(UNIX, 7, 0), (UNIX, 0, 0), (UNIX, STREAM, 5), (UNIX, STREAM, 1), (UNIX, STREAM | 0x100, 0), (IPV4, STREAM | 0x100, 0), (IPV4, STREAM, 6),
-     (IPV6, DGRAM, 17)]
+     (IPV6, DGRAM, 17), (IPV4, DGRAM, socket.IPPROTO_UDPLITE), (IPV6, DGRAM, socket.IPPROTO_UDPLITE)]
 )  # fmt: skip
 places = kinds.flatmap(lambda kind: st.tuples(st.just(kind), address_of(kind[0])))
 rooms = st.sampled_from([128, 128, 128, 28, 16, 10, 2, 0, -1])
