@@ -157,6 +157,8 @@ def read_address(call: Call, pointer: int, length: int) -> bytes:
 
 def judge_destination(call: Call, kind: Kind, raw: bytes, ours: int, size: int = 0) -> bytes:
     """Judge where a connect or a message of `size` bytes goes; return the sockaddr to use: it names a pinned object."""
+    if _family(raw) == sockets.AF_INET6:
+        raw = addresses.to_itself(raw, libc.socket_name(ours, peer=False))
     match _meaning(ours, raw, unspecified_is_inet=kind is Kind.NET_SEND):
         case None:
             return raw

@@ -52,6 +52,7 @@ ORDER = {
     ("sendmsg", "EFAULT", other) for other in ("ENOENT", "EACCES", "ELOOP", "ENOTDIR", "ENAMETOOLONG", "ECONNREFUSED")
 }
 UNTOUCHED = b"\xee"
+AUTOBOUND = 8  # length of an abstract address that the kernel picks
 FASTOPEN = 0x20000000
 SECOND_HALF = 32  # of an eight-byte word
 
@@ -99,6 +100,8 @@ def show_address(data: bytes) -> str:
     family = int.from_bytes(raw[:2], "little")
     if family in (IPV4, IPV6):
         return f"{family} {show_port(raw[2:4])} {raw[4:].hex()}"
+    if family == UNIX and len(raw) == AUTOBOUND and not raw[2]:
+        return "1 picked by the kernel"
     return f"{family} {text(raw[2:])}" + "~" * raw.endswith(b"\0")
 
 
@@ -176,10 +179,9 @@ def of_every_family(strategy: Callable[[int], Any]) -> Any:
 
 
 families = st.sampled_from([IPV4, IPV4, IPV6, UNIX, UNIX])
-odd = st.sampled_from(
-    [fixed(struct.pack("=H", family) + bytes(26)) for family in (socket.AF_UNSPEC, 99, socket.AF_NETLINK)]
-    + [fixed(b""), fixed(b"\1"), fixed(b"\1\0")]
-)
+odd_ones = [fixed(struct.pack("=H", family) + bytes(26)) for family in (socket.AF_UNSPEC, 99, socket.AF_NETLINK)]
+odd_ones += [fixed(b""), fixed(b"\1")]
+odd, no_name = st.sampled_from(odd_ones), st.just(fixed(b"\1\0"))  # to bind it is to take an abstract name
 addresses, cut = of_every_family(address_of), of_every_family(cut_of)
 foreign = st.builds(internet, st.sampled_from(FOREIGN), numbers)
 # Not the length of a family alone: for a Unix socket that is an abstract name, or none.
@@ -196,7 +198,10 @@ def pair(made: Callable[[Agent], bytes], length: int | None) -> tuple[Any, Any]:
 
 lengths = st.one_of(st.none(), st.none(), st.none(), st.none(), odd_lengths)
 targets = st.one_of(
-    st.builds(pair, cut, lengths), st.builds(pair, addresses, st.none()), st.just((UNMAPPED, 16)), st.just((0, 0))
+    st.builds(pair, cut, lengths),
+    st.builds(pair, st.one_of(addresses, addresses, addresses, no_name), st.none()),
+    st.just((UNMAPPED, 16)),
+    st.just((0, 0)),
 )
 nobody = st.just((0, 0))  # but the peer
 destinations = st.one_of(nobody, targets)

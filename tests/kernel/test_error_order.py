@@ -174,6 +174,27 @@ def test_addresses_that_mean_nothing_to_a_socket(twins: Twins) -> None:
     assert not result.denials(), result.denials()
 
 
+def test_the_unspecified_address_to_a_socket_that_is_bound_to_ipv4(twins: Twins) -> None:
+    """It then means IPv4's loopback address."""
+    mapped = b"\x0a\0" + bytes(2) + bytes(4) + bytes(10) + b"\xff\xff"
+    nowhere = b"\x0a\0\0\x09" + bytes(24)
+    script = Script()
+    for host in (b"\x7f\0\0\1", bytes(4)):
+        for kind in (1, 2):
+            own = script.call("socket", 10, kind, 0)
+            script.call("bind", own, mapped + host + bytes(4), 28)
+            script.call("sendto", own, "x", 1, 0, nowhere, 28)
+            script.call("sendto", own, "x", 1, 0, nowhere, 23)
+            script.call("connect", own, nowhere, 28)
+            script.call("getpeername", own, Out(28), (28).to_bytes(4, "little"))
+    both = "\n  - {id: discard, connect: {addresses: [loopback], ports: [any]}}"
+    both += "\n  - {id: bind, bind: {addresses: [any], ports: [any]}}\n"
+    result = twins.equal(script, policy=EVERYTHING.rstrip() + both)
+    assert not result.denials(), result.denials()
+    sent = [record for record in result.records if {"net.connect", "net.send"} & set(record.get("ops", ()))]
+    assert {record["target"] for record in sent} == {"127.0.0.1:9"}
+
+
 def test_a_taken_name_outside_the_policy_is_eexist(twins: Twins) -> None:
     script = Script()
     for path in ("/", "/usr", "/etc/passwd", "/usr/lib/."):
