@@ -155,8 +155,17 @@ def read_address(call: Call, pointer: int, length: int) -> bytes:
     return call.read(pointer, length) if length else b""
 
 
+class Lost(OSError):
+    """The path to a Unix socket leads nowhere, which the agent may know."""
+
+
 def judge_destination(call: Call, kind: Kind, raw: bytes, ours: int, size: int = 0) -> bytes:
-    """Judge where a connect or a message of `size` bytes goes; return the sockaddr to use: it names a pinned object."""
+    """Judge where a connect or a message of `size` bytes goes; return the sockaddr to use: it names a pinned object.
+
+    Raises:
+        Lost: there is no object.
+        OSError: EINVAL, EAFNOSUPPORT.
+    """
     if _family(raw) == sockets.AF_INET6:
         raw = addresses.to_itself(raw, libc.socket_name(ours, peer=False))
     match _meaning(ours, raw, unspecified_is_inet=kind is Kind.NET_SEND):
@@ -178,7 +187,7 @@ def judge_destination(call: Call, kind: Kind, raw: bytes, ours: int, size: int =
             pinned = call.pin(AT_FDCWD, call.broker.own_ports.unix.meant(path))
             if pinned.error:  # to say so is to let the agent look, no more
                 call.judge(file_operation(Kind.FILE_STAT, pinned.path))
-                call.require(pinned)
+                raise Lost(pinned.error, os.strerror(pinned.error))
             call.judge(Operation(Kind.UNIX_CONNECT, path=pinned.path), effect=True)
             return addresses.unix_address(pinned.link)
         case Unix(_, abstract):

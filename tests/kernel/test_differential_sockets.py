@@ -47,10 +47,6 @@ SO_RCVTIMEO, SO_SNDTIMEO = 20, 21  # <asm-generic/socket.h>
 PATIENCE = struct.pack("=qq", 0, 20_000)  # how long a blocking call waits
 PORTS = 3  # of its own that each side knows
 NOT_EPHEMERAL = range(10_000, 30_000)
-# Messages that are wrong in two ways, of which the broker finds the other one first; see docs/limitations.md.
-ORDER = {
-    ("sendmsg", "EFAULT", other) for other in ("ENOENT", "EACCES", "ELOOP", "ENOTDIR", "ENAMETOOLONG", "ECONNREFUSED")
-}
 UNTOUCHED = b"\xee"
 AUTOBOUND = 8  # length of an abstract address that the kernel picks
 FASTOPEN = 0x20000000
@@ -433,5 +429,4 @@ class Sockets(Sequences):
 
 def test_random_sequences(sandbox: Sandbox, victims: Path) -> None:
     with live_twins(sandbox, victims / "file_calls", POLICY) as twins:
-        twins.order = ORDER
         print(f"{run_sequences(Sockets, twins, OPERATIONS)} operations")

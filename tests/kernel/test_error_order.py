@@ -15,7 +15,9 @@ from tests.kernel.file_twins import (
     AT_FDCWD,
     EVERYTHING,
     UNMAPPED,
+    ZEROES,
     Out,
+    Raw,
     Script,
     Twins,
     text,
@@ -171,6 +173,26 @@ def test_addresses_that_mean_nothing_to_a_socket(twins: Twins) -> None:
         script.call("sendto", own[2], "x", 1, more, DISCARD, size)
     loopback = "\n  - {id: discard, connect: {addresses: [loopback], ports: [any]}}\n"
     result = twins.equal(script, policy=EVERYTHING.rstrip() + loopback)
+    assert not result.denials(), result.denials()
+
+
+def test_a_name_that_leads_nowhere_is_found_after_what_is_wrong_with_the_message(twins: Twins) -> None:
+    script = Script()
+    names = [
+        b"\1\0" + path for path in (b"missing", b"file/x", b"loop", b"n" * 100, b"closed-dir/x", b"missing/x", b"d\0")
+    ]
+    payloads = [(b"x", 1), (UNMAPPED, 4), (ZEROES, 32 * 4096), (Raw("w256"), 1 << 20), (0, 0)]
+    for how in (None, 0, 1):
+        own = script.call("socket", 1, 2, 0)
+        if how is not None:
+            script.call("shutdown", own, how)
+        for name in names:
+            for payload in payloads:
+                script.call("sendto", own, *payload, 0x40, name, len(name))
+                header = words(name, len(name), words(*payload), 1, 0, 0, 0)
+                script.call("sendmsg", own, header, 0x4000)
+    unix = '\n  - {id: unix, unix: {do: [connect], paths: ["${workspace}/**"]}}\n'
+    result = twins.equal(script, policy=EVERYTHING.rstrip() + unix)
     assert not result.denials(), result.denials()
 
 
