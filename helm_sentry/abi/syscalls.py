@@ -13,6 +13,7 @@ row a syscall, no quoting and no comma inside a field, in these columns:
     when             tests over arguments; the call is notified when any of them holds, always when blank
     errno            what a refusal answers; blank on a deny row is EPERM
     continue_reason  why the broker may let the kernel carry a mediated call out; blank: it may not
+    reason           why the call is treated so, never blank; `docs/syscalls.md` shows it (`reference.py`)
 
 A test is an argument name, an operator and a number: `=` and `!=` compare, `&` holds when any of the bits is
 set, `~` (up to 32 bits) when some but not all are: `personality` with none is harmless, with all only asks.
@@ -50,7 +51,7 @@ KIND_BITS: Mapping[str, int] = {"mode": 16} | {
 }
 
 _FILE = os.path.join(os.path.dirname(__file__), "syscalls.csv")
-_COLUMNS = "name,class,operation,args,x86_64,aarch64,treatment,when,errno,continue_reason"
+_COLUMNS = "name,class,operation,args,x86_64,aarch64,treatment,when,errno,continue_reason,reason"
 _OPERATORS = ("!=", "=", "&", "~")  # `!=` before its suffix
 _HELD = "held:"
 
@@ -116,9 +117,10 @@ class Row:
         group: the `class` column.
         operation: None exactly when `treatment` is ALLOW.
         tests: empty means always notified, unless `treatment` is ALLOW.
-        held: the tests in their place where the kernel holds `HELD_KINDS`; empty when that makes no difference.
         errno: 0 where the handler picks it.
         numbers: by architecture name; an architecture without the call is absent.
+        held: the tests in their place where the kernel holds `HELD_KINDS`; empty when that makes no difference.
+        reason: why it is treated so; blank for a call that is in no table.
     """
 
     name: str
@@ -131,6 +133,7 @@ class Row:
     continue_reason: str
     numbers: Mapping[str, int]
     held: tuple[Test, ...] = ()
+    reason: str = ""
 
     def notified(self, arguments: Sequence[int]) -> bool:
         """Whether a call with these registers is the broker's."""
@@ -201,16 +204,18 @@ def _numbers(arch: Arch) -> Mapping[str, int]:
 
 def _row(line: str) -> Row:
     fields = line.split(",")
-    if len(fields) != 10:
-        raise ValueError(f"{len(fields)} fields where 10 are needed")
-    name, group, operation, args, x86_64, aarch64, treatment_name, when, errno_name, reason = fields
+    if len(fields) != 11:
+        raise ValueError(f"{len(fields)} fields where 11 are needed")
+    name, group, operation, args, x86_64, aarch64, treatment_name, when, errno_name, continue_reason, reason = fields
     if not name or group not in GROUPS:
         raise ValueError(f"`{group}` is not a class of syscalls")
     arguments = tuple([_argument(word) for word in args.split()])
-    treatment = Treatment(treatment_name)
+    treatment = _treatment(treatment_name)
     if (treatment is Treatment.ALLOW) == bool(operation) or (when and not operation):
         raise ValueError("mediate and deny rows name an operation; allow rows have neither that nor tests")
-    if reason and treatment is not Treatment.MEDIATE:
+    if not reason:
+        raise ValueError("every row says why the call is treated so")
+    if continue_reason and treatment is not Treatment.MEDIATE:
         raise ValueError("only a mediate row has a reason to continue")
     words = when.split() if when else []
     tests = tuple([_test(word, arguments) for word in words if not word.startswith(_HELD)])
@@ -219,8 +224,11 @@ def _row(line: str) -> Row:
         raise ValueError("only a mediate row without other tests has tests for where the kernel holds it")
     answer = _errno(errno_name or "EPERM") if errno_name or treatment is Treatment.DENY else 0
     numbers = {arch: int(text) for arch, text in (("x86_64", x86_64), ("aarch64", aarch64)) if text}
-    kind = Kind(operation) if operation else None
-    return Row(name, group, kind, arguments, treatment, tests, answer, reason, numbers, held)
+    kind = _kind(operation) if operation else None
+    return Row(name, group, kind, arguments, treatment, tests, answer, continue_reason, numbers, held, reason)
+
+
+_treatment, _kind = cache(Treatment), cache(Kind)  # looking a value up in an enumeration is slow
 
 
 def _errno(name: str) -> int:

@@ -3,6 +3,7 @@
 The kernel alone can exec for a process, so the call is continued and what it became is looked at: see `exec_stop`.
 """
 
+import contextlib
 import errno
 import os
 import stat
@@ -61,18 +62,14 @@ def _exec(call: Call, pinned: Pinned, filename: bytes, vector: int, environment_
     call.object = "{:x}:{:x}".format(*identity(pinned.status()))
     call.judge(operation, use=False)
     programs = [(pinned, argv)]
-    unread = _add_interpreters(call, programs, filename)
+    unknown = _add_interpreters(call, programs, filename)
     call.judge(operation, *(_needs(*program, environment) for program in programs[1:]))
-    if (missing := programs[-1][0]).error:
-        for program, _ in programs[:-1]:  # a script that may not be run fails before its interpreter is looked for
-            _require_runnable(program)
-        call.require(missing)
-    identities = [identity(program.status()) for program, _ in programs]
+    identities = [None if program.error else identity(program.status()) for program, _ in programs]
     approved = Approved(
         filename=filename,
         script=identities[0] if len(programs) > 1 else None,
         image=identities[-1],
-        unread=unread,
+        unknown=unknown,
         argv=programs[-1][1] if asked.exact_exec else None,
         environment=environment if asked.environment else None,
     )
@@ -92,7 +89,8 @@ def _add_interpreters(call: Call, programs: list[tuple[Pinned, tuple[str, ...]]]
     Where the chain cannot be followed to its end, the last one is a script: the kernel says what is wrong with it.
 
     Returns:
-        Whether the last one could not be read: it may be run without that, and turn out to be a script.
+        Whether what will run is not known: the last one is missing, which the kernel says after whatever else is wrong,
+        or cannot be read, so it may turn out to be a script.
     """
     while True:
         program, argv = programs[-1]
@@ -101,7 +99,7 @@ def _add_interpreters(call: Call, programs: list[tuple[Pinned, tuple[str, ...]]]
         except PermissionError:
             return True
         if line is None or not line.interpreter or len(programs) > _MOST_SCRIPTS:
-            return False
+            return bool(program.error)
         programs.append((call.pin(AT_FDCWD, line.interpreter), (*map(os.fsdecode, line.before(filename)), *argv[1:])))
         filename = line.interpreter
 
@@ -126,12 +124,12 @@ def _first_line(program: Pinned) -> Shebang | None:
 
 
 def arguments(call: Call, vector: int) -> tuple[str, ...]:
-    """Copy the argument vector for the record, cut where it is long.
-
-    Raises:
-        OSError: EFAULT as the kernel gives it.
-    """
-    return tuple([os.fsdecode(_argument(call, pointer)) for pointer in _pointers(call, vector, _MOST_ARGUMENTS)])
+    """Copy the argument vector for the record, cut where it is long or cannot be read, which is the kernel's to say."""
+    words: list[str] = []
+    with contextlib.suppress(OSError):
+        for pointer in _pointers(call, vector, _MOST_ARGUMENTS):
+            words.append(os.fsdecode(_argument(call, pointer)))
+    return tuple(words)
 
 
 def whole(call: Call, vector: int) -> tuple[str, ...]:

@@ -35,16 +35,17 @@ class Approved:
     Attributes:
         filename: the path as the agent gave it, as the new image will report it in AT_EXECFN.
         script: device and inode of the file named, if that is a script; None otherwise.
-        image: device and inode of the program that /proc/PID/exe must be.
-        unread: the program could not be read, so it may be a script; then what runs is judged when it is known.
+        image: device and inode of the program that /proc/PID/exe must be; None where there was none.
+        unknown: another program may run instead, which is judged when it is known: this one could not be read, so it
+            may be a script, or it was missing.
         argv: the argument vector it must have, None when no rule looks at it.
         environment: the environment it must have, likewise.
     """
 
     filename: bytes
     script: tuple[int, int] | None
-    image: tuple[int, int]
-    unread: bool = False
+    image: tuple[int, int] | None
+    unknown: bool = False
     argv: tuple[str, ...] | None = None
     environment: tuple[str, ...] | None = None
 
@@ -72,7 +73,7 @@ def _verify(call: Call, watch: Watch, pid: int, approved: Approved) -> Action:
     try:
         status = os.stat(f"/proc/{pid}/exe")
         found = os.readlink(f"/proc/{pid}/exe")
-        if approved.unread and identity(status) != approved.image and _permitted(call, pid, found, approved):
+        if approved.unknown and identity(status) != approved.image and _permitted(call, pid, found, approved):
             approved = replace(approved, script=approved.script or approved.image, image=identity(status), argv=None)
         same = identity(status) == approved.image and _same_file_named(call, pid, approved)
         stranger = _stranger(call, pid, found) or _unjudged(pid, approved)

@@ -12,6 +12,8 @@ from helm_sentry.decode import address as addresses
 from helm_sentry.decode.address import Internet
 
 _MOST_SOCKETS = 16  # remembered for one port before the closed ones are dropped
+# Where the kernel lists sockets by protocol: UDP-Lite, judged as UDP, has ports of its own.
+_TABLES = {"tcp": ("tcp", "tcp6"), "udp": ("udp", "udp6", "udplite", "udplite6")}
 _LISTENING = "0A"  # <net/tcp_states.h> TCP_LISTEN
 
 
@@ -52,12 +54,12 @@ class OwnPorts:
 def _sockets_on(port: int, protocol: str) -> set[int]:
     """Return the inodes of the sockets that what is sent to a port may reach, from /proc/net (proc(5))."""
     found = set()
-    for family in ("", "6"):
+    for name in _TABLES.get(protocol, ()):
         try:
-            with open(f"/proc/net/{protocol}{family}", encoding="ascii") as table:
+            with open(f"/proc/net/{name}", encoding="ascii") as table:
                 rows = [line.split() for line in table][1:]
         except FileNotFoundError:
-            continue  # a kernel without IPv6
+            continue  # a kernel without IPv6 or UDP-Lite
         found |= {
             int(row[9])
             for row in rows

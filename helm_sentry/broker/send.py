@@ -15,13 +15,14 @@ from helm_sentry.broker.action import Action, Errno, Later, Value
 from helm_sentry.broker.call import Call, Held, Refused
 from helm_sentry.broker.sockets import (
     ROUTE,
+    Lost,
     domain_of,
     judge_destination,
     protocol_of,
     read_address,
     remember_port,
 )
-from helm_sentry.decode.address import family_of
+from helm_sentry.decode.address import family_of, unix_address
 from helm_sentry.decode.messages import ControlError, ControlRefused, translate
 from helm_sentry.intercept.process_tree import thread_group
 from helm_sentry.operation import Kind, Operation
@@ -35,6 +36,7 @@ _NO_DESCRIPTOR = -1  # upon which a Unix socket answers EBADF; others do not loo
 _MOST_CONTROL = 1 << 16
 _MOST_DATAGRAM = 1 << 24
 _MOST_BYTES = 0x7FFFF000  # <linux/fs.h> MAX_RW_COUNT: what one call sends at most
+_NOWHERE = unix_address(b"/proc/self/fd/-1")  # what no process has
 _REFUSALS = {"route": ROUTE, "credentials": "credentials"}
 
 
@@ -46,11 +48,14 @@ class Message:
         name: destination sockaddr, ready to use, empty when there is none.
         buffers: (address, length) pairs of the payload.
         control: control data with the supervisor's descriptor numbers.
+        lost: errno for a destination that is not there, 0 otherwise. The kernel finds out after what else is wrong with
+            a message, so that is asked for by sending to nowhere.
     """
 
     name: bytes
     buffers: list[tuple[int, int]]
     control: bytes
+    lost: int = 0
 
     @property
     def size(self) -> int:
@@ -62,11 +67,10 @@ def sendto(call: Call) -> Action | Later:
     """sendto(2) with an address; without one the filter lets it through."""
     ours = call.broker.duplicate(call, call.int32(0))
     send_flags = _flags(ours, call.uint32(3) & ~_MSG_CMSG_COMPAT)
-    name, size = b"", min(call.args[2], _MOST_BYTES)
+    message = Message(b"", [(call.args[1], min(call.args[2], _MOST_BYTES))], b"")
     if call.args[4]:
-        raw = read_address(call, call.args[4], call.int32(5))
-        name = _destination(call, ours, raw, send_flags, size)
-    return _send(call, ours, Message(name, [(call.args[1], size)], b""), send_flags)
+        _address(call, ours, message, read_address(call, call.args[4], call.int32(5)), send_flags)
+    return _send(call, ours, message, send_flags)
 
 
 def sendmsg(call: Call) -> Action | Later:
@@ -149,10 +153,18 @@ def _message(call: Call, ours: int, address: int, send_flags: int) -> Message:
     call.copy(repr(buffers).encode())
     if any(length >> 63 for _, length in buffers):
         raise OSError(errno.EINVAL, "negative length")
-    control = _control(call, ours, control_at, control_size)
-    # Last, because the record of an allowed destination says that the message goes there.
-    size = sum(length for _, length in buffers)
-    return Message(_destination(call, ours, raw, send_flags, size) if raw else b"", buffers, control)
+    message = Message(b"", buffers, _control(call, ours, control_at, control_size))
+    if raw:  # last, because the record of an allowed destination says that the message goes there
+        _address(call, ours, message, raw, send_flags)
+    return message
+
+
+def _address(call: Call, ours: int, message: Message, raw: bytes, send_flags: int) -> None:
+    """Judge where a message goes and address it."""
+    try:
+        message.name = _destination(call, ours, raw, send_flags, message.size)
+    except Lost as lost:
+        message.name, message.lost = _NOWHERE, lost.errno or errno.ENOENT
 
 
 def _destination(call: Call, ours: int, raw: bytes, send_flags: int, size: int) -> bytes:
@@ -261,7 +273,13 @@ def _send_all(call: Call, ours: int, message: Message, send_flags: int, sent: in
 
 
 def _attempt(ours: int, message: Message, data: bytearray, unreadable: int, send_flags: int) -> Callable[[], int]:
-    return lambda: libc.sendmsg(ours, message.name, data, message.control, send_flags | _QUIET, unreadable)
+    def attempt() -> int:
+        try:
+            return libc.sendmsg(ours, message.name, data, message.control, send_flags | _QUIET, unreadable)
+        except FileNotFoundError:
+            raise OSError(message.lost or errno.ENOENT, "no such socket") from None
+
+    return attempt
 
 
 def _payload(call: Call, message: Message, start: int, size: int) -> bytearray:

@@ -22,7 +22,8 @@ _TAKEN: dict[int, tuple[int, ...]] = {
     **dict.fromkeys(_INTERNET, (*_INTERNET, AF_UNSPEC)),
 }
 _TYPE_MASK = 0xF  # the rest of the type argument is SOCK_NONBLOCK and SOCK_CLOEXEC
-_PROTOCOLS = {sockets.IPPROTO_TCP: "tcp", sockets.IPPROTO_UDP: "udp"}
+# UDP-Lite (RFC 3828) is UDP to everything a rule can say: the same calls, addresses and ports.
+_PROTOCOLS = {sockets.IPPROTO_TCP: "tcp", sockets.IPPROTO_UDP: "udp", sockets.IPPROTO_UDPLITE: "udp"}
 _SHORTEST = 2  # a family alone
 _LONGEST_NAME = 110  # sizeof(struct sockaddr_un); the kernel adds a NUL to a name that fills it
 _LONGEST_LINK = 108  # sizeof(sun_path)
@@ -44,6 +45,7 @@ def socket(call: Call) -> Action:
         (sockets.SOCK_STREAM, sockets.IPPROTO_TCP),
         (sockets.SOCK_DGRAM, 0),
         (sockets.SOCK_DGRAM, sockets.IPPROTO_UDP),
+        (sockets.SOCK_DGRAM, sockets.IPPROTO_UDPLITE),
     }
     if internet or family == sockets.AF_UNIX:
         judge_unless_blocked(call, _PLAIN_SOCKET, operation)
@@ -156,10 +158,21 @@ def read_address(call: Call, pointer: int, length: int) -> bytes:
     return call.read(pointer, length) if length else b""
 
 
+class Lost(OSError):
+    """The path to a Unix socket leads nowhere, which the agent may know."""
+
+
 def judge_destination(
     call: Call, kind: Kind, raw: bytes, ours: int, domain: int, protocol: str, size: int = 0
 ) -> bytes:
-    """Judge where a connect or a message of `size` bytes goes; return the sockaddr to use: it names a pinned object."""
+    """Judge where a connect or a message of `size` bytes goes; return the sockaddr to use: it names a pinned object.
+
+    Raises:
+        Lost: there is no object.
+        OSError: EINVAL, EAFNOSUPPORT.
+    """
+    if _family(raw) == sockets.AF_INET6:
+        raw = addresses.to_itself(raw, libc.socket_name(ours, peer=False))
     match _meaning(domain, protocol, raw, unspecified_is_inet=kind is Kind.NET_SEND):
         case None:
             return raw
@@ -179,7 +192,7 @@ def judge_destination(
             pinned = call.pin(AT_FDCWD, call.broker.own_ports.unix.meant(path))
             if pinned.error:  # to say so is to let the agent look, no more
                 call.judge(file_operation(Kind.FILE_STAT, pinned.path))
-                call.require(pinned)
+                raise Lost(pinned.error, os.strerror(pinned.error))
             call.judge(Operation(Kind.UNIX_CONNECT, path=pinned.path), effect=True)
             return addresses.unix_address(pinned.link)
         case Unix(_, abstract):
@@ -206,7 +219,7 @@ def domain_of(descriptor: int) -> int:
 
 
 def protocol_of(descriptor: int) -> str:
-    """Return `tcp`, `udp`, or the protocol number of a socket."""
+    """Return `tcp`, `udp`, or the protocol number of a socket that is of neither sort."""
     number = libc.socket_number(descriptor, sockets.SO_PROTOCOL)
     return _PROTOCOLS.get(number, str(number))
 

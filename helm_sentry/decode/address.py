@@ -116,6 +116,16 @@ def destination(address: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104  the address is judged, not bound
 
 
+def to_itself(raw: bytes, own: bytes) -> bytes:
+    """Return the sockaddr that `::` stands for to a socket of the name `own`, any other as it is.
+
+    Bound to an IPv4 address in IPv6 form, a socket means IPv4's loopback address by it (net/ipv6/udp.c, tcp_ipv6.c).
+    """
+    if family_of(own) != socket.AF_INET6 or own[8:20] != _MAPPED:
+        return raw
+    return _replaced(raw, 8, {bytes(16): _MAPPED + _LOOPBACK})
+
+
 def directed(raw: bytes) -> bytes:
     """Return the internet sockaddr with the unspecified address spelled out as `destination` does.
 

@@ -36,13 +36,6 @@ POLICY = f"""{EVERYTHING.rstrip()}
 MAX_ARG_STRLEN = 131072  # <linux/binfmts.h>
 PROT_READ, MAP_PRIVATE, MAP_FIXED_NOREPLACE = 1, 2, 0x100000
 LONG, HUGE = 0x2000_0000, 0x3000_0000  # where the two long texts are
-# Scripts that are wrong in two ways, of which the broker finds the missing interpreter first; see docs/limitations.md.
-ORDER = {
-    (name, first, interpreter)
-    for name in ("execve", "execveat")
-    for first in ("ETXTBSY", "E2BIG", "EFAULT")
-    for interpreter in ("ENOENT", "ENOTDIR", "ELOOP", "EACCES", "ENAMETOOLONG")
-}
 SCRIPTS = {
     "s1": b"#!./prog one two \n",
     "s2": b"#!./s1 of s2\n",
@@ -220,5 +213,4 @@ class Execs(Sequences):
 def test_random_sequences(sandbox: Sandbox, victims: Path) -> None:
     Execs.program = victims / "exec_report"
     with live_twins(sandbox, victims / "file_calls", POLICY) as twins:
-        twins.order = ORDER
         print(f"{run_sequences(Execs, twins, OPERATIONS, steps=25)} operations")

@@ -15,7 +15,9 @@ from tests.kernel.file_twins import (
     AT_FDCWD,
     EVERYTHING,
     UNMAPPED,
+    ZEROES,
     Out,
+    Raw,
     Script,
     Twins,
     text,
@@ -174,6 +176,47 @@ def test_addresses_that_mean_nothing_to_a_socket(twins: Twins) -> None:
     assert not result.denials(), result.denials()
 
 
+def test_a_name_that_leads_nowhere_is_found_after_what_is_wrong_with_the_message(twins: Twins) -> None:
+    script = Script()
+    names = [
+        b"\1\0" + path for path in (b"missing", b"file/x", b"loop", b"n" * 100, b"closed-dir/x", b"missing/x", b"d\0")
+    ]
+    payloads = [(b"x", 1), (UNMAPPED, 4), (ZEROES, 32 * 4096), (Raw("w256"), 1 << 20), (0, 0)]
+    for how in (None, 0, 1):
+        own = script.call("socket", 1, 2, 0)
+        if how is not None:
+            script.call("shutdown", own, how)
+        for name in names:
+            for payload in payloads:
+                script.call("sendto", own, *payload, 0x40, name, len(name))
+                header = words(name, len(name), words(*payload), 1, 0, 0, 0)
+                script.call("sendmsg", own, header, 0x4000)
+    unix = '\n  - {id: unix, unix: {do: [connect], paths: ["${workspace}/**"]}}\n'
+    result = twins.equal(script, policy=EVERYTHING.rstrip() + unix)
+    assert not result.denials(), result.denials()
+
+
+def test_the_unspecified_address_to_a_socket_that_is_bound_to_ipv4(twins: Twins) -> None:
+    """It then means IPv4's loopback address."""
+    mapped = b"\x0a\0" + bytes(2) + bytes(4) + bytes(10) + b"\xff\xff"
+    nowhere = b"\x0a\0\0\x09" + bytes(24)
+    script = Script()
+    for host in (b"\x7f\0\0\1", bytes(4)):
+        for kind in (1, 2):
+            own = script.call("socket", 10, kind, 0)
+            script.call("bind", own, mapped + host + bytes(4), 28)
+            script.call("sendto", own, "x", 1, 0, nowhere, 28)
+            script.call("sendto", own, "x", 1, 0, nowhere, 23)
+            script.call("connect", own, nowhere, 28)
+            script.call("getpeername", own, Out(28), (28).to_bytes(4, "little"))
+    both = "\n  - {id: discard, connect: {addresses: [loopback], ports: [any]}}"
+    both += "\n  - {id: bind, bind: {addresses: [any], ports: [any]}}\n"
+    result = twins.equal(script, policy=EVERYTHING.rstrip() + both)
+    assert not result.denials(), result.denials()
+    sent = [record for record in result.records if {"net.connect", "net.send"} & set(record.get("ops", ()))]
+    assert {record["target"] for record in sent} == {"127.0.0.1:9"}
+
+
 def test_a_taken_name_outside_the_policy_is_eexist(twins: Twins) -> None:
     script = Script()
     for path in ("/", "/usr", "/etc/passwd", "/usr/lib/."):
@@ -212,3 +255,25 @@ for path in ("/proc/self/fd", "/", "/usr"):
     assert native.stdout.split() == ["heard"] + [str(errno.EBADF)] * 3
     result = sandbox.run([PYTHON, "-c", program])
     assert result.stdout == native.stdout, result.stderr
+
+
+def test_an_exec_that_is_wrong_in_two_ways(twins: Twins) -> None:
+    """The program first, then what it is given, its environment before its arguments, then its interpreter."""
+    script = Script()
+    written = script.call("open", "script", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o755)
+    script.call("write", written, "#!/usr/missing/interpreter\n", 27)
+    given = [
+        (arguments, environment)
+        for arguments in (words("x", 0), words("x", UNMAPPED, 0), UNMAPPED)
+        for environment in (words(0), words("x" * 131072, 0), UNMAPPED)
+    ]
+    for name in ("missing", "file", "dir", "program", "script"):
+        for each in given:
+            script.spawn("execve", name, *each)
+    script.call("close", written)
+    for each in given:
+        script.spawn("execve", "script", *each)
+    anything = '\n  - {id: executable, exec: {paths: ["${workspace}/**"]}}\n'
+    result = twins.equal(script, policy=EVERYTHING.rstrip() + anything)
+    assert not result.denials(), result.denials()
+    assert [record["exe"] for record in result.records if record["type"] == "exec"] == [str(twins.program)]

@@ -242,6 +242,25 @@ class TestInternet:
         assert lines(sandbox.run(command, sandbox.policy(rule(text)))) == ["ok"] * 2 + ["EACCES"] * 5
         assert target.arrivals() == (2, 0)
 
+    def test_udp_lite_is_judged_as_udp(self, sandbox: Sandbox, victims: Path) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_UDPLITE) as receiver:
+            receiver.bind(("127.0.0.1", 0))
+            receiver.setblocking(False)
+            port = receiver.getsockname()[1]
+            command = [str(victims / "net_attempt"), *attempts(UDP_WAYS, "lit", ("127.0.0.1",), port)]
+            assert lines(sandbox.native(command)) == ["ok"] * 5
+            assert [receiver.recv(9) for _ in range(5)] == [b"x"] * 5
+            where = f"addresses: [127.0.0.1], ports: [{port}]"
+            allowed = sandbox.policy(rule(f"connect: {{{where}, protocols: [udp]}}"))
+            assert lines(sandbox.run(command, allowed)) == ["ok"] * 5
+            assert [receiver.recv(9) for _ in range(5)] == [b"x"] * 5
+            for refused in (f"{where}, protocols: [tcp]", f"addresses: [127.0.0.1], ports: [{port ^ 1}]"):
+                result = sandbox.run(command, sandbox.policy(rule(f"connect: {{{refused}}}")))
+                assert lines(result) == ["EACCES"] * 5
+                assert {record["protocol"] for record in result.denials()} == {"udp"}
+            with pytest.raises(BlockingIOError):
+                receiver.recv(9)
+
     def test_a_block_rule_holds_for_every_spelling(self, sandbox: Sandbox, victims: Path, target: Target) -> None:
         tries = every_way(target, SPELLINGS)
         text = rule("connect: {addresses: [any]}")
@@ -310,10 +329,9 @@ SOCKETS = {  # family, type, protocol: name in the record
     "2,3,255": "inet/3/255",
     "2,2,1": "inet/2/1",  # ping
     "10,2,58": "inet6/2/58",
-    "2,2,136": "inet/2/136",  # UDP-Lite
     "2,10,3": "inet/10/3",  # SOCK_PACKET, which the kernel turns into a packet socket
 }
-EVERYWHERE = {"16,3,0", "17,3,768", "2,3,1", "2,3,255", "2,2,136"}  # root can have these on any kernel
+EVERYWHERE = {"16,3,0", "17,3,768", "2,3,1", "2,3,255"}  # root can have these on any kernel
 
 
 class TestFamilies:
@@ -322,9 +340,7 @@ class TestFamilies:
     def test_other_families_are_refused_and_named(self, sandbox: Sandbox, victims: Path) -> None:
         command = [str(victims / "net_attempt"), *(f"socket,{each}" for each in SOCKETS)]
         native = dict(zip(SOCKETS, lines(sandbox.native(command)), strict=True))
-        assert {
-            each for each in (EVERYWHERE if sandbox.uid == 0 else {"16,3,0", "2,2,136"}) if native[each] != "ok"
-        } == set()
+        assert {each for each in (EVERYWHERE if sandbox.uid == 0 else {"16,3,0"}) if native[each] != "ok"} == set()
         assert not {"EACCES"} & {native[each] for each in native if each not in ("2,2,1", "10,2,58")}
         result = sandbox.run(command, sandbox.policy(NOTHING))
         assert lines(result) == ["EACCES"] * len(SOCKETS)
@@ -486,7 +502,7 @@ allow:
 class TestOwnPorts:
     """`connect: {own: true}` means the ports this run listens on, as long as it is this run that does."""
 
-    @pytest.mark.parametrize("kind", ["tcp4", "tcp6", "udp4", "udp6"])
+    @pytest.mark.parametrize("kind", ["tcp4", "tcp6", "udp4", "udp6", "lit4"])
     def test_the_runs_own_server_is_reached(self, sandbox: Sandbox, victims: Path, kind: str) -> None:
         command = [str(victims / "net_attempt"), f"serve,{kind},port", f"connect-file,{kind},port"]
         assert lines(sandbox.run(command, sandbox.policy(OWN))) == ["ok", "ok"]
@@ -520,6 +536,21 @@ class TestOwnPorts:
             talk.go_on()
             assert talk.end() == ["EACCES"]
             assert select.select([taker], [], [], 0)[0] == []
+
+    def test_a_port_of_udp_is_none_of_anothers_udp_lite(self, sandbox: Sandbox, victims: Path) -> None:
+        """The kernel gives out the ports of both apart, so one number can be the run's and somebody else's."""
+        tries = ["serve,udp4,port", "connect-file,udp4,port", "wait", "connect-file,lit4,port"]
+        talk = Conversation(sandbox, sandbox.policy(OWN), [str(victims / "net_attempt"), *tries])
+        assert talk.until_waiting() == ["ok", "ok"]
+        port = int((sandbox.workspace / "port").read_text())
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_UDPLITE) as other:
+            other.bind(("127.0.0.1", port))
+            native = sandbox.native([str(victims / "net_attempt"), "connect-file,lit4,port"])
+            assert lines(native) == ["ok"]
+            assert other.recv(10) == b"x"
+            talk.go_on()
+            assert talk.end() == ["EACCES"]
+            assert select.select([other], [], [], 0)[0] == []
 
     def test_a_port_that_is_shared_is_closed(self, sandbox: Sandbox, victims: Path) -> None:
         """With SO_REUSEPORT the kernel deals connections out; another user's share is not the run's own."""

@@ -63,15 +63,17 @@ static void *pages(size_t count, int protection)
 	return found;
 }
 
+static int digit(char text)
+{
+	return text <= '9' ? text - '0' : text - 'a' + 10;
+}
+
 static unsigned char *unhex(const char *text, size_t *size)
 {
 	*size = strlen(text) / 2;
 	unsigned char *bytes = calloc(*size + 1, 1);
-	for (size_t i = 0; i < *size; i++) {
-		unsigned int byte;
-		sscanf(text + 2 * i, "%2x", &byte);
-		bytes[i] = byte;
-	}
+	for (size_t i = 0; i < *size; i++)
+		bytes[i] = digit(text[2 * i]) << 4 | digit(text[2 * i + 1]);
 	return bytes;
 }
 

@@ -2,7 +2,7 @@
  * Tries to reach something, in the way and at the place each argument names, and prints one line for each: `ok` or the
  * error's name.
  *
- *   connect,KIND,ADDRESS,PORT   also sendto, sendto-high, sendmsg, sendmmsg, fastopen; KIND is tcp4 tcp6 udp4 udp6
+ *   connect,KIND,ADDRESS,PORT   also sendto, sendto-high, sendmsg, sendmmsg, fastopen; KIND is tcp4 tcp6 udp4 udp6, lit4 for UDP-Lite
  *   bind,KIND,ADDRESS,PORT      and listen
  *   listen,KIND                 without bind
  *   unix,TYPE,PATH              TYPE is stream dgram sendto sendmsg; @NAME is abstract
@@ -40,7 +40,7 @@ static int stream_of(const char *kind)
 
 static int open_of(const char *kind)
 {
-	int made = socket(kind[3] == '6' ? AF_INET6 : AF_INET, stream_of(kind), 0);
+	int made = socket(kind[3] == '6' ? AF_INET6 : AF_INET, stream_of(kind), kind[0] == 'l' ? IPPROTO_UDPLITE : 0);
 
 	need(made >= 0, "socket");
 	return made;

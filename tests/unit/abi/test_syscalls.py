@@ -87,10 +87,10 @@ def table_numbers(arch: Arch, up_to: int) -> dict[str, int]:
     return {row.name: key for key, row in syscalls.table(arch).items() if key <= up_to}
 
 
-def parse_row(row: str) -> Row:
+def parse_row(row: str, reason: str = "why") -> Row:
     """Parse a table of one row."""
-    header = "name,class,operation,args,x86_64,aarch64,treatment,when,errno,continue_reason"
-    return syscalls.parse(f"{header}\n{row}\n")[0]
+    header = "name,class,operation,args,x86_64,aarch64,treatment,when,errno,continue_reason,reason"
+    return syscalls.parse(f"{header}\n{row},{reason}\n")[0]
 
 
 class TestNumbers:
@@ -330,6 +330,7 @@ class TestParse:
             errno=errno.EIO,
             continue_reason="because",
             numbers={"x86_64": 7},
+            reason="why",
         )
 
     def test_denial_without_errno_is_eperm(self) -> None:
@@ -338,8 +339,8 @@ class TestParse:
     @pytest.mark.parametrize(
         ("row", "message"),
         [
-            pytest.param("f,file", "2 fields where 10", id="too few fields"),
-            pytest.param("f,file,file.read,,1,1,mediate,,,why, then", "11 fields", id="comma in the reason"),
+            pytest.param("f,file", "3 fields where 11", id="too few fields"),
+            pytest.param("f,file,file.read,,1,1,mediate,,,why, then", "12 fields", id="comma in the reason"),
             pytest.param("f,folder,,,1,1,allow,,,", "`folder` is not a class", id="class"),
             pytest.param("f,file,file.eat,,1,1,mediate,,,", "'file.eat' is not a valid Kind", id="operation"),
             pytest.param("f,file,,a:thing,1,1,allow,,,", "`a:thing`", id="argument kind"),
@@ -362,6 +363,10 @@ class TestParse:
     def test_bad_row(self, row: str, message: str) -> None:
         with pytest.raises(ValueError, match=rf"^syscalls\.csv:2: .*{re.escape(message)}"):
             parse_row(row)
+
+    def test_a_row_without_a_reason_is_no_row(self) -> None:
+        with pytest.raises(ValueError, match=r"^syscalls\.csv:2: every row says why"):
+            parse_row("f,file,,,1,1,allow,,,", reason="")
 
     @pytest.mark.parametrize("text", ["", "name,class\n"])
     def test_bad_columns(self, text: str) -> None:

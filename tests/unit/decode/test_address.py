@@ -151,6 +151,20 @@ class TestDestination:
         if used == judged:
             assert addresses.directed(raw) == raw
 
+    @pytest.mark.parametrize(
+        ("own", "raw", "meant"),
+        [
+            (sockaddr_in6("::ffff:0.0.0.0", 7), sockaddr_in6("::", 80), sockaddr_in6("::ffff:127.0.0.1", 80)),
+            (sockaddr_in6("::ffff:192.0.2.1", 7), sockaddr_in6("::", 80), sockaddr_in6("::ffff:127.0.0.1", 80)),
+            (sockaddr_in6("::ffff:192.0.2.1", 7), sockaddr_in6("::1", 80), sockaddr_in6("::1", 80)),
+            (sockaddr_in6("::ffff:192.0.2.1", 7), sockaddr_in6("::", 80)[:23], sockaddr_in6("::", 80)[:23]),
+            (sockaddr_in6("::", 7), sockaddr_in6("::", 80), sockaddr_in6("::", 80)),
+            (sockaddr_in("0.0.0.0", 7), sockaddr_in6("::", 80), sockaddr_in6("::", 80)),
+        ],
+    )
+    def test_what_unspecified_means_to_a_socket_bound_to_ipv4(self, own: bytes, raw: bytes, meant: bytes) -> None:
+        assert addresses.to_itself(raw, own) == meant
+
     def test_directed_keeps_what_is_not_the_address(self) -> None:
         assert addresses.directed(sockaddr_in6("::", 80, 7, b"abcd")) == sockaddr_in6("::1", 80, 7, b"abcd")
         assert addresses.directed(sockaddr_in("0.0.0.0", 80, UNSPEC)) == sockaddr_in("127.0.0.1", 80, UNSPEC)

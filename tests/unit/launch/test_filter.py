@@ -31,7 +31,7 @@ HIGH = 0xDEADBEEF << 32
 NONE = (0,) * 6
 LOADED = {arch: cbpf.load(seccomp_filter.build(arch, syscalls.table(arch))) for arch in ARCHES.values()}
 BOTH = pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES)
-COLUMNS = "name,class,operation,args,x86_64,aarch64,treatment,when,errno,continue_reason"
+COLUMNS = "name,class,operation,args,x86_64,aarch64,treatment,when,errno,continue_reason,reason"
 
 
 def verdict(arch: Arch, number: int, arguments: tuple[int, ...] = NONE, audit_arch: int | None = None) -> int:
@@ -203,7 +203,10 @@ class TestWords:
 
 
 def table_of(*rows: str) -> Mapping[int, Row]:
-    return {row.numbers["x86_64"]: row for row in syscalls.parse("\n".join([COLUMNS, *rows]) + "\n")}
+    return {
+        row.numbers["x86_64"]: row
+        for row in syscalls.parse("\n".join([COLUMNS, *(f"{row},why" for row in rows)]) + "\n")
+    }
 
 
 def verdicts(table: Mapping[int, Row], number: int, *arguments: int) -> int:
