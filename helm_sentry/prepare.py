@@ -5,6 +5,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from helm_sentry import features, state
@@ -16,7 +17,7 @@ from helm_sentry.features import Features
 from helm_sentry.options import Options
 from helm_sentry.policy.builtin import with_builtin_rules
 from helm_sentry.policy.ceiling import within
-from helm_sentry.policy.loader import load, load_file, shipped_packs
+from helm_sentry.policy.loader import load, load_effective, load_file, shipped_packs
 from helm_sentry.policy.lower import Lowered
 from helm_sentry.policy.model import Policy
 from helm_sentry.policy.plan import KERNEL_TIER, SECCOMP, Plan, make_plan
@@ -134,8 +135,8 @@ def _load_policy(options: Options, variables: dict[str, str]) -> Policy:
         policy = load_file(options.policy, variables)
         _require_fresh(policy, options.max_policy_age)
     above = hosted.ceilings(variables["tmp"]) if hosted else ()
-    policy = within(policy, tuple(load(text, "within.json", packs={}) for text in above))
-    return with_own_rules(policy, policy, options)
+    policy = within(policy, tuple(load_effective(text, "within.json") for text in above))
+    return own_rules(policy, options)(policy)
 
 
 def read_again(prepared: Prepared) -> Policy:
@@ -147,12 +148,13 @@ def read_again(prepared: Prepared) -> Policy:
     return load_file(prepared.options.policy, prepared.variables)
 
 
-def with_own_rules(policy: Policy, first: Policy, options: Options) -> Policy:
-    """Return a policy with the supervisor's rules; the files that decide are those of the run's first policy."""
+def own_rules(first: Policy, options: Options) -> Callable[[Policy], Policy]:
+    """Return what adds the supervisor's rules to a policy; what decides are the files of the run's first policy."""
     protected = (os.path.realpath(state.state_directory()), f"/proc/{os.getpid()}")
     # Who leaves its control group leaves the programs that hold it.
     groups = (cgroup.mounted(),) if options.tier == KERNEL_TIER and cgroup.mounted() else ()
-    return with_builtin_rules(policy, protected, (*_what_decides(first), *groups), key_file(os.environ, options.key))
+    sources, key = (*_what_decides(first), *groups), key_file(os.environ, options.key)
+    return lambda policy: with_builtin_rules(policy, protected, sources, key)
 
 
 def _require_fresh(policy: Policy, most: int | None) -> None:

@@ -48,7 +48,7 @@ from helm_sentry.options import Options
 from helm_sentry.policy.engine import CompiledPolicy, compile_policy
 from helm_sentry.policy.plan import PTRACE
 from helm_sentry.policy.rights import HOOKS
-from helm_sentry.prepare import Prepared, prepare, read_again, require_held, with_own_rules
+from helm_sentry.prepare import Prepared, own_rules, prepare, read_again, require_held
 from helm_sentry.receipt import store
 from helm_sentry.receipt.keyring import key_descriptor, known, signing_key
 from helm_sentry.receipt.signer import Signer
@@ -267,11 +267,11 @@ class _Run:
         trusted = [entry.key for entry in known(directory) if entry.role == "trusted"]
         return LiveRun(
             id=self._id,
-            complete=lambda policy: with_own_rules(policy, prepared.policy, prepared.options),
+            complete=own_rules(prepared.policy, prepared.options),
             swap=self._swap,
             append=self._log.append,
             keys=(self._key.public, *trusted),
-            programs=prepared.plan.programs,
+            programs=frozenset(prepared.plan.programs),
             changed=self._control.policy_changed,
         )
 

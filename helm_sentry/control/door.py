@@ -99,9 +99,11 @@ class Door:
 
     def changed(self, policy: Policy) -> None:
         """Put the runs below under another policy; one that cannot be told is ended."""
-        request: Fields = {"do": "under", "policies": list[Json](_texts(policy))}
         with self._host.starting:
-            for run in self._host.runs:
+            if not (below := self._host.runs):
+                return
+            request: Fields = {"do": "under", "policies": list[Json](_texts(policy))}
+            for run in below:
                 try:
                     list(ask(state.control_directory(), run, request))
                 except SentryError:
