@@ -17,7 +17,8 @@ from helm_sentry.features import Features
 from helm_sentry.options import Options
 from helm_sentry.policy.builtin import with_builtin_rules
 from helm_sentry.policy.ceiling import within
-from helm_sentry.policy.loader import load, load_effective, load_file, shipped_packs
+from helm_sentry.policy.effective import load_effective
+from helm_sentry.policy.loader import load, load_file, shipped_packs
 from helm_sentry.policy.lower import Lowered
 from helm_sentry.policy.model import Policy
 from helm_sentry.policy.plan import KERNEL_TIER, SECCOMP, Plan, make_plan

@@ -22,6 +22,7 @@ MOST_PEERS = 64
 
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred in unix(7)
 _MOST_ANCESTORS = 1024
+_SPARE = 2  # threads that stand at the gate when nobody comes
 _PAUSE = 0.05  # seconds after a connection that could not be accepted
 _LAST_ANSWERS = 0.5  # seconds
 
@@ -56,6 +57,9 @@ class Peer:
 class Gate:
     """Accepts connections and serves each of those that may come in on a thread of its own.
 
+    The thread that accepts a connection serves it, and another one takes its place: who asks does not wait for a
+    thread to be made.
+
     Args:
         listener: the listening socket.
         refuses: says why a peer is turned away; nothing about one that may come in.
@@ -74,8 +78,9 @@ class Gate:
         self._places = threading.BoundedSemaphore(MOST_PEERS)
         self._ended, self._end = os.pipe()
         self._listener.setblocking(False)
-        self._thread = threading.Thread(target=self._accept, name="gate", daemon=True)
-        self._thread.start()
+        self._turn, self._count, self._idle = threading.Lock(), threading.Lock(), 0
+        for _ in range(_SPARE):
+            self._add()
 
     def close(self) -> None:
         """Accept no more, and wait a moment for the answers that are on their way: that to `kill` comes last of all.
@@ -83,33 +88,69 @@ class Gate:
         The socket is not shut down: a service manager may listen on it, too, for the next process.
         """
         os.write(self._end, b"!")
-        self._thread.join()
-        self._listener.close()
+        with self._turn:
+            self._listener.close()
         deadline = time.monotonic() + _LAST_ANSWERS
         for _ in range(MOST_PEERS):
             if not self._places.acquire(timeout=max(0.0, deadline - time.monotonic())):
                 return
 
-    def _accept(self) -> None:
+    def _add(self) -> None:
+        threading.Thread(target=self._work, name="gate", daemon=True).start()
+        with self._count:
+            self._idle += 1
+
+    def _work(self) -> None:
+        while came := self._next():
+            self._attend(*came)
+            with self._count:
+                if self._idle >= _SPARE:
+                    return
+                self._idle += 1
+
+    def _next(self) -> tuple[socket.socket, Peer] | None:
+        """Return the next connection to serve, None when the gate is closed."""
+        with self._turn:
+            while self._is_wanted():
+                if (came := self._accept()) and self._leave():
+                    return came
+        return None
+
+    def _is_wanted(self) -> bool:
+        """Wait for somebody to come; false when the gate is closed."""
         poller = select.poll()
-        for descriptor in (self._listener.fileno(), self._ended):
-            poller.register(descriptor, select.POLLIN)
-        while self._ended not in dict(poller.poll()):
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:  # another process was quicker, or there are no descriptors left for now
-                time.sleep(_PAUSE)
-                continue
-            peer = peer_of(connection)
-            if (why := self._refuses(peer)) or not self._places.acquire(blocking=False):
-                self._on_refusal(f"process {peer.pid} of user {peer.uid}: {why or 'too many connections'}")
-                connection.close()
-                continue
-            try:
-                threading.Thread(target=self._attend, args=(connection, peer), name="peer", daemon=True).start()
-            except RuntimeError:  # no more threads
-                self._places.release()
-                connection.close()
+        poller.register(self._ended, select.POLLIN)
+        if self._listener.fileno() >= 0:
+            poller.register(self._listener.fileno(), select.POLLIN)
+        return self._ended not in dict(poller.poll())
+
+    def _accept(self) -> tuple[socket.socket, Peer] | None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # another process was quicker, or there are no descriptors left for now
+            time.sleep(_PAUSE)
+            return None
+        peer = peer_of(connection)
+        if (why := self._refuses(peer)) or not self._places.acquire(blocking=False):
+            self._on_refusal(f"process {peer.pid} of user {peer.uid}: {why or 'too many connections'}")
+            connection.close()
+            return None
+        return connection, peer
+
+    def _leave(self) -> bool:
+        """Leave the place to another thread; false when there is none and can be none."""
+        with self._count:
+            self._idle -= 1
+            alone = not self._idle
+        try:
+            if alone:
+                self._add()
+        except RuntimeError:  # no more threads
+            self._places.release()
+            with self._count:
+                self._idle += 1
+            return False
+        return True
 
     def _attend(self, connection: socket.socket, peer: Peer) -> None:
         try:

@@ -13,8 +13,8 @@ from helm_sentry.audit.canonical import Fields, Json
 from helm_sentry.control.bundle import BundleError, open_bundle
 from helm_sentry.errors import PolicyError, UsageError
 from helm_sentry.policy.ceiling import ceilings, within
+from helm_sentry.policy.effective import load_effective
 from helm_sentry.policy.engine import CompiledPolicy, compile_policy
-from helm_sentry.policy.loader import load_effective
 from helm_sentry.policy.model import Effect, ExecMatch, Policy
 from helm_sentry.receipt.keys import PublicKey
 
@@ -123,7 +123,7 @@ class LivePolicy:
                 nothing has changed, and that is recorded.
         """
         with self._lock, _Recorded(self, by):
-            bundle = open_bundle(data, self._run.keys)
+            bundle = open_bundle(data, self._run.keys, self._parts.base.rules)
             if bundle.run != self._run.id:
                 raise BundleError(f"the policy bundle is for run `{bundle.run}`")
             if bundle.epoch != self.epoch:

@@ -93,7 +93,7 @@ def parse(text: str, source: str) -> Node:
         PolicyError: not YAML or JSON, or one of the parts of YAML that policies do without.
     """
     text = text.removeprefix("\ufeff")
-    _check_text(text, source)
+    check_text(text, source)
     if source.endswith(".json"):
         _check_json(text, source)
         text = _JSON_TOKEN.sub(_yaml_token, text)
@@ -112,7 +112,7 @@ def parse_without_places(text: str, source: str) -> Node:
         PolicyError: `parse` says what is wrong, and where.
     """
     nowhere = Place(source)
-    _check_text(text, source)
+    check_text(text, source)
     try:
         # Whatever is no collection becomes its text, and a table its entries.
         value = json.loads(text, object_pairs_hook=tuple, parse_int=str, parse_float=str)
@@ -135,7 +135,12 @@ def _placeless(value: object, nowhere: Place, depth: int) -> Node:
     raise ValueError  # an invisible character, a repeated or a merge key, too many levels, or no number
 
 
-def _check_text(text: str, source: str) -> None:
+def check_text(text: str, source: str) -> None:
+    """Require a text that is not too large and holds nothing invisible.
+
+    Raises:
+        PolicyError: it is, or does.
+    """
     if len(text.encode("utf-8", "surrogatepass")) > MAX_SIZE:
         raise PolicyError(f"larger than {MAX_SIZE // 1024} KiB; split it and join the parts with `extends`", source)
     if hidden := _hidden(text):

@@ -83,19 +83,6 @@ def load(
     return _Loader(variables, packs, parse).load(text, source, key)
 
 
-def load_effective(text: str, source: str) -> Policy:
-    """Return what `load` makes of JSON text that extends neither packs nor files, but sooner.
-
-    Raises:
-        PolicyError: as `load`.
-    """
-    packs = {source: text}  # as the one pack there is, it has no file beside it
-    try:
-        return load(text, source, packs=packs, parse=document.parse_without_places)
-    except PolicyError:
-        return load(text, source, packs=packs)  # for the place of the mistake
-
-
 def load_file(name_or_path: str, variables: Mapping[str, str] = NO_VARIABLES) -> Policy:
     """Return the policy in a file, or the shipped pack when the argument is a bare name such as `default`.
 

@@ -135,7 +135,6 @@ def test_a_detached_run_leaves_its_output(daemon):
     code = "import sys\nfor n in range(3): print(n, flush=True)\nprint('wrong', file=sys.stderr)"
     begun = daemon.command("run", "--detach", "--quiet", "--", PYTHON, "-c", code)
     run = begun.stdout.strip()
-    until(lambda: daemon.command("inspect", run).returncode == 0)
     followed = daemon.command("logs", "-f", run)
     assert followed.stdout == "0\n1\n2\nwrong\n"
     assert daemon.shown(run)["state"] == "sealed"

@@ -12,7 +12,7 @@ from helm_sentry.audit.canonical import dumps
 from helm_sentry.errors import PolicyError
 from helm_sentry.operation import Kind, Operation
 from helm_sentry.policy.engine import compile_policy, decide
-from helm_sentry.policy.loader import PackDirectory, load, load_effective, load_file, shipped_packs
+from helm_sentry.policy.loader import PackDirectory, load, load_file, shipped_packs
 from helm_sentry.policy.model import (
     BindMatch,
     ConnectMatch,
@@ -275,22 +275,9 @@ def test_effective_policy_reads_back_equal(policy):
     plain = policy.canonical()
     data = dumps(plain)
     again = load(data.decode(), "policy.json")
-    assert again == policy == load_effective(data.decode(), "policy.json")
+    assert again == policy
     assert again.digest == policy.digest
     assert load(json.dumps(plain, indent=1), os.path.join("/runs", "policy.json")) == policy
-
-
-def test_a_mistake_in_an_effective_policy_has_its_place():
-    with pytest.raises(PolicyError) as caught:
-        load_effective('{"schema": "helm-sentry/policy/v1",\n "name": "x",\n "alow": []}', "x.json")
-    assert (caught.value.line, caught.value.column) == (3, 2)
-
-
-@pytest.mark.parametrize("extended", ["base", "./x.yaml", "x.json"])
-def test_an_effective_policy_extends_nothing(extended):
-    text = json.dumps({"schema": "helm-sentry/policy/v1", "name": "x", "extends": [extended]})
-    with pytest.raises(PolicyError, match=f"unknown pack `{extended}`|can extend only packs|extends itself"):
-        load_effective(text, "x.json")
 
 
 @given(strategies.policies(), strategies.operations())
