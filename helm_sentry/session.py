@@ -249,7 +249,8 @@ class _Run:
 
     def _about(self, started: Started) -> Fields:
         counts = dict[str, Json](self._log.counts)
-        return {"agent": started.agent, "decisions": counts, "parent": self._parent}
+        variables = dict[str, Json](self._prepared.variables)
+        return {"agent": started.agent, "decisions": counts, "parent": self._parent, "variables": variables}
 
     def _above(self) -> Above | None:
         """Return what runs below this one have of it; a dry run has none."""

@@ -206,14 +206,15 @@ def peer_of(connection: socket.socket) -> Peer:
     return Peer(pid, uid)
 
 
-def stranger(peer: Peer, roots: Collection[int]) -> str:
+def stranger(peer: Peer, roots: Collection[int], users: Collection[int] = ()) -> str:
     """Return why a peer may not ask anything, empty when it may.
 
     Args:
         peer: who connected.
         roots: processes that agents descend from, or that connect for them.
+        users: who may besides root and the user of this process.
     """
-    if peer.uid not in (0, os.geteuid()):
+    if peer.uid not in (0, os.geteuid(), *users):
         return "not the user of this run"
     if peer.pid <= 0 or peer.pid == os.getpid():
         return "not a process that can be known"

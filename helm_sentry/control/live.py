@@ -103,7 +103,7 @@ class LivePolicy:
             return self._summary() | {"policy": self.effective.canonical()}
 
     def summary(self) -> Fields:
-        """Return the epoch and the name of the policy."""
+        """Return the epoch, the name of the policy and the role it gives the agent."""
         with self._lock:
             return self._summary()
 
@@ -113,6 +113,7 @@ class LivePolicy:
             "frozen": self._parts.frozen,
             "grants": list[Json](sorted(self._parts.grants)),
             "name": self.effective.name,
+            "role": self.effective.agent.get("role", ""),
         }
 
     def apply(self, data: bytes, by: str, *, dry_run: bool = False) -> Fields:
