@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from helm_sentry import features, state
 from helm_sentry.abi.arch import native
-from helm_sentry.confine import credentials, landlock
+from helm_sentry.confine import credentials, group, landlock
 from helm_sentry.confine.credentials import Identity
 from helm_sentry.errors import FeatureError, LaunchError, StalePolicyError
 from helm_sentry.features import Features
@@ -152,10 +152,26 @@ def read_again(prepared: Prepared) -> Policy:
 def own_rules(first: Policy, options: Options) -> Callable[[Policy], Policy]:
     """Return what adds the supervisor's rules to a policy; what decides are the files of the run's first policy."""
     protected = (os.path.realpath(state.state_directory()), f"/proc/{os.getpid()}")
-    # Who leaves its control group leaves the programs that hold it.
-    groups = (cgroup.mounted(),) if options.tier == KERNEL_TIER and cgroup.mounted() else ()
+    # Who leaves its control group leaves the programs, or the limits, that hold it.
+    held = options.tier == KERNEL_TIER or (options.hosted and options.hosted.cgroup)
+    groups = (cgroup.mounted(),) if held and cgroup.mounted() else ()
     sources, key = (*_what_decides(first), *groups), key_file(os.environ, options.key)
     return lambda policy: with_builtin_rules(policy, protected, sources, key)
+
+
+def limited_group(prepared: Prepared) -> tuple[int, str]:
+    """Return a descriptor of a control group that holds the policy's limits, -1 where there is none, and a word on it.
+
+    In the kernel tier the agent's group is that of the programs that hold it.
+    """
+    hosted, limits = prepared.options.hosted, prepared.policy.limits
+    if not hosted or not hosted.cgroup or prepared.plan.tier == KERNEL_TIER or not (limits.memory or limits.processes):
+        return -1, ""
+    try:
+        descriptor = group.limit(hosted.cgroup, limits.memory, limits.processes)
+        return descriptor, f"memory and processes are limited for all of the agent together in {hosted.cgroup}"
+    except OSError as error:
+        return -1, f"memory and processes are limited for each process alone: {error.strerror}"
 
 
 def _require_fresh(policy: Policy, most: int | None) -> None:

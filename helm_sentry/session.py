@@ -48,7 +48,7 @@ from helm_sentry.options import Options
 from helm_sentry.policy.engine import CompiledPolicy, compile_policy
 from helm_sentry.policy.plan import PTRACE
 from helm_sentry.policy.rights import HOOKS
-from helm_sentry.prepare import Prepared, own_rules, prepare, read_again, require_held
+from helm_sentry.prepare import Prepared, limited_group, own_rules, prepare, read_again, require_held
 from helm_sentry.receipt import store
 from helm_sentry.receipt.keyring import key_descriptor, known, signing_key
 from helm_sentry.receipt.signer import Signer
@@ -126,6 +126,7 @@ class _Run:
         self._holding: Holding | None = None
         self._gap_found = False
         self._failed, self._wake = os.pipe()
+        self._group, self._group_note = limited_group(prepared)
 
     def supervise(self) -> int:
         """Return the agent's wait status."""
@@ -175,6 +176,7 @@ class _Run:
             signal_mask=self._relay.callers_mask,
             secret=key_descriptor(os.environ),
             act=partial(attempt, prepared.options.probe) if prepared.options.probe else None,
+            group=self._group,
         )
 
     def _open_records(self) -> None:
@@ -201,6 +203,8 @@ class _Run:
         self._log_state = self._native.log_state() if self._native else None
         self._log = AuditLog(self.directory, self._id, degraded=prepared.plan.missing_layers, state=self._log_state)
         self._log.append({**facts, **digests})
+        if self._group_note:
+            self._log.append(record.notice("limits", self._group_note))
         self._signer = Signer(self.directory, key, self._fail)
         self._wall_clock = WallClock()
         self._reporter = Reporter(prepared.options.quiet, enforcing=not prepared.options.dry_run)
