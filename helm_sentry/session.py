@@ -164,7 +164,12 @@ class _Run:
             environment=environment,
             identity=prepared.identity,
             limits=limits.resource_limits(
-                wanted.memory, wanted.processes, wanted.open_files, wanted.file_size, wanted.cpu_time
+                wanted.memory,
+                # The kernel would count every process of the user, the supervisors' threads, too.
+                None if self._group >= 0 else wanted.processes,
+                wanted.open_files,
+                wanted.file_size,
+                wanted.cpu_time,
             ),
             ruleset=landlock.ruleset(prepared.host.landlock, prepared.plan.programs, prepared.plan.grants)
             if prepared.host.landlock
@@ -412,7 +417,7 @@ class _Run:
                 raise self._failure_error()
             if self._relay.descriptor in ready:
                 self._relay.pass_on(started.agent)
-            if ready & self._caller.descriptors and not self._caller.pass_on(started.agent):
+            if ready & self._caller.descriptors and not self._caller.pass_on(started.agent, self._relay.instead):
                 self._log.append(record.notice("caller-gone", "the run was ended with the process that asked for it"))
                 poller.unregister(self._caller.forget())
                 _kill(started.agent)

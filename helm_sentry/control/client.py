@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from helm_sentry.audit.canonical import Fields
-from helm_sentry.control.gate import address, peer_of
+from helm_sentry.control.gate import address
+from helm_sentry.control.peer import peer_of
 from helm_sentry.errors import SentryError, UsageError
 
 _PATIENCE = 30.0  # seconds for the first answer

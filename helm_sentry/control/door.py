@@ -17,9 +17,10 @@ from helm_sentry import state
 from helm_sentry.audit import record
 from helm_sentry.audit.canonical import Fields, Json
 from helm_sentry.control.client import ask
-from helm_sentry.control.gate import Gate, Peer, listen
+from helm_sentry.control.gate import Gate, listen
 from helm_sentry.control.host import Host, Start
 from helm_sentry.control.live import LivePolicy
+from helm_sentry.control.peer import Peer
 from helm_sentry.errors import SentryError, UsageError
 from helm_sentry.operation import Kind, Operation
 from helm_sentry.policy.ceiling import ceilings

@@ -1,57 +1,29 @@
 """Listening Unix sockets of the supervisor's side: who is let in, by the kernel's word (SO_PEERCRED in unix(7)).
 
 The user who runs this process, and root. Never an agent, even of the same user: whoever descends from a supervised
-run is turned away, as is a supervisor itself, in whose name an agent's connections are made.
+run is turned away, as is a supervisor itself, in whose name an agent's connections are made (`control/mark.py`). The
+one exception is the supervisor above, which has started this process.
 """
 
 import contextlib
 import os
-import pwd
 import select
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 
+from helm_sentry.control.mark import is_marked
+from helm_sentry.control.peer import Peer, peer_of
 from helm_sentry.intercept.process_tree import parent_of
 
 MOST_PEERS = 64
 """Connections at once."""
 
-_CREDENTIALS = struct.Struct("=iII")  # struct ucred in unix(7)
 _MOST_ANCESTORS = 1024
 _SPARE = 2  # threads that stand at the gate when nobody comes
 _PAUSE = 0.05  # seconds after a connection that could not be accepted
 _LAST_ANSWERS = 0.5  # seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Who asks.
-
-    Attributes:
-        pid: process id, 0 where it is not known.
-        uid: user id, -1 for one that the kernel does not know.
-        way: how it asks.
-        title: name of one that the kernel does not know.
-    """
-
-    pid: int
-    uid: int
-    way: str = "command"
-    title: str = ""
-
-    @property
-    def name(self) -> str:
-        """The user's name, or the number of one who has none."""
-        if self.title:
-            return self.title
-        try:
-            return pwd.getpwuid(self.uid).pw_name
-        except KeyError:
-            return str(self.uid)
 
 
 class Gate:
@@ -199,13 +171,6 @@ def address(directory: int, name: str) -> str:
     return f"/proc/self/fd/{directory}/{name}"
 
 
-def peer_of(connection: socket.socket) -> Peer:
-    """Return who is at the other end of a Unix socket; for the end that connected, who listens there."""
-    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid, uid, _ = _CREDENTIALS.unpack(data)
-    return Peer(pid, uid)
-
-
 def stranger(peer: Peer, roots: Collection[int], users: Collection[int] = ()) -> str:
     """Return why a peer may not ask anything, empty when it may.
 
@@ -218,6 +183,8 @@ def stranger(peer: Peer, roots: Collection[int], users: Collection[int] = ()) ->
         return "not the user of this run"
     if peer.pid <= 0 or peer.pid == os.getpid():
         return "not a process that can be known"
+    if peer.pid != os.getppid() and is_marked(peer.pid):
+        return "the supervisor of another agent"
     return "the agent itself" if _descends(peer.pid, roots) else ""
 
 

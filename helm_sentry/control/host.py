@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from helm_sentry import state
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.control.endpoint import read_request
-from helm_sentry.control.gate import Peer, address
+from helm_sentry.control.gate import address
+from helm_sentry.control.peer import Peer
 from helm_sentry.errors import SentryError, UsageError
 
 PASSED = 4

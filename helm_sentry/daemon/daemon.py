@@ -22,8 +22,9 @@ from helm_sentry import state
 from helm_sentry.abi import flags, libc
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.control.client import ask
-from helm_sentry.control.gate import Gate, Peer, listen, private_directory, stranger
+from helm_sentry.control.gate import Gate, listen, private_directory, stranger
 from helm_sentry.control.host import Host, Start
+from helm_sentry.control.peer import Peer
 from helm_sentry.daemon import runs, service_manager
 from helm_sentry.daemon.cgroup import Groups
 from helm_sentry.daemon.journal import JOURNAL, Journal

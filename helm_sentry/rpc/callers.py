@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from helm_sentry.audit.canonical import Fields
-from helm_sentry.control.gate import Peer
+from helm_sentry.control.peer import Peer
 from helm_sentry.errors import SentryError
 from helm_sentry.policy import document, values
 from helm_sentry.policy.document import Node, Place, Scalar

@@ -15,7 +15,8 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from helm_sentry.control.gate import Peer, address
+from helm_sentry.control.gate import address
+from helm_sentry.control.peer import Peer
 from helm_sentry.errors import SentryError
 from helm_sentry.rpc import sentry_pb2
 from helm_sentry.rpc.callers import EVERYBODY, Caller, Callers

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helm_sentry.control.gate import Peer
+from helm_sentry.control.peer import Peer
 from helm_sentry.errors import PolicyError
 from helm_sentry.rpc.callers import EVERYBODY, Act, Caller, load_callers
 

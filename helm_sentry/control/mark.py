@@ -1,0 +1,62 @@
+"""The mark of a supervisor: an abstract Unix socket with its process id in the name.
+
+A supervisor connects for its agent, so that to whoever listens the agent looks like the user. Every gate of this
+machine, whosever state directory it is in, knows supervisors by this, and turns them away. The kernel says whose the
+socket is, and takes it away with the process. Another network namespace has marks of its own.
+"""
+
+import contextlib
+import os
+import socket
+import threading
+
+from helm_sentry.control.peer import peer_of
+from helm_sentry.errors import SentryError
+
+_NAME = "\0helm-sentry/supervisor/{}"
+_BACKLOG = 64
+_PATIENCE = 1.0  # seconds
+
+
+class Mark:
+    """Marks this process until it is closed.
+
+    Raises:
+        SentryError: somebody else has taken its name.
+    """
+
+    def __init__(self) -> None:
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            self._listener.bind(_NAME.format(os.getpid()))
+        except OSError as error:
+            self._listener.close()
+            raise SentryError(
+                f"the supervisor's mark `{_NAME.format(os.getpid())}` is taken: {error.strerror}"
+            ) from error
+        self._listener.listen(_BACKLOG)
+        threading.Thread(target=self._answer, name="mark", daemon=True).start()
+
+    def close(self) -> None:
+        """Take the mark away."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes who waits for a connection
+        self._listener.close()
+
+    def _answer(self) -> None:
+        with contextlib.suppress(OSError):  # it is closed
+            while True:
+                self._listener.accept()[0].close()
+
+
+def is_marked(pid: int) -> bool:
+    """Whether a process is a supervisor; one that might be and does not answer counts as one."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
+        connection.settimeout(_PATIENCE)
+        try:
+            connection.connect(_NAME.format(pid))
+            return peer_of(connection).pid == pid
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True
