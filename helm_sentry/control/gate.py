@@ -1,7 +1,7 @@
 """Listening Unix sockets of the supervisor's side: who is let in, by the kernel's word (SO_PEERCRED in unix(7)).
 
 The user who runs this process, and root. Never an agent, even of the same user: whoever descends from a supervised
-run is turned away, as is a supervisor itself, in whose name an agent's connections are made (`control/mark.py`). The
+run is turned away, as is a supervisor itself, in whose name an agent's connections are made (`control/badge.py`). The
 one exception is the supervisor above, which has started this process.
 """
 
@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 
-from helm_sentry.control.mark import is_marked
+from helm_sentry.control.badge import has_badge
 from helm_sentry.control.peer import Peer, peer_of
 from helm_sentry.intercept.process_tree import parent_of
 
@@ -183,7 +183,7 @@ def stranger(peer: Peer, roots: Collection[int], users: Collection[int] = ()) ->
         return "not the user of this run"
     if peer.pid <= 0 or peer.pid == os.getpid():
         return "not a process that can be known"
-    if peer.pid != os.getppid() and is_marked(peer.pid):
+    if peer.pid != os.getppid() and has_badge(peer.pid):
         return "the supervisor of another agent"
     return "the agent itself" if _descends(peer.pid, roots) else ""
 

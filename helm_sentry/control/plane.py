@@ -7,10 +7,10 @@ from helm_sentry import state
 from helm_sentry.audit import record
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.control.approvals import Approvals
+from helm_sentry.control.badge import Badge
 from helm_sentry.control.door import Above, Door
 from helm_sentry.control.endpoint import Endpoint
 from helm_sentry.control.live import LivePolicy
-from helm_sentry.control.mark import Mark
 from helm_sentry.control.service import approval_services, policy_services, run_services
 from helm_sentry.control.standing import Standing
 from helm_sentry.control.terminal import Terminal
@@ -48,7 +48,7 @@ class ControlPlane:
         self._terminal = Terminal(run, say)
         self._endpoint: Endpoint | None = None
         self._door: Door | None = None
-        self._mark: Mark | None = None
+        self._badge: Badge | None = None
         standing = Standing(state.approvals_directory(), lasting)
         try:
             self.approvals = Approvals(approve_within, standing, append, self._changed, on_failure)
@@ -85,7 +85,7 @@ class ControlPlane:
             own: Fields = {"run": self._run, "supervisor": os.getpid(), "waiting": len(self.approvals.waiting())}
             return own | live.summary() | facts()
 
-        self._mark = Mark()
+        self._badge = Badge()
         services = approval_services(self.approvals) | policy_services(live)
         services |= run_services(kill, self._append, about)
         try:
@@ -109,8 +109,8 @@ class ControlPlane:
         """Serve no more."""
         if self._endpoint:
             self._endpoint.close()
-        if self._mark:
-            self._mark.close()
+        if self._badge:
+            self._badge.close()
 
     def _changed(self) -> None:
         self._sign()

@@ -1,8 +1,8 @@
-"""The mark of a supervisor: an abstract Unix socket with its process id in the name.
+"""The badge of a supervisor: an abstract Unix socket with its process id in the name.
 
 A supervisor connects for its agent, so that to whoever listens the agent looks like the user. Every gate of this
 machine, whosever state directory it is in, knows supervisors by this, and turns them away. The kernel says whose the
-socket is, and takes it away with the process. Another network namespace has marks of its own.
+socket is, and takes it away with the process. Another network namespace has badges of its own.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ _BACKLOG = 64
 _PATIENCE = 1.0  # seconds
 
 
-class Mark:
-    """Marks this process until it is closed.
+class Badge:
+    """Says that this process is a supervisor, until it is closed.
 
     Raises:
         SentryError: somebody else has taken its name.
@@ -31,14 +31,12 @@ class Mark:
             self._listener.bind(_NAME.format(os.getpid()))
         except OSError as error:
             self._listener.close()
-            raise SentryError(
-                f"the supervisor's mark `{_NAME.format(os.getpid())}` is taken: {error.strerror}"
-            ) from error
+            raise SentryError(f"the supervisor's badge cannot be had: {error.strerror}") from error
         self._listener.listen(_BACKLOG)
-        threading.Thread(target=self._answer, name="mark", daemon=True).start()
+        threading.Thread(target=self._answer, name="badge", daemon=True).start()
 
     def close(self) -> None:
-        """Take the mark away."""
+        """Take it off."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes who waits for a connection
         self._listener.close()
@@ -49,7 +47,7 @@ class Mark:
                 self._listener.accept()[0].close()
 
 
-def is_marked(pid: int) -> bool:
+def has_badge(pid: int) -> bool:
     """Whether a process is a supervisor; one that might be and does not answer counts as one."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
         connection.settimeout(_PATIENCE)
