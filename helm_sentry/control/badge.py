@@ -33,12 +33,14 @@ class Badge:
             self._listener.close()
             raise SentryError(f"the supervisor's badge cannot be had: {error.strerror}") from error
         self._listener.listen(_BACKLOG)
-        threading.Thread(target=self._answer, name="badge", daemon=True).start()
+        self._thread = threading.Thread(target=self._answer, name="badge", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         """Take it off."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes who waits for a connection
+        self._thread.join()
         self._listener.close()
 
     def _answer(self) -> None:

@@ -68,9 +68,9 @@ class Gate:
                 return
 
     def _add(self) -> None:
-        threading.Thread(target=self._work, name="gate", daemon=True).start()
-        with self._count:
+        with self._count:  # first: it may be leaving its place before this goes on
             self._idle += 1
+        threading.Thread(target=self._work, name="gate", daemon=True).start()
 
     def _work(self) -> None:
         while came := self._next():
@@ -84,8 +84,10 @@ class Gate:
         """Return the next connection to serve, None when the gate is closed."""
         with self._turn:
             while self._is_wanted():
-                if (came := self._accept()) and self._leave():
-                    return came
+                if came := self._accept():
+                    if self._leave():
+                        return came
+                    came[0].close()
         return None
 
     def _is_wanted(self) -> bool:
@@ -117,10 +119,8 @@ class Gate:
         try:
             if alone:
                 self._add()
-        except RuntimeError:  # no more threads
+        except RuntimeError:  # no more threads; the one that was counted is this
             self._places.release()
-            with self._count:
-                self._idle += 1
             return False
         return True
 

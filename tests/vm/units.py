@@ -152,6 +152,8 @@ def limited() -> None:
     )
     begun = sentry("run", "--detach", "--policy", str(policy), "--", "/usr/bin/python3", "-c", code).strip()
     about = runs()[begun]
+    record = (STATE / "runs" / begun / "audit.jsonl").read_text()
+    assert "for all of the agent together" in record, record.splitlines()[1:] + [sentry("logs", begun)]
     group = Path("/sys/fs/cgroup") / Path(f"/proc/{about['agent']}/cgroup").read_text().strip().partition("::/")[2]
     assert group.parts[-2:] == (begun, "agent"), group
     assert (group / "memory.max").read_text().strip() == str(96 << 20)
