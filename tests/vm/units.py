@@ -108,6 +108,9 @@ def install() -> None:
     run("systemd-tmpfiles", "--create", "/usr/lib/tmpfiles.d/helm-sentry.conf")
     for unit in package.glob("helm-sentry*"):
         shutil.copy(unit, UNITS)
+    slow = UNITS / "helm-sentry.service.d"  # as a guest without hardware acceleration is
+    slow.mkdir()
+    (slow / "slow.conf").write_text("[Service]\nTimeoutStartSec=600\n")
     os.makedirs("/etc/helm-sentry")
     for name, command in COMMANDS.items():
         Path(f"/etc/helm-sentry/{name}.conf").write_text(f"COMMAND={command}\n")
