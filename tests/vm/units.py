@@ -153,10 +153,11 @@ def limited() -> None:
         "    if not os.fork(): held = bytearray(50 << 20); signal.pause()\n"
         "signal.pause()\n"
     )
-    begun = sentry("run", "--detach", "--policy", str(policy), "--", "/usr/bin/python3", "-c", code).strip()
-    about = runs()[begun]
-    record = (STATE / "runs" / begun / "audit.jsonl").read_text()
-    assert "for all of the agent together" in record, record.splitlines()[1:] + [sentry("logs", begun)]
+    begun = sentry("run", "--detach", "--policy", str(policy), "--", "/usr/bin/python3", "-IS", "-c", code).strip()
+    about = runs().get(begun)
+    lines = (STATE / "runs" / begun / "audit.jsonl").read_text().splitlines()
+    notes = [line for line in lines if '"ALLOW"' not in line]
+    assert about and "for all of the agent together" in "".join(notes), (notes, sentry("logs", begun))
     group = Path("/sys/fs/cgroup") / Path(f"/proc/{about['agent']}/cgroup").read_text().strip().partition("::/")[2]
     assert group.parts[-2:] == (begun, "agent"), group
     assert (group / "memory.max").read_text().strip() == str(96 << 20)
