@@ -9,6 +9,7 @@ import signal
 import sys
 from typing import Any
 
+from helm_sentry.confine import group
 from helm_sentry.errors import SentryError, printable
 from helm_sentry.launch.caller import tell
 from helm_sentry.options import Hosted, Options
@@ -40,8 +41,7 @@ def main(descriptor: int) -> int:
 
 def _enter(cgroup: str) -> None:
     try:
-        with open(os.path.join(cgroup, "cgroup.procs"), "w", encoding="ascii") as file:
-            file.write("0")
+        group.enter(cgroup)
     except OSError as error:
         raise SentryError(f"the control group `{cgroup}` cannot be entered: {error.strerror}") from error
 

@@ -5,17 +5,19 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from helm_sentry import features, state
 from helm_sentry.abi.arch import native
-from helm_sentry.confine import credentials, landlock
+from helm_sentry.confine import credentials, group, landlock
 from helm_sentry.confine.credentials import Identity
 from helm_sentry.errors import FeatureError, LaunchError, StalePolicyError
 from helm_sentry.features import Features
 from helm_sentry.options import Options
 from helm_sentry.policy.builtin import with_builtin_rules
 from helm_sentry.policy.ceiling import within
+from helm_sentry.policy.effective import load_effective
 from helm_sentry.policy.loader import load, load_file, shipped_packs
 from helm_sentry.policy.lower import Lowered
 from helm_sentry.policy.model import Policy
@@ -134,8 +136,8 @@ def _load_policy(options: Options, variables: dict[str, str]) -> Policy:
         policy = load_file(options.policy, variables)
         _require_fresh(policy, options.max_policy_age)
     above = hosted.ceilings(variables["tmp"]) if hosted else ()
-    policy = within(policy, tuple(load(text, "within.json", packs={}) for text in above))
-    return with_own_rules(policy, policy, options)
+    policy = within(policy, tuple(load_effective(text, "within.json") for text in above))
+    return own_rules(policy, options)(policy)
 
 
 def read_again(prepared: Prepared) -> Policy:
@@ -147,12 +149,29 @@ def read_again(prepared: Prepared) -> Policy:
     return load_file(prepared.options.policy, prepared.variables)
 
 
-def with_own_rules(policy: Policy, first: Policy, options: Options) -> Policy:
-    """Return a policy with the supervisor's rules; the files that decide are those of the run's first policy."""
+def own_rules(first: Policy, options: Options) -> Callable[[Policy], Policy]:
+    """Return what adds the supervisor's rules to a policy; what decides are the files of the run's first policy."""
     protected = (os.path.realpath(state.state_directory()), f"/proc/{os.getpid()}")
-    # Who leaves its control group leaves the programs that hold it.
-    groups = (cgroup.mounted(),) if options.tier == KERNEL_TIER and cgroup.mounted() else ()
-    return with_builtin_rules(policy, protected, (*_what_decides(first), *groups), key_file(os.environ, options.key))
+    # Who leaves its control group leaves the programs, or the limits, that hold it.
+    held = options.tier == KERNEL_TIER or (options.hosted and options.hosted.cgroup)
+    groups = (cgroup.mounted(),) if held and cgroup.mounted() else ()
+    sources, key = (*_what_decides(first), *groups), key_file(os.environ, options.key)
+    return lambda policy: with_builtin_rules(policy, protected, sources, key)
+
+
+def limited_group(prepared: Prepared) -> tuple[int, str]:
+    """Return a descriptor of a control group that holds the policy's limits, -1 where there is none, and a word on it.
+
+    In the kernel tier the agent's group is that of the programs that hold it.
+    """
+    hosted, limits = prepared.options.hosted, prepared.policy.limits
+    if not hosted or not hosted.cgroup or prepared.plan.tier == KERNEL_TIER or not (limits.memory or limits.processes):
+        return -1, ""
+    try:
+        descriptor = group.limit(hosted.cgroup, limits.memory, limits.processes)
+        return descriptor, f"memory and processes are limited for all of the agent together in {hosted.cgroup}"
+    except OSError as error:
+        return -1, f"memory and processes are limited for each process alone: {error.strerror}"
 
 
 def _require_fresh(policy: Policy, most: int | None) -> None:

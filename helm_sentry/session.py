@@ -48,7 +48,7 @@ from helm_sentry.options import Options
 from helm_sentry.policy.engine import CompiledPolicy, compile_policy
 from helm_sentry.policy.plan import PTRACE
 from helm_sentry.policy.rights import HOOKS
-from helm_sentry.prepare import Prepared, prepare, read_again, require_held, with_own_rules
+from helm_sentry.prepare import Prepared, limited_group, own_rules, prepare, read_again, require_held
 from helm_sentry.receipt import store
 from helm_sentry.receipt.keyring import key_descriptor, known, require_in_place, signing_key
 from helm_sentry.receipt.signer import Signer
@@ -126,6 +126,7 @@ class _Run:
         self._holding: Holding | None = None
         self._gap_found = False
         self._failed, self._wake = os.pipe()
+        self._group, self._group_note = limited_group(prepared)
 
     def supervise(self) -> int:
         """Return the agent's wait status."""
@@ -163,7 +164,12 @@ class _Run:
             environment=environment,
             identity=prepared.identity,
             limits=limits.resource_limits(
-                wanted.memory, wanted.processes, wanted.open_files, wanted.file_size, wanted.cpu_time
+                wanted.memory,
+                # The kernel would count every process of the user, the supervisors' threads, too.
+                None if self._group >= 0 else wanted.processes,
+                wanted.open_files,
+                wanted.file_size,
+                wanted.cpu_time,
             ),
             ruleset=landlock.ruleset(prepared.host.landlock, prepared.plan.programs, prepared.plan.grants)
             if prepared.host.landlock
@@ -175,6 +181,7 @@ class _Run:
             signal_mask=self._relay.callers_mask,
             secret=key_descriptor(os.environ),
             act=partial(attempt, prepared.options.probe) if prepared.options.probe else None,
+            group=self._group,
         )
 
     def _open_records(self) -> None:
@@ -202,6 +209,8 @@ class _Run:
         self._log_state = self._native.log_state() if self._native else None
         self._log = AuditLog(self.directory, self._id, degraded=prepared.plan.missing_layers, state=self._log_state)
         self._log.append({**facts, **digests})
+        if self._group_note:
+            self._log.append(record.notice("limits", self._group_note))
         self._signer = Signer(self.directory, key, self._fail, partial(require_in_place, *place))
         self._wall_clock = WallClock()
         self._reporter = Reporter(prepared.options.quiet, enforcing=not prepared.options.dry_run)
@@ -250,7 +259,8 @@ class _Run:
 
     def _about(self, started: Started) -> Fields:
         counts = dict[str, Json](self._log.counts)
-        return {"agent": started.agent, "decisions": counts, "parent": self._parent}
+        variables = dict[str, Json](self._prepared.variables)
+        return {"agent": started.agent, "decisions": counts, "parent": self._parent, "variables": variables}
 
     def _above(self) -> Above | None:
         """Return what runs below this one have of it; a dry run has none."""
@@ -268,11 +278,11 @@ class _Run:
         trusted = [entry.key for entry in known(directory) if entry.role == "trusted"]
         return LiveRun(
             id=self._id,
-            complete=lambda policy: with_own_rules(policy, prepared.policy, prepared.options),
+            complete=own_rules(prepared.policy, prepared.options),
             swap=self._swap,
             append=self._log.append,
             keys=(self._key.public, *trusted),
-            programs=prepared.plan.programs,
+            programs=frozenset(prepared.plan.programs),
             changed=self._control.policy_changed,
         )
 
@@ -406,7 +416,7 @@ class _Run:
                 raise self._failure_error()
             if self._relay.descriptor in ready:
                 self._relay.pass_on(started.agent)
-            if ready & self._caller.descriptors and not self._caller.pass_on(started.agent):
+            if ready & self._caller.descriptors and not self._caller.pass_on(started.agent, self._relay.instead):
                 self._log.append(record.notice("caller-gone", "the run was ended with the process that asked for it"))
                 poller.unregister(self._caller.forget())
                 _kill(started.agent)

@@ -1,12 +1,12 @@
 """`helm-sentry approvals`."""
 
 import json
-from collections.abc import Iterator
 
 import click
 
-from helm_sentry import state
 from helm_sentry.audit.canonical import Fields
+from helm_sentry.cli.to import to
+from helm_sentry.control.client import Runs
 from helm_sentry.errors import UsageError
 
 
@@ -20,15 +20,16 @@ def approvals() -> None:
 
 
 @approvals.command("list")
+@to
 @click.option("--json", "as_json", is_flag=True, help="One object a line.")
-def list_(as_json: bool) -> None:
+def list_(runs: Runs, as_json: bool) -> None:
     """Show the calls that wait."""
-    found = list(_waiting())
-    for run, question in found:
+    found = list(runs.everywhere({"do": "questions"}))
+    for question in found:
         if as_json:
-            click.echo(json.dumps({"run": run, **question}))
+            click.echo(json.dumps(question))
         else:
-            click.echo(f"{run}/{question['question']}  ({question['left']} s left)")
+            click.echo(f"{question['run']}/{question['question']}  ({question['left']} s left)")
             for line in _lines(question):
                 click.echo(f"  {line}")
     if not found and not as_json:
@@ -36,27 +37,27 @@ def list_(as_json: bool) -> None:
 
 
 @approvals.command()
+@to
 @click.argument("question")
 @click.option("--run", "for_run", is_flag=True, help="Also the same again until the run ends.")
 @click.option("--always", is_flag=True, help="Also in later runs of this very policy.")
-def approve(question: str, for_run: bool, always: bool) -> None:
+def approve(runs: Runs, question: str, for_run: bool, always: bool) -> None:
     """Allow a call that waits."""
-    _answer(question, "always" if always else "run" if for_run else "once")
+    _answer(runs, question, "always" if always else "run" if for_run else "once")
 
 
 @approvals.command()
+@to
 @click.argument("question")
-def deny(question: str) -> None:
+def deny(runs: Runs, question: str) -> None:
     """Refuse a call that waits."""
-    _answer(question, "deny")
+    _answer(runs, question, "deny")
 
 
-def _answer(name: str, choice: str) -> None:
-    from helm_sentry.control.client import ask
-
-    run, number = _named(name)
-    for question in ask(state.control_directory(), run, {"do": "answer", "question": number, "choice": choice}):
-        click.echo(f"{'denied' if choice == 'deny' else 'approved'}: " + " ".join(_lines(question)))
+def _answer(runs: Runs, name: str, choice: str) -> None:
+    run, number = _named(runs, name)
+    question = runs.ask(run, {"do": "answer", "question": number, "choice": choice})
+    click.echo(f"{'denied' if choice == 'deny' else 'approved'}: " + " ".join(_lines(question)))
 
 
 def _lines(question: Fields) -> list[str]:
@@ -64,25 +65,14 @@ def _lines(question: Fields) -> list[str]:
     return [str(line).strip() for line in lines] if isinstance(lines, list) else []
 
 
-def _named(name: str) -> tuple[str, int]:
+def _named(runs: Runs, name: str) -> tuple[str, int]:
     run, _, number = name.rpartition("/")
     if not number.isascii() or not number.isdigit():
         raise UsageError(f"`{name}` names no question; `helm-sentry approvals list` shows those that wait")
     if run:
         return run, int(number)
-    runs = [run for run, question in _waiting() if question["question"] == int(number)]
-    if len(runs) != 1:
-        what = "no run" if not runs else "more than one run"
+    asking = [str(each["run"]) for each in runs.everywhere({"do": "questions"}) if each["question"] == int(number)]
+    if len(asking) != 1:
+        what = "no run" if not asking else "more than one run"
         raise UsageError(f"{what} asks question {number}; name it as `helm-sentry approvals list` shows it")
-    return runs[0], int(number)
-
-
-def _waiting() -> Iterator[tuple[str, Fields]]:
-    from helm_sentry.control.client import Unreachable, ask, live_runs
-
-    directory = state.control_directory()
-    for run in live_runs(directory):
-        try:
-            yield from [(run, question) for question in ask(directory, run, {"do": "questions"})]
-        except Unreachable:
-            continue  # it has just ended, or was killed
+    return asking[0], int(number)

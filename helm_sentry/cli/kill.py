@@ -2,13 +2,14 @@
 
 import click
 
-from helm_sentry import state
-from helm_sentry.control.client import ask
+from helm_sentry.cli.to import to
+from helm_sentry.control.client import Runs
 
 
 @click.command()
+@to
 @click.argument("run")
-def kill(run: str) -> None:
+def kill(runs: Runs, run: str) -> None:
     """End the agent of RUN, and every process it started."""
-    for _ in ask(state.control_directory(), run, {"do": "kill"}):
-        click.echo(f"{run} was ended")
+    runs.ask(run, {"do": "kill"})
+    click.echo(f"{run} was ended")

@@ -1,4 +1,4 @@
-"""`helm-sentry policy push|grant|revoke|freeze`: the policy of a run that goes on."""
+"""`helm-sentry policy push|grant|revoke|freeze|drop`: the policy of a run that goes on."""
 
 import json
 import os
@@ -9,8 +9,9 @@ import click
 
 from helm_sentry import state
 from helm_sentry.audit.canonical import Fields
+from helm_sentry.cli.to import to
 from helm_sentry.control.bundle import Bundle
-from helm_sentry.control.client import ask
+from helm_sentry.control.client import Runs
 from helm_sentry.errors import UsageError
 from helm_sentry.policy import values
 from helm_sentry.policy.loader import load, load_file
@@ -18,52 +19,55 @@ from helm_sentry.receipt.keyring import signing_key
 
 
 @click.command()
+@to
 @click.argument("run")
 @click.argument("file", metavar="FILE|NAME")
 @click.option("--dry-run", is_flag=True, help="Only say whether it would be accepted.")
 @click.option("--key", default="", metavar="FILE", help="Private key to sign with.")
-def push(run: str, file: str, dry_run: bool, key: str) -> None:
+def push(runs: Runs, run: str, file: str, dry_run: bool, key: str) -> None:
     """Put RUN under another policy.
 
     The policy is signed, and replaces only the one that holds now: whoever pushes in between wins, and this fails.
     Limits, environment and the programs of the floor stay as they were when the run began.
     """
-    policy = load_file(file, _variables(run))
     signing = signing_key(state.key_directory(), os.environ, key)
-    now = _one(run, {"do": "policy"})
-    bundle = Bundle(run, int(str(now["epoch"])), policy).sign(signing)
-    _tell(_one(run, {"do": "apply", "bundle": bundle.decode(), "dry_run": dry_run}))
+    now = runs.ask(run, {"do": "about"})
+    bundle = Bundle(run, int(str(now["epoch"])), load_file(file, _variables(now))).sign(signing)
+    _tell(runs.ask(run, {"do": "apply", "bundle": bundle.decode(), "dry_run": dry_run}))
 
 
 @click.command()
+@to
 @click.argument("run")
 @click.argument("file", metavar="FILE")
 @click.option("--for", "duration", required=True, metavar="DURATION", help="How long, such as 90s or 10m.")
-def grant(run: str, file: str, duration: str) -> None:
+def grant(runs: Runs, run: str, file: str, duration: str) -> None:
     """Add the allow rules of FILE to RUN for a while."""
     with open(file, encoding="utf-8") as opened:
-        policy = load(opened.read(), file, _variables(run))
+        policy = load(opened.read(), file, _variables(runs.ask(run, {"do": "about"})))
     try:
         seconds = values.duration(duration)
     except ValueError as error:
         raise UsageError(f"`{duration}` is no duration: {error}") from error
     rules = json.dumps(policy.canonical())
-    _tell(_one(run, {"do": "grant", "rules": rules, "seconds": seconds}))
+    _tell(runs.ask(run, {"do": "grant", "rules": rules, "seconds": seconds}))
 
 
 @click.command()
+@to
 @click.argument("run")
 @click.argument("name", metavar="GRANT")
-def revoke(run: str, name: str) -> None:
+def revoke(runs: Runs, run: str, name: str) -> None:
     """Take a grant back before it is over."""
-    _tell(_one(run, {"do": "revoke", "grant": name}))
+    _tell(runs.ask(run, {"do": "revoke", "grant": name}))
 
 
 @click.command()
+@to
 @click.argument("run")
-def freeze(run: str) -> None:
+def freeze(runs: Runs, run: str) -> None:
     """Allow RUN nothing more, until a policy is pushed."""
-    _tell(_one(run, {"do": "freeze"}))
+    _tell(runs.ask(run, {"do": "freeze"}))
 
 
 @click.command()
@@ -78,11 +82,6 @@ def drop(file: str) -> None:
     _tell(handover.drop(json.dumps(policy.canonical())))
 
 
-def _one(run: str, request: Fields) -> Fields:
-    answers = list(ask(state.control_directory(), run, request))
-    return answers[0]
-
-
 def _tell(answer: Fields) -> None:
     click.echo(json.dumps(answer))
     notes: Any = answer.get("notes", [])
@@ -90,9 +89,7 @@ def _tell(answer: Fields) -> None:
         click.echo(f"note: {note}", err=True)
 
 
-def _variables(run: str) -> dict[str, str]:
-    """Return what the run's variables stand for, as its start record says."""
-    path = os.path.join(state.run_directory(run), "audit.jsonl")
-    with open(path, "rb") as log:
-        variables = json.loads(log.readline()).get("variables", {})
+def _variables(about: Fields) -> dict[str, str]:
+    """Return what the run's variables stand for."""
+    variables: Any = about["variables"]
     return {str(name): str(text) for name, text in variables.items()}

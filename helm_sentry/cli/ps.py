@@ -4,22 +4,20 @@ import json
 
 import click
 
-from helm_sentry import state
-from helm_sentry.control.client import Unreachable, ask, live_runs
+from helm_sentry.cli.to import to
+from helm_sentry.control.client import Runs
 
 
 @click.command()
+@to
 @click.option("--json", "as_json", is_flag=True, help="One object a line.")
-def ps(as_json: bool) -> None:
+def ps(runs: Runs, as_json: bool) -> None:
     """Show the runs that go on, and what they are under."""
-    directory = state.control_directory()
-    for run in live_runs(directory):
-        try:
-            (about,) = ask(directory, run, {"do": "about"})
-        except Unreachable:
-            continue  # it has just ended, or was killed
+    for about in runs.everywhere({"do": "about"}):
         if as_json:
             click.echo(json.dumps(about))
-        else:
-            frozen = ", frozen" if about["frozen"] else ""
-            click.echo(f"{run}  policy {about['name']}, epoch {about['epoch']}{frozen}, {about['waiting']} waiting")
+            continue
+        role = f", role {about['role']}" if about["role"] else ""
+        frozen = ", frozen" if about["frozen"] else ""
+        words = f"policy {about['name']}{role}, epoch {about['epoch']}{frozen}, {about['waiting']} waiting"
+        click.echo(f"{about['run']}  {words}")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from helm_sentry.audit.canonical import dumps, loads
 from helm_sentry.errors import PolicyError, VerificationError
-from helm_sentry.policy.loader import load
-from helm_sentry.policy.model import Policy
+from helm_sentry.policy.effective import load_effective
+from helm_sentry.policy.model import Policy, Rule
 from helm_sentry.receipt.envelope import Envelope, Signature, pae
 from helm_sentry.receipt.keys import PublicKey, SigningKey
 
@@ -45,8 +45,13 @@ class Bundle:
         return Envelope(payload, PAYLOAD_TYPE, (signature,)).encode()
 
 
-def open_bundle(data: bytes, keys: Collection[PublicKey]) -> Bundle:
+def open_bundle(data: bytes, keys: Collection[PublicKey], known: Collection[Rule] = ()) -> Bundle:
     """Return what a bundle says, if one of the keys signed it.
+
+    Args:
+        data: the envelope.
+        keys: those who may sign.
+        known: rules that need not be read again.
 
     Raises:
         BundleError: it is not signed by one of them, or is no bundle.
@@ -61,4 +66,4 @@ def open_bundle(data: bytes, keys: Collection[PublicKey]) -> Bundle:
     run, epoch, text = payload.get("run"), payload.get("epoch"), payload.get("policy")
     if not (isinstance(run, str) and type(epoch) is int and isinstance(text, str)):
         raise BundleError("the policy bundle is not accepted: a member is missing")
-    return Bundle(run, epoch, load(text, "bundle.json", packs={}))
+    return Bundle(run, epoch, load_effective(text, "bundle.json", known))

@@ -4,9 +4,11 @@ import json
 import os
 import socket
 from collections.abc import Iterator
+from typing import Protocol
 
 from helm_sentry.audit.canonical import Fields
-from helm_sentry.control.gate import address, peer_of
+from helm_sentry.control.gate import address
+from helm_sentry.control.peer import peer_of
 from helm_sentry.errors import SentryError, UsageError
 
 _PATIENCE = 30.0  # seconds for the first answer
@@ -18,6 +20,41 @@ class Unreachable(SentryError):
 
 class Dead(Unreachable):
     """There is a socket, and whoever served it is gone."""
+
+
+class Runs(Protocol):
+    """Runs that can be asked, here or elsewhere."""
+
+    def ask(self, run: str, request: Fields) -> Fields:
+        """Send a request to a run and return its answer.
+
+        Raises:
+            Unreachable: there is nobody to ask.
+            SentryError: it was refused.
+        """
+
+    def everywhere(self, request: Fields) -> Iterator[Fields]:
+        """Send a request to all runs and return their answers, each with its `run`."""
+
+
+class LocalRuns:
+    """The runs with a control socket in a directory, asked one by one."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def ask(self, run: str, request: Fields) -> Fields:
+        """As `Runs.ask`."""
+        answers = list(ask(self._directory, run, request))
+        return answers[0]
+
+    def everywhere(self, request: Fields) -> Iterator[Fields]:
+        """As `Runs.everywhere`; a run that has just ended answers nothing."""
+        for run in live_runs(self._directory):
+            try:
+                yield from [answer | {"run": run} for answer in ask(self._directory, run, request)]
+            except Unreachable:
+                continue
 
 
 def live_runs(directory: str) -> list[str]:

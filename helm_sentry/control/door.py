@@ -17,9 +17,10 @@ from helm_sentry import state
 from helm_sentry.audit import record
 from helm_sentry.audit.canonical import Fields, Json
 from helm_sentry.control.client import ask
-from helm_sentry.control.gate import Gate, Peer, listen
+from helm_sentry.control.gate import Gate, listen
 from helm_sentry.control.host import Host, Start
 from helm_sentry.control.live import LivePolicy
+from helm_sentry.control.peer import Peer
 from helm_sentry.errors import SentryError, UsageError
 from helm_sentry.operation import Kind, Operation
 from helm_sentry.policy.ceiling import ceilings
@@ -99,9 +100,11 @@ class Door:
 
     def changed(self, policy: Policy) -> None:
         """Put the runs below under another policy; one that cannot be told is ended."""
-        request: Fields = {"do": "under", "policies": list[Json](_texts(policy))}
         with self._host.starting:
-            for run in self._host.runs:
+            if not (below := self._host.runs):
+                return
+            request: Fields = {"do": "under", "policies": list[Json](_texts(policy))}
+            for run in below:
                 try:
                     list(ask(state.control_directory(), run, request))
                 except SentryError:

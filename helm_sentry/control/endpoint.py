@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from helm_sentry.audit.canonical import Fields
-from helm_sentry.control.gate import Gate, Peer, listen, private_directory, stranger
+from helm_sentry.control.gate import Gate, listen, private_directory, stranger
+from helm_sentry.control.peer import Peer
 from helm_sentry.errors import SentryError, UsageError
 
 MOST_BYTES = 4 << 20

@@ -1,60 +1,36 @@
 """Listening Unix sockets of the supervisor's side: who is let in, by the kernel's word (SO_PEERCRED in unix(7)).
 
 The user who runs this process, and root. Never an agent, even of the same user: whoever descends from a supervised
-run is turned away, as is a supervisor itself, in whose name an agent's connections are made.
+run is turned away, as is a supervisor itself, in whose name an agent's connections are made (`control/badge.py`). The
+one exception is the supervisor above, which has started this process.
 """
 
 import contextlib
 import os
-import pwd
 import select
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 
+from helm_sentry.control.badge import has_badge
+from helm_sentry.control.peer import Peer, peer_of
 from helm_sentry.intercept.process_tree import parent_of
 
 MOST_PEERS = 64
 """Connections at once."""
 
-_CREDENTIALS = struct.Struct("=iII")  # struct ucred in unix(7)
 _MOST_ANCESTORS = 1024
+_SPARE = 2  # threads that stand at the gate when nobody comes
 _PAUSE = 0.05  # seconds after a connection that could not be accepted
 _LAST_ANSWERS = 0.5  # seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Who asks.
-
-    Attributes:
-        pid: process id, 0 where it is not known.
-        uid: user id, -1 for one that the kernel does not know.
-        way: how it asks.
-        title: name of one that the kernel does not know.
-    """
-
-    pid: int
-    uid: int
-    way: str = "command"
-    title: str = ""
-
-    @property
-    def name(self) -> str:
-        """The user's name, or the number of one who has none."""
-        if self.title:
-            return self.title
-        try:
-            return pwd.getpwuid(self.uid).pw_name
-        except KeyError:
-            return str(self.uid)
-
-
 class Gate:
     """Accepts connections and serves each of those that may come in on a thread of its own.
+
+    The thread that accepts a connection serves it, and another one takes its place: who asks does not wait for a
+    thread to be made.
 
     Args:
         listener: the listening socket.
@@ -74,8 +50,9 @@ class Gate:
         self._places = threading.BoundedSemaphore(MOST_PEERS)
         self._ended, self._end = os.pipe()
         self._listener.setblocking(False)
-        self._thread = threading.Thread(target=self._accept, name="gate", daemon=True)
-        self._thread.start()
+        self._turn, self._count, self._idle = threading.Lock(), threading.Lock(), 0
+        for _ in range(_SPARE):
+            self._add()
 
     def close(self) -> None:
         """Accept no more, and wait a moment for the answers that are on their way: that to `kill` comes last of all.
@@ -83,33 +60,69 @@ class Gate:
         The socket is not shut down: a service manager may listen on it, too, for the next process.
         """
         os.write(self._end, b"!")
-        self._thread.join()
-        self._listener.close()
+        with self._turn:
+            self._listener.close()
         deadline = time.monotonic() + _LAST_ANSWERS
         for _ in range(MOST_PEERS):
             if not self._places.acquire(timeout=max(0.0, deadline - time.monotonic())):
                 return
 
-    def _accept(self) -> None:
+    def _add(self) -> None:
+        with self._count:  # first: it may be leaving its place before this goes on
+            self._idle += 1
+        threading.Thread(target=self._work, name="gate", daemon=True).start()
+
+    def _work(self) -> None:
+        while came := self._next():
+            self._attend(*came)
+            with self._count:
+                if self._idle >= _SPARE:
+                    return
+                self._idle += 1
+
+    def _next(self) -> tuple[socket.socket, Peer] | None:
+        """Return the next connection to serve, None when the gate is closed."""
+        with self._turn:
+            while self._is_wanted():
+                if came := self._accept():
+                    if self._leave():
+                        return came
+                    came[0].close()
+        return None
+
+    def _is_wanted(self) -> bool:
+        """Wait for somebody to come; false when the gate is closed."""
         poller = select.poll()
-        for descriptor in (self._listener.fileno(), self._ended):
-            poller.register(descriptor, select.POLLIN)
-        while self._ended not in dict(poller.poll()):
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:  # another process was quicker, or there are no descriptors left for now
-                time.sleep(_PAUSE)
-                continue
-            peer = peer_of(connection)
-            if (why := self._refuses(peer)) or not self._places.acquire(blocking=False):
-                self._on_refusal(f"process {peer.pid} of user {peer.uid}: {why or 'too many connections'}")
-                connection.close()
-                continue
-            try:
-                threading.Thread(target=self._attend, args=(connection, peer), name="peer", daemon=True).start()
-            except RuntimeError:  # no more threads
-                self._places.release()
-                connection.close()
+        poller.register(self._ended, select.POLLIN)
+        if self._listener.fileno() >= 0:
+            poller.register(self._listener.fileno(), select.POLLIN)
+        return self._ended not in dict(poller.poll())
+
+    def _accept(self) -> tuple[socket.socket, Peer] | None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # another process was quicker, or there are no descriptors left for now
+            time.sleep(_PAUSE)
+            return None
+        peer = peer_of(connection)
+        if (why := self._refuses(peer)) or not self._places.acquire(blocking=False):
+            self._on_refusal(f"process {peer.pid} of user {peer.uid}: {why or 'too many connections'}")
+            connection.close()
+            return None
+        return connection, peer
+
+    def _leave(self) -> bool:
+        """Leave the place to another thread; false when there is none and can be none."""
+        with self._count:
+            self._idle -= 1
+            alone = not self._idle
+        try:
+            if alone:
+                self._add()
+        except RuntimeError:  # no more threads; the one that was counted is this
+            self._places.release()
+            return False
+        return True
 
     def _attend(self, connection: socket.socket, peer: Peer) -> None:
         try:
@@ -158,24 +171,20 @@ def address(directory: int, name: str) -> str:
     return f"/proc/self/fd/{directory}/{name}"
 
 
-def peer_of(connection: socket.socket) -> Peer:
-    """Return who is at the other end of a Unix socket; for the end that connected, who listens there."""
-    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid, uid, _ = _CREDENTIALS.unpack(data)
-    return Peer(pid, uid)
-
-
-def stranger(peer: Peer, roots: Collection[int]) -> str:
+def stranger(peer: Peer, roots: Collection[int], users: Collection[int] = ()) -> str:
     """Return why a peer may not ask anything, empty when it may.
 
     Args:
         peer: who connected.
         roots: processes that agents descend from, or that connect for them.
+        users: who may besides root and the user of this process.
     """
-    if peer.uid not in (0, os.geteuid()):
+    if peer.uid not in (0, os.geteuid(), *users):
         return "not the user of this run"
     if peer.pid <= 0 or peer.pid == os.getpid():
         return "not a process that can be known"
+    if peer.pid != os.getppid() and has_badge(peer.pid):
+        return "the supervisor of another agent"
     return "the agent itself" if _descends(peer.pid, roots) else ""
 
 

@@ -27,10 +27,8 @@ def run(options: Options) -> int | None:
         SentryError: the host refused, or the supervisor failed.
     """
     below = DOOR in os.environ
-    if not below and (
-        options.watch or key_descriptor(os.environ) >= 0 or any(os.isatty(descriptor) for descriptor in range(3))
-    ):
-        return None  # neither a key on a descriptor, nor the control of a terminal, nor SIGHUP can be handed over
+    if not below and _is_bound_here():
+        return None
     directory = _here(options)
     mask = hold_signals()
     try:
@@ -81,9 +79,9 @@ def drop(policy: str) -> Fields:
     return answer
 
 
-def _is_bound_here(options: Options) -> bool:
-    """Whether there is what cannot be handed over: the control of a terminal, a key on a descriptor, SIGHUP."""
-    return options.watch or key_descriptor(os.environ) >= 0 or any(os.isatty(descriptor) for descriptor in range(3))
+def _is_bound_here() -> bool:
+    """Whether there is what cannot be handed over: the control of a terminal, or a key on a descriptor."""
+    return key_descriptor(os.environ) >= 0 or any(os.isatty(descriptor) for descriptor in range(3))
 
 
 def _hand_over(request: Fields, descriptors: list[int]) -> tuple[socket.socket, Fields] | None:

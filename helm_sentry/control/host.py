@@ -11,19 +11,22 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from helm_sentry import state
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.control.endpoint import read_request
-from helm_sentry.control.gate import Peer, address
+from helm_sentry.control.gate import address
+from helm_sentry.control.peer import Peer
 from helm_sentry.errors import SentryError, UsageError
 
 PASSED = 4
 """Descriptors that come with a request."""
 
 _PATIENCE = 10.0  # seconds for a request to arrive
+_LOOK_EVERY = 0.02  # seconds between looks for the socket of a run that begins
 _LONGEST = 108  # bytes of a socket's address, its last one zero
 
 
@@ -83,9 +86,13 @@ class Host:
                     raise UsageError("a run comes with standard input, output, error and a directory")
                 with self.starting:
                     start = self.order(peer, request)
-                    _send(connection, {"run": start.run})
+                    if start.attached:
+                        _send(connection, {"run": start.run})
                     connection.settimeout(None)  # it blocks from here on, also for the supervisor, which shares it
                     self._spawn(start, descriptors, connection)
+                if not start.attached:
+                    self._await_service(start.run)
+                    _send(connection, {"run": start.run})
             except SentryError as error:
                 _send(connection, {"error": str(error), "status": error.exit_status})
 
@@ -131,6 +138,12 @@ class Host:
         with self._lock:
             self._processes[start.run] = process
         threading.Thread(target=self._await, args=(start.run, process), name=start.run, daemon=True).start()
+
+    def _await_service(self, run: str) -> None:
+        """Wait until a run can be asked about itself, or is over, so that whoever left it here can follow it."""
+        path = os.path.join(state.control_directory(), run)
+        while run in self.runs and not os.path.exists(path):
+            time.sleep(_LOOK_EVERY)
 
     def _await(self, run: str, process: "subprocess.Popen[bytes]") -> None:
         process.wait()

@@ -13,8 +13,8 @@ from helm_sentry.audit.canonical import Fields, Json
 from helm_sentry.control.bundle import BundleError, open_bundle
 from helm_sentry.errors import PolicyError, UsageError
 from helm_sentry.policy.ceiling import ceilings, within
+from helm_sentry.policy.effective import load_effective
 from helm_sentry.policy.engine import CompiledPolicy, compile_policy
-from helm_sentry.policy.loader import load
 from helm_sentry.policy.model import Effect, ExecMatch, Policy
 from helm_sentry.receipt.keys import PublicKey
 
@@ -103,7 +103,7 @@ class LivePolicy:
             return self._summary() | {"policy": self.effective.canonical()}
 
     def summary(self) -> Fields:
-        """Return the epoch and the name of the policy."""
+        """Return the epoch, the name of the policy and the role it gives the agent."""
         with self._lock:
             return self._summary()
 
@@ -113,6 +113,7 @@ class LivePolicy:
             "frozen": self._parts.frozen,
             "grants": list[Json](sorted(self._parts.grants)),
             "name": self.effective.name,
+            "role": self.effective.agent.get("role", ""),
         }
 
     def apply(self, data: bytes, by: str, *, dry_run: bool = False) -> Fields:
@@ -123,7 +124,7 @@ class LivePolicy:
                 nothing has changed, and that is recorded.
         """
         with self._lock, _Recorded(self, by):
-            bundle = open_bundle(data, self._run.keys)
+            bundle = open_bundle(data, self._run.keys, self._parts.base.rules)
             if bundle.run != self._run.id:
                 raise BundleError(f"the policy bundle is for run `{bundle.run}`")
             if bundle.epoch != self.epoch:
@@ -149,7 +150,7 @@ class LivePolicy:
             dropped = self._parts.dropped
             if len(dropped) >= MOST_DROPPED:
                 raise PolicyError(f"rights were dropped {MOST_DROPPED} times already")
-            dropped += ceilings(load(text, "drop.json", packs={}), f"dropped-{len(dropped) + 1}")
+            dropped += ceilings(load_effective(text, "drop.json"), f"dropped-{len(dropped) + 1}")
             return self._change(replace(self._parts, dropped=dropped), "the agent gave up rights", by)
 
     def put_under(self, texts: Collection[str], by: str) -> Fields:
@@ -159,7 +160,7 @@ class LivePolicy:
             PolicyError: one is no policy.
         """
         with self._lock:
-            above = tuple(load(text, "within.json", packs={}) for text in texts)
+            above = tuple(load_effective(text, "within.json") for text in texts)
             return self._change(replace(self._parts, above=above), "the policy of the run above changed", by)
 
     def _pushed(self, policy: Policy) -> _Parts:
@@ -177,7 +178,7 @@ class LivePolicy:
             PolicyError: it cannot be granted; that is recorded.
         """
         with self._lock, _Recorded(self, by):
-            granted = load(text, "grant.json", packs={})
+            granted = load_effective(text, "grant.json")
             if granted.block or granted.contextual or not granted.allow:
                 raise PolicyError("a grant holds allow rules and nothing else")
             if not 0 < seconds <= LONGEST_GRANT:

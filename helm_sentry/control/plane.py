@@ -7,6 +7,7 @@ from helm_sentry import state
 from helm_sentry.audit import record
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.control.approvals import Approvals
+from helm_sentry.control.badge import Badge
 from helm_sentry.control.door import Above, Door
 from helm_sentry.control.endpoint import Endpoint
 from helm_sentry.control.live import LivePolicy
@@ -47,6 +48,7 @@ class ControlPlane:
         self._terminal = Terminal(run, say)
         self._endpoint: Endpoint | None = None
         self._door: Door | None = None
+        self._badge: Badge | None = None
         standing = Standing(state.approvals_directory(), lasting)
         try:
             self.approvals = Approvals(approve_within, standing, append, self._changed, on_failure)
@@ -83,6 +85,7 @@ class ControlPlane:
             own: Fields = {"run": self._run, "supervisor": os.getpid(), "waiting": len(self.approvals.waiting())}
             return own | live.summary() | facts()
 
+        self._badge = Badge()
         services = approval_services(self.approvals) | policy_services(live)
         services |= run_services(kill, self._append, about)
         try:
@@ -106,6 +109,8 @@ class ControlPlane:
         """Serve no more."""
         if self._endpoint:
             self._endpoint.close()
+        if self._badge:
+            self._badge.close()
 
     def _changed(self) -> None:
         self._sign()

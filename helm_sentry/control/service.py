@@ -8,8 +8,8 @@ from helm_sentry.audit import record
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.control.approvals import Approvals
 from helm_sentry.control.endpoint import Service
-from helm_sentry.control.gate import Peer
 from helm_sentry.control.live import LivePolicy
+from helm_sentry.control.peer import Peer
 from helm_sentry.control.question import Approver, Choice, Question
 from helm_sentry.errors import UsageError
 

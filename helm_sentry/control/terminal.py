@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 
 from helm_sentry.control.approvals import Approvals
-from helm_sentry.control.gate import Peer
+from helm_sentry.control.peer import Peer
 from helm_sentry.control.question import Approver, Choice, Question
 from helm_sentry.errors import SentryError
 from helm_sentry.intercept.process_tree import descendants

@@ -1,6 +1,7 @@
 """A control group a run, below the daemon's own, where that was delegated (cgroup v2; systemd: `Delegate=yes`).
 
-What is left of a run is killed through it, in one step that no fork can slip through.
+What is left of a run is killed through it, in one step that no fork can slip through, and the limits of its policy hold
+for all of the agent's processes together (`confine/group.py`).
 """
 
 import contextlib
@@ -41,7 +42,8 @@ class Groups:
         with contextlib.suppress(OSError), open(os.path.join(path, "cgroup.kill"), "w", encoding="ascii") as file:
             file.write("1")
         with contextlib.suppress(OSError):  # the killed take a moment; an empty group costs nothing
-            os.rmdir(path)
+            for place, _, _ in os.walk(path, topdown=False):
+                os.rmdir(place)
 
     def _move_aside(self) -> None:
         # A group with processes of its own cannot have controllers for those below it.
@@ -49,6 +51,9 @@ class Groups:
         os.makedirs(ours, exist_ok=True)
         with open(os.path.join(ours, "cgroup.procs"), "w", encoding="ascii") as file:
             file.write("0")
+        control = os.path.join(self._root, "cgroup.subtree_control")
+        with contextlib.suppress(OSError), open(control, "w", encoding="ascii") as file:
+            file.write("+memory +pids")  # where that fails, limits hold for each process alone
 
 
 def _own() -> str:

@@ -14,20 +14,24 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, fields
+from functools import partial
 
 from helm_sentry import state
 from helm_sentry.abi import flags, libc
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.control.client import ask
-from helm_sentry.control.gate import Gate, Peer, listen, private_directory, stranger
+from helm_sentry.control.gate import Gate, listen, private_directory, stranger
 from helm_sentry.control.host import Host, Start
+from helm_sentry.control.peer import Peer
 from helm_sentry.daemon import runs, service_manager
 from helm_sentry.daemon.cgroup import Groups
 from helm_sentry.daemon.journal import JOURNAL, Journal
 from helm_sentry.daemon.metrics import Metrics
 from helm_sentry.errors import SentryError, UsageError
 from helm_sentry.options import Options
+from helm_sentry.rpc.callers import EVERYBODY, Callers
 from helm_sentry.rpc.server import Server, Tls
 
 _LAST_WORK = 10.0  # seconds for runs to end when the daemon does
@@ -41,10 +45,12 @@ class Settings:
     Attributes:
         journal: send what was not allowed to systemd-journald.
         tls: a TCP address for callers with a certificate.
+        callers: who may do what over gRPC.
     """
 
     journal: bool = False
     tls: Tls | None = None
+    callers: Callers = EVERYBODY
 
 
 class Daemon:
@@ -71,14 +77,14 @@ class Daemon:
         self._groups, self._metrics, self._supervisors = Groups(), Metrics(), runs.Supervisors()
         self._journal = self._open_journal() if settings.journal else None
         self._host = Host(self._order, self._groups.end)
-        self._server = Server(self._directory, settings.tls)
+        self._server = Server(self._directory, settings.tls, settings.callers)
         self._report_remains()
         self._gates = {
-            name: Gate(self._listener(name), self._refuses, serve, self._turned_away)
-            for name, serve in (
-                ("grpc", self._server.serve),
-                ("runs", self._host.serve),
-                ("metrics", self._metrics.serve),
+            name: Gate(self._listener(name), partial(self._refuses, users), serve, self._turned_away)
+            for name, serve, users in (
+                ("grpc", self._server.serve, settings.callers.users),
+                ("runs", self._host.serve, ()),
+                ("metrics", self._metrics.serve, ()),
             )
         }
 
@@ -124,8 +130,8 @@ class Daemon:
             self._metrics.unsealed += 1
             say(f"run {run} {runs.condition(run)}; its agent was ended with its supervisor")
 
-    def _refuses(self, peer: Peer) -> str:
-        return stranger(peer, self._supervisors.pids())
+    def _refuses(self, users: Collection[int], peer: Peer) -> str:
+        return stranger(peer, self._supervisors.pids(), users)
 
     def _turned_away(self, who: str) -> None:
         self._metrics.turned_away += 1

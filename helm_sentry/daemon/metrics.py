@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from helm_sentry.control.gate import Peer
+from helm_sentry.control.peer import Peer
 from helm_sentry.daemon import runs
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")

@@ -1,6 +1,7 @@
 """The caller of a hosted run: the `helm-sentry run` that somebody started, while the supervisor is the host's child.
 
-A stream between the two. The caller sends a byte a signal; the supervisor sends how the agent ended, as a line of JSON.
+A stream between the two. The caller sends a byte a signal, marked where it was the terminal's; the supervisor sends how
+the agent ended, as a line of JSON.
 A caller that is gone has the run ended, as it would end if it were the supervisor itself.
 """
 
@@ -10,13 +11,15 @@ import os
 import select
 import signal
 import socket
+from collections.abc import Callable, Mapping
 
 from helm_sentry.abi import libc
 from helm_sentry.abi.structs import SIGNALFD_SIGINFO
 from helm_sentry.errors import SentryError
-from helm_sentry.launch.relay import RELAYED
+from helm_sentry.launch.relay import FROM_KERNEL, RELAYED
 
 _CHUNK = 4096
+_KERNEL = 0x80  # marks a signal of the terminal's
 
 
 class Caller:
@@ -34,16 +37,23 @@ class Caller:
         """What to wait on: one descriptor, or none."""
         return frozenset({self._connection} if self._connection >= 0 else ())
 
-    def pass_on(self, agent: int) -> bool:
-        """Send the agent what the caller was sent; False when the caller is gone."""
+    def pass_on(self, agent: int, instead: Mapping[int, Callable[[], None]]) -> bool:
+        """Send the agent what the caller was sent, as `Relay` does; False when the caller is gone.
+
+        Args:
+            agent: the agent's main program.
+            instead: what is done about a signal that a process sent, where it is not passed on.
+        """
         try:
             numbers = os.read(self._connection, _CHUNK)
         except OSError:
             return False
         for number in numbers:
-            if number in RELAYED:
+            if number in instead:
+                instead[number]()
+            elif (plain := number & ~_KERNEL) in RELAYED:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(agent, number)
+                    os.kill(agent, plain)
         return bool(numbers)
 
     def forget(self) -> int:
@@ -69,9 +79,9 @@ def wait_for(connection: socket.socket) -> dict[str, int]:
     while not ended.endswith(b"\n"):
         ready = select.select([signals, connection.fileno()], [], [])[0]
         if signals in ready:
-            number, _, _ = SIGNALFD_SIGINFO.unpack(os.read(signals, SIGNALFD_SIGINFO.size))
+            number, _, code = SIGNALFD_SIGINFO.unpack(os.read(signals, SIGNALFD_SIGINFO.size))
             with contextlib.suppress(BrokenPipeError):
-                connection.send(bytes([number]))
+                connection.send(bytes([number | (_KERNEL if code == FROM_KERNEL else 0)]))
         if connection.fileno() in ready:
             ended += (part := connection.recv(_CHUNK))
             if not part:

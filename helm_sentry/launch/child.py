@@ -36,6 +36,7 @@ class Launch:
         environment: the agent's whole environment.
         identity: whose authority the agent has.
         limits: resource limits.
+        group: descriptor of a control group to enter, -1 for none.
         ruleset: Landlock ruleset descriptor, -1 where the host has no Landlock and the user accepted that.
         filter: packed seccomp program.
         filter_flags: SECCOMP_FILTER_FLAG_* besides NEW_LISTENER.
@@ -62,6 +63,7 @@ class Launch:
     channel: int = -1
     trials: tuple[int, ...] = ()
     act: Callable[[], int] | None = None
+    group: int = -1
 
 
 def become_agent(launch: Launch, report: int, acknowledge: int) -> None:
@@ -77,6 +79,8 @@ def become_agent(launch: Launch, report: int, acknowledge: int) -> None:
     try:
         _restore_signals(launch.signal_mask)
         channel = _keep_channel(launch)
+        if launch.group >= 0:
+            os.write(launch.group, b"0")
         limits.apply(launch.limits)
         stage = 1
         credentials.assume_in_process(launch.identity)

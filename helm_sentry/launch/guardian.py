@@ -41,7 +41,7 @@ def guard(launch: Launch, lifeline: int, report: int, acknowledge: int) -> None:
             become_agent(launch, report, acknowledge)
         _step_aside()
         os.close(acknowledge)
-        for descriptor in (launch.ruleset, launch.channel):
+        for descriptor in (launch.ruleset, launch.channel, launch.group):
             os.close(descriptor) if descriptor >= 0 else None
         libc.prctl(flags.PR_SET_DUMPABLE, 0)
         _watch(agent, lifeline, report, enclosed)

@@ -28,7 +28,8 @@ RELAYED = {
 }
 # A line for the user must not stop the supervisor because the agent, a shell say, has the terminal.
 _NEVER = {signal.SIGTTIN, signal.SIGTTOU}
-_FROM_KERNEL = 0x80  # <asm-generic/siginfo.h> SI_KERNEL: the terminal driver, for the whole group
+FROM_KERNEL = 0x80
+"""SI_KERNEL of <asm-generic/siginfo.h>: the terminal driver sent it, to the whole group."""
 
 
 class Relay:
@@ -47,9 +48,9 @@ class Relay:
         """Read one signal and send it to the agent, unless the agent has had it already."""
         number, code = self._read()
         # A terminal that hangs up tells the leader of its session alone, which may be this process.
-        if code != _FROM_KERNEL and number in self.instead:
+        if code != FROM_KERNEL and number in self.instead:
             self.instead[number]()
-        elif code != _FROM_KERNEL or number == signal.SIGHUP:
+        elif code != FROM_KERNEL or number == signal.SIGHUP:
             _send(agent, number)
 
     def pass_on_early(self, agent: int) -> None:

@@ -85,8 +85,9 @@ def start(launch: Launch) -> Started:
     _raise_descriptor_limit()
     for descriptor in (lifeline_read, report_write, acknowledge_read):
         os.close(descriptor)
-    if launch.ruleset >= 0:
-        os.close(launch.ruleset)
+    for descriptor in (launch.ruleset, launch.group):
+        if descriptor >= 0:
+            os.close(descriptor)
     agent, listener = _take_listener(report_read, channel, launch.identity)
     return Started(agent, guardian, listener, report_read, lifeline_write, acknowledge_write, enclosed)
 

@@ -183,9 +183,15 @@ def _settings() -> Schema:
                     _DURATION, "the supervisor kills the main program; the rest of the tree ends with it"
                 ),
                 "cpu_time": _said(_DURATION, "RLIMIT_CPU, each process"),
-                "memory": _said(_SIZE, "RLIMIT_AS, each process"),
+                "memory": _said(
+                    _SIZE,
+                    "RLIMIT_AS, each process; and memory.max of the run (below)",
+                ),
                 "file_size": _said(_SIZE, "RLIMIT_FSIZE, each file"),
-                "processes": _said(_COUNT, "RLIMIT_NPROC, all of the user's; not counted for uid 0"),
+                "processes": _said(
+                    _COUNT,
+                    "RLIMIT_NPROC, all of the user's, not counted for uid 0; or pids.max of the run (below)",
+                ),
                 "open_files": _said(_COUNT, "RLIMIT_NOFILE, each process"),
             }
         ),

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1chelm_sentry/rpc/sentry.proto\x12\x0ehelm_sentry.v1\"\r\n\x0bListRequest\".\n\tListReply\x12!\n\x04runs\x18\x01 \x03(\x0b\x32\x13.helm_sentry.v1.Run\"\x19\n\nGetRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"\x92\x02\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x0e\n\x06\x66rozen\x18\x04 \x01(\x08\x12\x0e\n\x06grants\x18\x05 \x03(\t\x12\x13\n\x0bpolicy_name\x18\x06 \x01(\t\x12\x0e\n\x06policy\x18\x07 \x01(\t\x12\x12\n\nsupervisor\x18\x08 \x01(\x03\x12\r\n\x05\x61gent\x18\t \x01(\x03\x12\x0f\n\x07waiting\x18\n \x01(\x03\x12\x35\n\tdecisions\x18\x0b \x03(\x0b\x32\".helm_sentry.v1.Run.DecisionsEntry\x1a\x30\n\x0e\x44\x65\x63isionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"P\n\x0cWatchRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x12\n\nfrom_start\x18\x02 \x01(\x08\x12\x10\n\x08verdicts\x18\x03 \x03(\t\x12\r\n\x05types\x18\x04 \x03(\t\"\xa9\x01\n\x06Record\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\x0c\n\x04time\x18\x02 \x01(\x03\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0f\n\x07verdict\x18\x04 \x01(\t\x12\x0c\n\x04rule\x18\x05 \x01(\t\x12\x0f\n\x07syscall\x18\x06 \x01(\t\x12\x12\n\noperations\x18\x07 \x03(\t\x12\x0e\n\x06target\x18\x08 \x01(\t\x12\x14\n\x0cpolicy_epoch\x18\t \x01(\x03\x12\x0c\n\x04json\x18\n \x01(\t\"<\n\x0c\x41pplyRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06\x62undle\x18\x02 \x01(\x0c\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\";\n\x0cGrantRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05rules\x18\x02 \x01(\t\x12\x0f\n\x07seconds\x18\x03 \x01(\x03\"+\n\rRevokeRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05grant\x18\x02 \x01(\t\"\x1c\n\rFreezeRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"l\n\x06\x43hange\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x14\n\x0cmicroseconds\x18\x03 \x01(\x03\x12\r\n\x05notes\x18\x04 \x03(\t\x12\r\n\x05grant\x18\x05 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\"\x1a\n\x0bKillRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"\x0b\n\tKillReply\"#\n\x14ListApprovalsRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"A\n\x12ListApprovalsReply\x12+\n\tquestions\x18\x01 \x03(\x0b\x32\x18.helm_sentry.v1.Question\"\xad\x01\n\x08Question\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12\x0b\n\x03tid\x18\x03 \x01(\x03\x12\x0f\n\x07program\x18\x04 \x01(\t\x12\x0f\n\x07syscall\x18\x05 \x01(\t\x12\x0c\n\x04rule\x18\x06 \x01(\t\x12\x12\n\noperations\x18\x07 \x03(\t\x12\x0e\n\x06\x64igest\x18\x08 \x01(\t\x12\x14\n\x0cseconds_left\x18\t \x01(\x03\x12\r\n\x05lines\x18\n \x03(\t\"l\n\x15\x41nswerApprovalRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12&\n\x06\x63hoice\x18\x03 \x01(\x0e\x32\x16.helm_sentry.v1.Choice\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t*M\n\x06\x43hoice\x12\x16\n\x12\x43HOICE_UNSPECIFIED\x10\x00\x12\x08\n\x04\x44\x45NY\x10\x01\x12\x08\n\x04ONCE\x10\x02\x12\x0b\n\x07\x46OR_RUN\x10\x03\x12\n\n\x06\x41LWAYS\x10\x04\x32\xaf\x05\n\x06Sentry\x12>\n\x04List\x12\x1b.helm_sentry.v1.ListRequest\x1a\x19.helm_sentry.v1.ListReply\x12\x36\n\x03Get\x12\x1a.helm_sentry.v1.GetRequest\x1a\x13.helm_sentry.v1.Run\x12?\n\x05Watch\x12\x1c.helm_sentry.v1.WatchRequest\x1a\x16.helm_sentry.v1.Record0\x01\x12=\n\x05\x41pply\x12\x1c.helm_sentry.v1.ApplyRequest\x1a\x16.helm_sentry.v1.Change\x12=\n\x05Grant\x12\x1c.helm_sentry.v1.GrantRequest\x1a\x16.helm_sentry.v1.Change\x12?\n\x06Revoke\x12\x1d.helm_sentry.v1.RevokeRequest\x1a\x16.helm_sentry.v1.Change\x12?\n\x06\x46reeze\x12\x1d.helm_sentry.v1.FreezeRequest\x1a\x16.helm_sentry.v1.Change\x12>\n\x04Kill\x12\x1b.helm_sentry.v1.KillRequest\x1a\x19.helm_sentry.v1.KillReply\x12Y\n\rListApprovals\x12$.helm_sentry.v1.ListApprovalsRequest\x1a\".helm_sentry.v1.ListApprovalsReply\x12Q\n\x0e\x41nswerApproval\x12%.helm_sentry.v1.AnswerApprovalRequest\x1a\x18.helm_sentry.v1.Questionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1chelm_sentry/rpc/sentry.proto\x12\x0ehelm_sentry.v1\"\r\n\x0bListRequest\".\n\tListReply\x12!\n\x04runs\x18\x01 \x03(\x0b\x32\x13.helm_sentry.v1.Run\"\x19\n\nGetRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"\x89\x03\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x0e\n\x06\x66rozen\x18\x04 \x01(\x08\x12\x0e\n\x06grants\x18\x05 \x03(\t\x12\x13\n\x0bpolicy_name\x18\x06 \x01(\t\x12\x0e\n\x06policy\x18\x07 \x01(\t\x12\x12\n\nsupervisor\x18\x08 \x01(\x03\x12\r\n\x05\x61gent\x18\t \x01(\x03\x12\x0f\n\x07waiting\x18\n \x01(\x03\x12\x35\n\tdecisions\x18\x0b \x03(\x0b\x32\".helm_sentry.v1.Run.DecisionsEntry\x12\x0c\n\x04role\x18\x0c \x01(\t\x12\x35\n\tvariables\x18\r \x03(\x0b\x32\".helm_sentry.v1.Run.VariablesEntry\x1a\x30\n\x0e\x44\x65\x63isionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x30\n\x0eVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"P\n\x0cWatchRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x12\n\nfrom_start\x18\x02 \x01(\x08\x12\x10\n\x08verdicts\x18\x03 \x03(\t\x12\r\n\x05types\x18\x04 \x03(\t\"\xa9\x01\n\x06Record\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\x0c\n\x04time\x18\x02 \x01(\x03\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0f\n\x07verdict\x18\x04 \x01(\t\x12\x0c\n\x04rule\x18\x05 \x01(\t\x12\x0f\n\x07syscall\x18\x06 \x01(\t\x12\x12\n\noperations\x18\x07 \x03(\t\x12\x0e\n\x06target\x18\x08 \x01(\t\x12\x14\n\x0cpolicy_epoch\x18\t \x01(\x03\x12\x0c\n\x04json\x18\n \x01(\t\"<\n\x0c\x41pplyRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06\x62undle\x18\x02 \x01(\x0c\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\";\n\x0cGrantRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05rules\x18\x02 \x01(\t\x12\x0f\n\x07seconds\x18\x03 \x01(\x03\"+\n\rRevokeRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05grant\x18\x02 \x01(\t\"\x1c\n\rFreezeRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"l\n\x06\x43hange\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x14\n\x0cmicroseconds\x18\x03 \x01(\x03\x12\r\n\x05notes\x18\x04 \x03(\t\x12\r\n\x05grant\x18\x05 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\"\x1a\n\x0bKillRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"\x0b\n\tKillReply\"#\n\x14ListApprovalsRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"A\n\x12ListApprovalsReply\x12+\n\tquestions\x18\x01 \x03(\x0b\x32\x18.helm_sentry.v1.Question\"\xad\x01\n\x08Question\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12\x0b\n\x03tid\x18\x03 \x01(\x03\x12\x0f\n\x07program\x18\x04 \x01(\t\x12\x0f\n\x07syscall\x18\x05 \x01(\t\x12\x0c\n\x04rule\x18\x06 \x01(\t\x12\x12\n\noperations\x18\x07 \x03(\t\x12\x0e\n\x06\x64igest\x18\x08 \x01(\t\x12\x14\n\x0cseconds_left\x18\t \x01(\x03\x12\r\n\x05lines\x18\n \x03(\t\"l\n\x15\x41nswerApprovalRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12&\n\x06\x63hoice\x18\x03 \x01(\x0e\x32\x16.helm_sentry.v1.Choice\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t*M\n\x06\x43hoice\x12\x16\n\x12\x43HOICE_UNSPECIFIED\x10\x00\x12\x08\n\x04\x44\x45NY\x10\x01\x12\x08\n\x04ONCE\x10\x02\x12\x0b\n\x07\x46OR_RUN\x10\x03\x12\n\n\x06\x41LWAYS\x10\x04\x32\xaf\x05\n\x06Sentry\x12>\n\x04List\x12\x1b.helm_sentry.v1.ListRequest\x1a\x19.helm_sentry.v1.ListReply\x12\x36\n\x03Get\x12\x1a.helm_sentry.v1.GetRequest\x1a\x13.helm_sentry.v1.Run\x12?\n\x05Watch\x12\x1c.helm_sentry.v1.WatchRequest\x1a\x16.helm_sentry.v1.Record0\x01\x12=\n\x05\x41pply\x12\x1c.helm_sentry.v1.ApplyRequest\x1a\x16.helm_sentry.v1.Change\x12=\n\x05Grant\x12\x1c.helm_sentry.v1.GrantRequest\x1a\x16.helm_sentry.v1.Change\x12?\n\x06Revoke\x12\x1d.helm_sentry.v1.RevokeRequest\x1a\x16.helm_sentry.v1.Change\x12?\n\x06\x46reeze\x12\x1d.helm_sentry.v1.FreezeRequest\x1a\x16.helm_sentry.v1.Change\x12>\n\x04Kill\x12\x1b.helm_sentry.v1.KillRequest\x1a\x19.helm_sentry.v1.KillReply\x12Y\n\rListApprovals\x12$.helm_sentry.v1.ListApprovalsRequest\x1a\".helm_sentry.v1.ListApprovalsReply\x12Q\n\x0e\x41nswerApproval\x12%.helm_sentry.v1.AnswerApprovalRequest\x1a\x18.helm_sentry.v1.Questionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RUN_DECISIONSENTRY']._loaded_options = None
   _globals['_RUN_DECISIONSENTRY']._serialized_options = b'8\001'
-  _globals['_CHOICE']._serialized_start=1408
-  _globals['_CHOICE']._serialized_end=1485
+  _globals['_RUN_VARIABLESENTRY']._loaded_options = None
+  _globals['_RUN_VARIABLESENTRY']._serialized_options = b'8\001'
+  _globals['_CHOICE']._serialized_start=1527
+  _globals['_CHOICE']._serialized_end=1604
   _globals['_LISTREQUEST']._serialized_start=48
   _globals['_LISTREQUEST']._serialized_end=61
   _globals['_LISTREPLY']._serialized_start=63
@@ -42,35 +44,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETREQUEST']._serialized_start=111
   _globals['_GETREQUEST']._serialized_end=136
   _globals['_RUN']._serialized_start=139
-  _globals['_RUN']._serialized_end=413
-  _globals['_RUN_DECISIONSENTRY']._serialized_start=365
-  _globals['_RUN_DECISIONSENTRY']._serialized_end=413
-  _globals['_WATCHREQUEST']._serialized_start=415
-  _globals['_WATCHREQUEST']._serialized_end=495
-  _globals['_RECORD']._serialized_start=498
-  _globals['_RECORD']._serialized_end=667
-  _globals['_APPLYREQUEST']._serialized_start=669
-  _globals['_APPLYREQUEST']._serialized_end=729
-  _globals['_GRANTREQUEST']._serialized_start=731
-  _globals['_GRANTREQUEST']._serialized_end=790
-  _globals['_REVOKEREQUEST']._serialized_start=792
-  _globals['_REVOKEREQUEST']._serialized_end=835
-  _globals['_FREEZEREQUEST']._serialized_start=837
-  _globals['_FREEZEREQUEST']._serialized_end=865
-  _globals['_CHANGE']._serialized_start=867
-  _globals['_CHANGE']._serialized_end=975
-  _globals['_KILLREQUEST']._serialized_start=977
-  _globals['_KILLREQUEST']._serialized_end=1003
-  _globals['_KILLREPLY']._serialized_start=1005
-  _globals['_KILLREPLY']._serialized_end=1016
-  _globals['_LISTAPPROVALSREQUEST']._serialized_start=1018
-  _globals['_LISTAPPROVALSREQUEST']._serialized_end=1053
-  _globals['_LISTAPPROVALSREPLY']._serialized_start=1055
-  _globals['_LISTAPPROVALSREPLY']._serialized_end=1120
-  _globals['_QUESTION']._serialized_start=1123
-  _globals['_QUESTION']._serialized_end=1296
-  _globals['_ANSWERAPPROVALREQUEST']._serialized_start=1298
-  _globals['_ANSWERAPPROVALREQUEST']._serialized_end=1406
-  _globals['_SENTRY']._serialized_start=1488
-  _globals['_SENTRY']._serialized_end=2175
+  _globals['_RUN']._serialized_end=532
+  _globals['_RUN_DECISIONSENTRY']._serialized_start=434
+  _globals['_RUN_DECISIONSENTRY']._serialized_end=482
+  _globals['_RUN_VARIABLESENTRY']._serialized_start=484
+  _globals['_RUN_VARIABLESENTRY']._serialized_end=532
+  _globals['_WATCHREQUEST']._serialized_start=534
+  _globals['_WATCHREQUEST']._serialized_end=614
+  _globals['_RECORD']._serialized_start=617
+  _globals['_RECORD']._serialized_end=786
+  _globals['_APPLYREQUEST']._serialized_start=788
+  _globals['_APPLYREQUEST']._serialized_end=848
+  _globals['_GRANTREQUEST']._serialized_start=850
+  _globals['_GRANTREQUEST']._serialized_end=909
+  _globals['_REVOKEREQUEST']._serialized_start=911
+  _globals['_REVOKEREQUEST']._serialized_end=954
+  _globals['_FREEZEREQUEST']._serialized_start=956
+  _globals['_FREEZEREQUEST']._serialized_end=984
+  _globals['_CHANGE']._serialized_start=986
+  _globals['_CHANGE']._serialized_end=1094
+  _globals['_KILLREQUEST']._serialized_start=1096
+  _globals['_KILLREQUEST']._serialized_end=1122
+  _globals['_KILLREPLY']._serialized_start=1124
+  _globals['_KILLREPLY']._serialized_end=1135
+  _globals['_LISTAPPROVALSREQUEST']._serialized_start=1137
+  _globals['_LISTAPPROVALSREQUEST']._serialized_end=1172
+  _globals['_LISTAPPROVALSREPLY']._serialized_start=1174
+  _globals['_LISTAPPROVALSREPLY']._serialized_end=1239
+  _globals['_QUESTION']._serialized_start=1242
+  _globals['_QUESTION']._serialized_end=1415
+  _globals['_ANSWERAPPROVALREQUEST']._serialized_start=1417
+  _globals['_ANSWERAPPROVALREQUEST']._serialized_end=1525
+  _globals['_SENTRY']._serialized_start=1607
+  _globals['_SENTRY']._serialized_end=2294
 # @@protoc_insertion_point(module_scope)

@@ -37,7 +37,7 @@ class GetRequest(_message.Message):
     def __init__(self, run: _Optional[str] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("id", "parent", "epoch", "frozen", "grants", "policy_name", "policy", "supervisor", "agent", "waiting", "decisions")
+    __slots__ = ("id", "parent", "epoch", "frozen", "grants", "policy_name", "policy", "supervisor", "agent", "waiting", "decisions", "role", "variables")
     class DecisionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +45,13 @@ class Run(_message.Message):
         key: str
         value: int
         def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class VariablesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     ID_FIELD_NUMBER: _ClassVar[int]
     PARENT_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +63,8 @@ class Run(_message.Message):
     AGENT_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    VARIABLES_FIELD_NUMBER: _ClassVar[int]
     id: str
     parent: str
     epoch: int
@@ -67,7 +76,9 @@ class Run(_message.Message):
     agent: int
     waiting: int
     decisions: _containers.ScalarMap[str, int]
-    def __init__(self, id: _Optional[str] = ..., parent: _Optional[str] = ..., epoch: _Optional[int] = ..., frozen: bool = ..., grants: _Optional[_Iterable[str]] = ..., policy_name: _Optional[str] = ..., policy: _Optional[str] = ..., supervisor: _Optional[int] = ..., agent: _Optional[int] = ..., waiting: _Optional[int] = ..., decisions: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    role: str
+    variables: _containers.ScalarMap[str, str]
+    def __init__(self, id: _Optional[str] = ..., parent: _Optional[str] = ..., epoch: _Optional[int] = ..., frozen: bool = ..., grants: _Optional[_Iterable[str]] = ..., policy_name: _Optional[str] = ..., policy: _Optional[str] = ..., supervisor: _Optional[int] = ..., agent: _Optional[int] = ..., waiting: _Optional[int] = ..., decisions: _Optional[_Mapping[str, int]] = ..., role: _Optional[str] = ..., variables: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
     __slots__ = ("run", "from_start", "verdicts", "types")

@@ -15,10 +15,11 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from helm_sentry.audit.canonical import Fields
-from helm_sentry.control.gate import Peer, address
+from helm_sentry.control.gate import address
+from helm_sentry.control.peer import Peer
 from helm_sentry.errors import SentryError
 from helm_sentry.rpc import sentry_pb2
+from helm_sentry.rpc.callers import EVERYBODY, Caller, Callers
 from helm_sentry.rpc.sentry_pb2_grpc import add_SentryServicer_to_server
 from helm_sentry.rpc.service import MOST_WATCHERS, Sentry
 
@@ -51,16 +52,17 @@ class Server:
     Args:
         directory: an open directory that only this user can enter.
         tls: a TCP address to listen on, too.
+        callers: says who may do what.
 
     Raises:
         SentryError: an address cannot be had.
     """
 
-    def __init__(self, directory: int, tls: Tls | None = None) -> None:
+    def __init__(self, directory: int, tls: Tls | None = None, callers: Callers = EVERYBODY) -> None:
         self._directory, self._numbers = directory, itertools.count()
         self._server = grpc.server(futures.ThreadPoolExecutor(_THREADS, "grpc"), options=_OPTIONS)
         self._health = health.HealthServicer()
-        add_SentryServicer_to_server(Sentry(caller), self._server)  # type: ignore[no-untyped-call]  # generated
+        add_SentryServicer_to_server(Sentry(caller, callers), self._server)  # type: ignore[no-untyped-call]  # generated
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (sentry_pb2.DESCRIPTOR.services_by_name["Sentry"].full_name, health.SERVICE_NAME)
         reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
@@ -94,14 +96,14 @@ class Server:
         self._server.stop(grace=0.5).wait()
 
 
-def caller(context: grpc.ServicerContext) -> Fields:
+def caller(context: grpc.ServicerContext) -> Caller:
     """Return who makes a call: what the tunnel says, or the name in the certificate."""
     kind, _, name = context.peer().partition(":")
     if kind == "unix":
         pid, uid, _ = name.rpartition("/")[2].removeprefix("caller-").split("-")
-        return {"pid": int(pid), "uid": int(uid), "name": Peer(int(pid), int(uid)).name}
+        return Caller(Peer(int(pid), int(uid)))
     names = context.auth_context().get("x509_common_name", [b"somebody with a certificate"])
-    return {"pid": 0, "uid": -1, "name": f"{names[0].decode('utf-8', 'replace')} at {name}"}
+    return Caller(Peer(0, -1), names[0].decode("utf-8", "replace"), name)
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:

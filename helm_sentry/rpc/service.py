@@ -1,7 +1,7 @@
 """The service of `sentry.proto`: each request is passed on to the run it is about, in the name of the one who asks.
 
-Nothing is decided here. The run's own control socket does what there is to do, and its log names both the caller and
-the daemon.
+What is decided here is only who may ask (`callers.py`). The run's own control socket does what there is to do, and its
+log names both the caller and the daemon.
 """
 
 import functools
@@ -18,6 +18,7 @@ from helm_sentry.audit.follow import records
 from helm_sentry.control.client import Unreachable, ask, live_runs
 from helm_sentry.errors import SentryError, UsageError
 from helm_sentry.rpc import sentry_pb2 as pb
+from helm_sentry.rpc.callers import Act, Caller, Callers, NotAllowed
 from helm_sentry.rpc.sentry_pb2_grpc import SentryServicer
 
 MOST_WATCHERS = 32
@@ -25,9 +26,6 @@ MOST_WATCHERS = 32
 
 _PATIENCE = 2.0  # seconds for one run of many to say something
 _CHOICES = {pb.ONCE: "once", pb.FOR_RUN: "run", pb.ALWAYS: "always", pb.DENY: "deny"}
-
-Caller = Callable[[grpc.ServicerContext], Fields]
-"""Tells who makes a call: `pid`, `uid` and `name`."""
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -48,6 +46,8 @@ def _reported(method: _Method) -> _Method:
 def _code(error: SentryError) -> grpc.StatusCode:
     if isinstance(error, Unreachable):
         return grpc.StatusCode.NOT_FOUND
+    if isinstance(error, NotAllowed):
+        return grpc.StatusCode.PERMISSION_DENIED
     return grpc.StatusCode.FAILED_PRECONDITION
 
 
@@ -56,26 +56,29 @@ class Sentry(SentryServicer):
 
     Args:
         caller: tells who makes a call.
+        callers: says who may do what.
     """
 
-    def __init__(self, caller: Caller) -> None:
-        self._caller, self._runs = caller, state.control_directory()
+    def __init__(self, caller: Callable[[grpc.ServicerContext], Caller], callers: Callers) -> None:
+        self._caller, self._callers, self._runs = caller, callers, state.control_directory()
         self._watchers = threading.BoundedSemaphore(MOST_WATCHERS)
 
     @_reported
     def List(self, request: pb.ListRequest, context: grpc.ServicerContext) -> pb.ListReply:
         """Return the runs that go on."""
-        return pb.ListReply(runs=[_run(about) for about in self._everywhere({"do": "about"})])
+        return pb.ListReply(runs=[_run(about) for about in self._visible(context)])
 
     @_reported
     def Get(self, request: pb.GetRequest, context: grpc.ServicerContext) -> pb.Run:
         """Return a run and its policy."""
+        self._permit(context, Act.WATCH, request.run)
         about = self._one(request.run, {"do": "about"}, context)
         return _run(about | self._one(request.run, {"do": "policy"}, context))
 
     @_reported
     def Watch(self, request: pb.WatchRequest, context: grpc.ServicerContext) -> Iterator[pb.Record]:
         """Return the records of a run as they are written."""
+        self._permit(context, Act.WATCH, request.run)
         if not self._watchers.acquire(blocking=False):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MOST_WATCHERS} streams are open already")
         context.add_callback(self._watchers.release)
@@ -91,33 +94,37 @@ class Sentry(SentryServicer):
     def Apply(self, request: pb.ApplyRequest, context: grpc.ServicerContext) -> pb.Change:
         """Put a run under another policy."""
         bundle = request.bundle.decode("utf-8", "replace")
-        return self._change(request, context, {"do": "apply", "bundle": bundle, "dry_run": request.dry_run})
+        return self._change(request, context, Act.PUSH, {"do": "apply", "bundle": bundle, "dry_run": request.dry_run})
 
     @_reported
     def Grant(self, request: pb.GrantRequest, context: grpc.ServicerContext) -> pb.Change:
         """Add allow rules for a while."""
-        return self._change(request, context, {"do": "grant", "rules": request.rules, "seconds": request.seconds})
+        asked: Fields = {"do": "grant", "rules": request.rules, "seconds": request.seconds}
+        return self._change(request, context, Act.GRANT, asked)
 
     @_reported
     def Revoke(self, request: pb.RevokeRequest, context: grpc.ServicerContext) -> pb.Change:
         """Take a grant back."""
-        return self._change(request, context, {"do": "revoke", "grant": request.grant})
+        return self._change(request, context, Act.GRANT, {"do": "revoke", "grant": request.grant})
 
     @_reported
     def Freeze(self, request: pb.FreezeRequest, context: grpc.ServicerContext) -> pb.Change:
         """Allow nothing more."""
-        return self._change(request, context, {"do": "freeze"})
+        return self._change(request, context, Act.FREEZE, {"do": "freeze"})
 
     @_reported
     def Kill(self, request: pb.KillRequest, context: grpc.ServicerContext) -> pb.KillReply:
         """End a run."""
+        self._permit(context, Act.KILL, request.run)
         self._one(request.run, {"do": "kill"}, context)
         return pb.KillReply()
 
     @_reported
     def ListApprovals(self, request: pb.ListApprovalsRequest, context: grpc.ServicerContext) -> pb.ListApprovalsReply:
         """Return the calls that wait for a person."""
-        runs = [_id(request.run)] if request.run else None
+        if request.run:
+            self._permit(context, Act.WATCH, request.run)
+        runs = [request.run] if request.run else [str(about["run"]) for about in self._visible(context)]
         return pb.ListApprovalsReply(questions=map(_question, self._everywhere({"do": "questions"}, runs)))
 
     @_reported
@@ -125,25 +132,44 @@ class Sentry(SentryServicer):
         """Answer one of them."""
         if request.choice not in _CHOICES:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "an answer has a choice")
+        self._permit(context, Act.APPROVE, request.run)
         answer: Fields = {"do": "answer", "question": request.number, "choice": _CHOICES[request.choice]}
         return _question(self._one(request.run, answer | {"digest": request.digest}, context) | {"run": request.run})
 
-    def _change(self, request: Any, context: grpc.ServicerContext, asked: Fields) -> pb.Change:
+    def _permit(self, context: grpc.ServicerContext, act: Act, run: str) -> None:
+        """Require that the caller may do something to a run; whoever may not do everything, to one that goes on.
+
+        Raises:
+            NotAllowed: it may not.
+        """
+        if self._callers.trusts(caller := self._caller(context)):
+            return
+        role = str(self._one(run, {"do": "about"}, context)["role"])
+        if not self._callers.allows(caller, act, role):
+            of = f"of role `{role}`" if role else "without a role"
+            raise NotAllowed(f"`{caller.fields['name']}` may not {act} an agent {of}")
+
+    def _visible(self, context: grpc.ServicerContext) -> Iterator[Fields]:
+        caller = self._caller(context)
+        for about in self._everywhere({"do": "about"}, live_runs(self._runs)):
+            if self._callers.allows(caller, Act.WATCH, str(about["role"])):
+                yield about
+
+    def _change(self, request: Any, context: grpc.ServicerContext, act: Act, asked: Fields) -> pb.Change:
+        self._permit(context, act, request.run)
         answer: Any = self._one(request.run, asked, context)
         known = set(pb.Change.DESCRIPTOR.fields_by_name)
         return pb.Change(**{name: value for name, value in answer.items() if name in known})
 
     def _one(self, run: str, request: Fields, context: grpc.ServicerContext) -> Fields:
-        answers = list(ask(self._runs, _id(run), request | {"for": self._caller(context)}))
+        answers = list(ask(self._runs, _id(run), request | {"for": self._caller(context).fields}))
         return answers[0]
 
-    def _everywhere(self, request: Fields, runs: list[str] | None = None) -> Iterator[Fields]:
-        for run in live_runs(self._runs) if runs is None else runs:
+    def _everywhere(self, request: Fields, runs: list[str]) -> Iterator[Fields]:
+        for run in runs:
             try:
                 yield from [answer | {"run": run} for answer in ask(self._runs, run, request, patience=_PATIENCE)]
             except Unreachable:
-                if runs:
-                    raise
                 continue  # it has just ended, or was killed
 
 
@@ -166,6 +192,8 @@ def _run(about: Any) -> pb.Run:
         agent=about["agent"],
         waiting=about["waiting"],
         decisions=about["decisions"],
+        role=about["role"],
+        variables=about["variables"],
     )
 
 

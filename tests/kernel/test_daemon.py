@@ -73,6 +73,21 @@ def test_signals_reach_the_agent_and_its_end_is_repeated(daemon):
 
 
 @ONCE
+def test_a_hangup_has_a_watched_policy_read_again(daemon, tmp_path):
+    (secret := daemon.sandbox.root / "secret").write_text("text")
+    policy = daemon.sandbox.policy("extends: [default]\n", name="watched")
+    agent = daemon.agent(policy, options=("--watch",))
+    assert parent_of(daemon.shown(agent.run)["supervisor"]) == daemon.process.pid
+    assert agent.read(secret) == "Permission denied"
+    policy.write_text(policy.read_text() + f"allow: [{{id: x, file: {{do: [read], paths: [{secret}]}}}}]\n")
+    agent.process.send_signal(signal.SIGHUP)
+    until(lambda: agent.read(secret) == "text")
+    agent.process.send_signal(signal.SIGHUP)  # nothing has changed now: it is the signal that has the file read
+    until(lambda: "SIGHUP" in [record["by"] for record in agent.records("policy")])
+    assert agent.finish()[0] == 0
+
+
+@ONCE
 def test_a_program_that_is_not_there_is_127(daemon):
     process = daemon.sandbox.popen(daemon.sandbox.argv(["no-such-program"]), stdin=subprocess.DEVNULL)
     assert process.wait(PATIENCE) == 127
@@ -135,7 +150,6 @@ def test_a_detached_run_leaves_its_output(daemon):
     code = "import sys\nfor n in range(3): print(n, flush=True)\nprint('wrong', file=sys.stderr)"
     begun = daemon.command("run", "--detach", "--quiet", "--", PYTHON, "-c", code)
     run = begun.stdout.strip()
-    until(lambda: daemon.command("inspect", run).returncode == 0)
     followed = daemon.command("logs", "-f", run)
     assert followed.stdout == "0\n1\n2\nwrong\n"
     assert daemon.shown(run)["state"] == "sealed"
@@ -198,6 +212,41 @@ for path in sys.argv[2:]:
     assert "200 OK" in replies(daemon.sandbox.uid)[2]
     assert replies(NOBODY - 1) == ["b''"] * 3
     assert daemon.log.read_text().count("not the user of this run") == 3
+
+
+# Asks a run about itself, and the daemon for its metrics and a health check; prints how much was answered.
+ASKS = """
+import socket, sys
+for path, words in zip(sys.argv[1:], (b'{"do": "about"}\\n', b"GET /metrics HTTP/1.0\\r\\n\\r\\n", b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n")):
+    peer = socket.socket(socket.AF_UNIX)
+    peer.connect(path)
+    try:
+        peer.sendall(words)
+        print(len(peer.recv(4096)))
+    except ConnectionError:
+        print(0)
+"""
+
+
+def test_the_agent_of_another_state_directory_is_turned_away(daemon):
+    """Its policy lets it connect, and its supervisor, which does, is of the right user."""
+    victim, sandbox = daemon.agent(), daemon.sandbox
+    paths = [daemon.state / "control" / victim.run, daemon.directory / "metrics", daemon.directory / "grpc"]
+    command = [PYTHON, "-c", ASKS, *map(str, paths)]
+    assert min(map(int, sandbox.native(command).stdout.split())) > 0  # the control
+
+    rule = f"extends: [default]\nallow: [{{id: x, unix: {{do: [connect], paths: ['{daemon.state}/**']}}}}]\n"
+    policy = sandbox.policy(rule, name="sockets")
+    environment = sandbox.environment() | {"XDG_STATE_HOME": str(sandbox.root / "home" / "state")}
+    process = sandbox.popen(
+        sandbox.argv(command, policy, ("--alone",)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    out, err = process.communicate(timeout=PATIENCE)
+    assert out.split() == ["0"] * 3, err
+    victim.finish()
+    (refused,) = [r["detail"] for r in victim.records("notice") if r["code"] == "control-refused"]
+    assert "the supervisor of another agent" in refused
+    assert daemon.log.read_text().count("the supervisor of another agent") == 2
 
 
 def test_a_caller_that_goes_as_the_agent_ends_leaves_a_sealed_run(daemon):

@@ -192,6 +192,32 @@ def test_dropped_rights_stay_dropped(parent, files):
     assert parent.sandbox.verify(parent.directory).returncode == 0
 
 
+DROP = """
+import json, os, socket, sys
+door = socket.socket(socket.AF_UNIX)
+door.connect(os.environ["HELM_SENTRY_DOOR"])
+door.sendall(b" " + json.dumps({"do": "drop", "policy": sys.argv[1]}).encode() + b"\\n")
+print(door.makefile().readline())
+"""
+
+
+def test_no_file_is_read_for_rights_that_are_dropped(parent, files):
+    """What a policy extends would be read by the supervisor, and the answer would quote it."""
+    secret = os.path.relpath(files[3], parent.sandbox.workspace)
+
+    def drop(**members: object) -> dict:
+        text = json.dumps({"schema": "helm-sentry/policy/v1", "name": "x", **members})
+        status, out, err = parent("run", "/usr/bin/python3", "-c", DROP, text)
+        assert status == 0, err
+        return json.loads(out)
+
+    answer = drop(extends=[f"./{secret}"])
+    assert "a pack can extend only packs" in answer["error"]
+    assert drop(extends=["./no-such-file"])["error"] == answer["error"].replace(secret, "no-such-file")
+    everything = [{"id": "all", "exec": {"paths": ["/**"]}}, {"id": "any", "file": {"do": ["all"], "paths": ["/**"]}}]
+    assert drop(allow=everything)["epoch"] == 1  # the control
+
+
 def test_nobody_else_comes_in_by_the_door(parent):
     (door,) = Path(parent.inspect(parent.run)["policy"]["environment"]["set"].get("TMPDIR", "/tmp")).glob("sentry")
     with socket.socket(socket.AF_UNIX) as peer:

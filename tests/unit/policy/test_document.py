@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from helm_sentry.errors import PolicyError
 from helm_sentry.policy import document
-from helm_sentry.policy.document import MAX_DEPTH, MAX_SIZE, Items, Node, Scalar, parse
+from helm_sentry.policy.document import MAX_DEPTH, MAX_SIZE, Items, Node, Scalar, parse, parse_without_places
 
 
 def plain(node: Node) -> object:
@@ -125,6 +125,16 @@ def test_json_refused_with_its_place(text, line, column, message):
         parse(text, "t.json")
     assert caught.value.line == line
     assert not column or caught.value.column == column
+    with pytest.raises(PolicyError) as caught:
+        parse_without_places(text, "t.json")
+    assert caught.value.line == 0
+
+
+@pytest.mark.parametrize("text", ['{"a": "\u200b"}', "#" * (MAX_SIZE + 1)])
+def test_json_refused_without_its_place_too(text):
+    for reader in (parse, parse_without_places):
+        with pytest.raises(PolicyError):
+            reader(text, "t.json")
 
 
 def as_text(value: object) -> object:
@@ -149,7 +159,7 @@ _JSON = st.recursive(
 @given(_JSON, st.booleans(), st.sampled_from([None, 1, "\t"]))
 def test_json_means_what_json_says(value, ascii_only, indent):
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
-    assert plain(parse(text, "t.json")) == as_text(value)
+    assert plain(parse(text, "t.json")) == plain(parse_without_places(text, "t.json")) == as_text(value)
 
 
 @given(st.text())
@@ -159,6 +169,9 @@ def test_any_text_parses_or_is_refused(text):
             parse(text, source)
         except PolicyError as error:
             assert str(error).isprintable() or "\n" not in str(error)
+            if source == "t.json":
+                with pytest.raises(PolicyError):
+                    parse_without_places(text, source)
 
 
 def test_an_error_without_a_place_is_still_one():
