@@ -73,7 +73,7 @@ class Nursery:
         self._door, door = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [interpreter(), *FLAGS, f"{programs}/nursery.py"]
         with door:
-            self._process = subprocess.Popen(command, stdin=door)
+            self._process = subprocess.Popen(command, stdin=door.fileno())
 
     def __enter__(self) -> "Nursery":
         return self

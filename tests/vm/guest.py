@@ -4,7 +4,7 @@
 
 The guest is QEMU without hardware acceleration. Its root is this machine's, or a directory of it, read-only, under a
 layer in memory: what the command writes is gone when it ends, and it can read whatever root can there, so run only what
-you trust. It has one processor, no network but loopback unless it is asked for, and the Linux Security Modules of a
+you trust. It has two processors, no network but loopback unless it is asked for, and the Linux Security Modules of a
 Debian server with BPF among them.
 
 With --systemd the command is a service of systemd, which is process 1 then; Debian's systemd must be installed.
@@ -30,12 +30,13 @@ import tempfile
 from pathlib import Path
 
 PACKAGES = {"6.1": "linux-image-amd64", "6.12": "linux-image-6.12-amd64"}
-MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_rng", "virtio_net")
+MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_rng", "virtio_net", "fuse")
 BUSYBOX = Path("/bin/busybox")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "helm-sentry-guest"
 SHARE = "trans=virtio,version=9p2000.L,msize=512000"
 SECURITY = "landlock,lockdown,capability,yama,bpf"
 TIMED_OUT = 124
+PROCESSORS = 2  # as many as a race needs: one alone does not interrupt the few instructions that alternate
 
 INIT = f"""#!/bin/busybox sh
 b=/bin/busybox
@@ -216,7 +217,8 @@ def machine(kernel: Path, initial: Path, exchange: Path, options: argparse.Names
     ]
     network = "user,model=virtio-net-pci" if options.network else "none"
     words: list[str | Path] = [
-        *("qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-cpu", "max", "-smp", "1", "-m", str(options.memory)),
+        *("qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-cpu", "max", "-smp", str(PROCESSORS)),
+        *("-m", str(options.memory)),
         *("-display", "none", "-nodefaults", "-nic", network, "-no-reboot", "-serial", "stdio"),
         *("-kernel", kernel, "-initrd", initial),
         *("-append", f"console=ttyS0 panic=-1 quiet lsm={SECURITY} mitigations=off no_timer_check"),

@@ -112,18 +112,25 @@ class Worker:
 
 @pytest.fixture(scope="session")
 def enforcer() -> Iterator[Enforcer]:
-    loaded = Enforcer(lsm.load(CACHE), f"{lsm.PINS}/test")
+    loaded = Enforcer(lsm.load(CACHE), "/sys/fs/bpf/test")
     (AGENT / "nested/deep").mkdir(parents=True)
     loaded.watch(str(AGENT))
     yield loaded
     loaded.close()
 
 
-@pytest.fixture
-def worker() -> Iterator[Worker]:
+@pytest.fixture(scope="session")
+def worker_of_all() -> Iterator[Worker]:
     one = Worker()
     yield one
     one.end()
+
+
+@pytest.fixture
+def worker(worker_of_all: Worker) -> Worker:
+    """A worker whom nothing holds yet; there is one for all tests, because a guest takes half a second to start it."""
+    worker_of_all.enter(CGROUPS)
+    return worker_of_all
 
 
 @pytest.fixture(scope="session")
@@ -468,7 +475,7 @@ def place() -> Iterator[Path]:
 
 @pytest.mark.parametrize("lossy", [False, True], ids=["a full buffer denies", "a full buffer is counted"])
 def test_a_killed_supervisor_leaves_the_denials(worker: Worker, place: Path, tmp_path: Path, lossy: bool) -> None:
-    group, pins = CGROUPS / f"orphan-{lossy}", f"{lsm.PINS}/orphan"
+    group, pins = CGROUPS / f"orphan-{lossy}", "/sys/fs/bpf/orphan"
     script = Path(__file__).with_name("controller.py")
     arguments = [str(group), pins, "lossy" if lossy else "strict", CACHE]
     controller = subprocess.Popen([sys.executable, script, *arguments], stdout=subprocess.PIPE, cwd=CHECKOUT)
