@@ -30,7 +30,8 @@ _PATIENCE = 300.0  # seconds for a run to start, and to end
 _TRACE = 0.5  # seconds in which a process that outlived its run leaves its trace
 _LONG, _SHORT = 20_000, 1_000  # refusals of a flood, in a long suite and in a short one
 _LONG_RACE = 2.0
-_CONTROL = 10.0  # seconds without a supervisor, where a race ends when it is won
+_CONTROL = 10.0  # seconds without a supervisor, where a race ends when it is won;
+_WITNESSED = 1.0  # unless others know that alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,13 +123,14 @@ class _Stage:
         options += ["--accept-degraded"] if self.settings.accept_degraded else []
         return [sys.executable, "-P", "-c", _SUPERVISOR, "run", "--alone", "--policy", self.policy, *options, "--"]
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, attacks: list[Attack]) -> dict[str, Any]:
         """Return what the programs are told."""
+        control = _WITNESSED if all(attack.witness for attack in attacks) else _CONTROL
         around, arena, state, told = self.around, self.arena, self.arena.path("state/helm-sentry"), self.around.told()
         supervisor = self.process.pid if self.supervised else around.bystander
         return around.ports | {
             "supervised": self.supervised,
-            "seconds": self.settings.seconds if self.supervised else max(self.settings.seconds, _CONTROL),
+            "seconds": self.settings.seconds if self.supervised else max(self.settings.seconds, control),
             "denials": _LONG if self.settings.seconds >= _LONG_RACE else _SHORT,
             "workspace": arena.path("workspace"),
             "outside": arena.path("outside"),
@@ -154,7 +156,7 @@ class _Stage:
     def play(self, attacks: Iterable[Attack]) -> Iterator[Performance]:
         """Play attacks one after another and say what came of each."""
         attacks = list(attacks)
-        task = {"facts": self.facts(), "programs": [a.path for a in attacks], "seconds": self.settings.patience}
+        task = {"facts": self.facts(attacks), "programs": [a.path for a in attacks], "seconds": self.settings.patience}
         stdin = _piped(self.process.stdin)
         stdin.write(json.dumps(task) + "\n")
         stdin.flush()

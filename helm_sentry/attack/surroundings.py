@@ -13,7 +13,7 @@ from helm_sentry.attack.arena import Arena
 from helm_sentry.attack.nursery import Nursery
 from helm_sentry.intercept.process_tree import status_field
 
-_FULL = 64  # connections, at most, that fill the queue of a server that accepts nobody
+_FULL = 8  # connections, at most, that fill the queue of a server that accepts nobody
 
 
 class Surroundings:
