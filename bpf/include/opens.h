@@ -111,7 +111,7 @@ static inline char *file_of(__u32 descriptor)
 	return READ(file, files + 8ul * descriptor) ? 0 : file;
 }
 
-/* What is behind the name is written over, or not sent. A call to copy it would take three times as long. */
+/* Quicker than to read each by a call. What is behind the name is written over, or not sent. */
 static inline void copy_short(char *to, const char *from)
 {
 	for (int i = 0; i < SHORT_NAME / 8; i++)
