@@ -55,7 +55,7 @@ class Settings:
     @property
     def patience(self) -> float:
         """Seconds that one attack may take."""
-        return 30 + 10 * self.seconds
+        return 120 + 10 * self.seconds
 
 
 @dataclass(slots=True)
