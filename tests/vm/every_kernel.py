@@ -1,4 +1,4 @@
-"""Run what needs another kernel under each of them, all at once: `every_kernel.py TESTS KERNEL...`, see `make vm-test`.
+"""Run what needs another kernel under each of them, all at once: `every_kernel.py PROCESSORS TESTS KERNEL...` (Makefile).
 
 Exit status 0: every guest's tests passed. What a guest printed is in build/vm/KERNEL.txt.
 """
@@ -21,7 +21,7 @@ MOST_SECONDS = 1200  # on a busy machine; by themselves two guests take a third 
 
 def main() -> int:
     began = time.monotonic()
-    kernels = sys.argv[2:] or list(guest.PACKAGES)
+    kernels = sys.argv[3:] or list(guest.PACKAGES)
     KEPT.mkdir(parents=True, exist_ok=True)
     for kernel in kernels:
         guest.prepare(guest.PACKAGES[kernel])
@@ -40,8 +40,9 @@ def main() -> int:
 
 def run(kernel: str) -> int:
     began = time.monotonic()
-    command = [sys.executable, CHECKOUT / "tests/vm/guest.py", "--kernel", kernel, "--timeout", str(MOST_SECONDS), "--"]
-    command += [CHECKOUT / "tests/vm/inside.sh", KEPT / "programs", sys.argv[1]]
+    command = [sys.executable, CHECKOUT / "tests/vm/guest.py", "--kernel", kernel, "--timeout", str(MOST_SECONDS)]
+    command += ["--processors", sys.argv[1], "--"]
+    command += [CHECKOUT / "tests/vm/inside.sh", KEPT / "programs", sys.argv[2]]
     with open(KEPT / f"{kernel}.txt", "w+", encoding="utf-8", errors="replace") as output:
         status = subprocess.run(
             command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, check=False
