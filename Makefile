@@ -41,11 +41,14 @@ test-programs:
 	if [ -n "$$missing" ]; then $(SUDO) apt-get update -q && \
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; fi
 
-.PHONY: vm-test vm-packages plans
+.PHONY: vm-test vm-quick vm-packages plans
 # Other kernels than this machine's, in QEMU guests without hardware acceleration, all at once (tests/vm/).
 VM_KERNELS ?= 6.1 6.12
 vm-test: setup vm-packages ## what needs other kernels: BPF LSM under Debian's 6.1 and 6.12, in throw-away guests
-	$(PYTHON) tests/vm/every_kernel.py $(VM_KERNELS)
+	$(PYTHON) tests/vm/every_kernel.py 2 tests/vm $(VM_KERNELS)
+
+vm-quick: setup vm-packages ## the part of it without whole runs: random operations, kill -9, overlayfs, nested groups
+	$(PYTHON) tests/vm/every_kernel.py 1 tests/vm/test_lsm.py $(VM_KERNELS)
 
 .PHONY: vm-clock vm-units
 vm-clock: setup vm-packages ## clocks that are set while an agent runs, in a guest of their own

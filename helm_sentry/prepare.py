@@ -101,7 +101,7 @@ def _lowered(policy: Policy, programs: tuple[str, ...], *, hooks: bool) -> tuple
         return lowered, everything() if lowered.kinds else ()
     places = {path: place for path in named_paths(policy) if (place := landlock.look(path)) is not None}
     lowered = lower_to_rights(policy, places, landlock.floor(programs))
-    return lowered, grants(lowered, places)
+    return lowered, grants(policy, lowered, places)
 
 
 def _find_program(options: Options) -> str:

@@ -10,11 +10,12 @@
 #define HELM_SENTRY_OPENS_H
 
 #define MOST_NAMES 128
+#define SHORT_NAME 32 /* bytes, at least, that an entry has for its name before that is kept elsewhere */
 #define HEAD __builtin_offsetof(struct opened, text)
 #define READ(to, from) bpf_probe_read_kernel(&(to), sizeof(to), (char *)(from))
 
 /* <linux/dcache.h> struct qstr on a little-endian machine: hash, length, address of the text. */
-_Static_assert(DENTRY_NAME > DENTRY_PARENT && MOUNT_POINT > MOUNT_PARENT && MOUNT_SELF > MOUNT_POINT &&
+_Static_assert(DENTRY_NAME > DENTRY_PARENT && DENTRY_SHORT > DENTRY_NAME && MOUNT_POINT > MOUNT_PARENT && MOUNT_SELF > MOUNT_POINT &&
 		       INODE_SB > INODE_MODE && INODE_NUMBER > INODE_MODE,
 	       "the order of what is read at once");
 
@@ -85,7 +86,7 @@ static inline int unsure(struct task *task)
 #define INODE_FIRST INODE_MODE
 #define INODE_LAST (INODE_SB < INODE_NUMBER ? INODE_NUMBER : INODE_SB)
 #define ENTRY_FIRST DENTRY_PARENT
-#define ENTRY_LAST (DENTRY_NAME + 8)
+#define ENTRY_LAST (DENTRY_SHORT + SHORT_NAME - 8)
 #define MOUNT_FIRST MOUNT_PARENT
 #define MOUNT_LAST (MOUNT_SELF + ROOT_OF_MOUNT)
 
@@ -98,11 +99,23 @@ struct entry_span {
 
 static inline char *file_of(__u32 descriptor)
 {
-	char *table = 0, *files = 0, *file = 0;
-	if (READ(table, descriptors_of((char *)bpf_get_current_task()) + FILES_TABLE) ||
-	    READ(files, table + TABLE_FILES) || READ(file, files + 8ul * descriptor))
+	char span[SPAN(FILES_TABLE, FILES_OWN_TABLE + TABLE_FILES, 8)] __attribute__((aligned(8)));
+	char *set = (char *)descriptors_of((char *)bpf_get_current_task()), *files = 0, *file = 0;
+	if (READ(span, set + FILES_TABLE))
 		return 0;
-	return file;
+	char *table = FROM(span, FILES_TABLE, FILES_TABLE, char *);
+	if (table == set + FILES_OWN_TABLE) /* it has few descriptors */
+		files = FROM(span, FILES_TABLE, FILES_OWN_TABLE + TABLE_FILES, char *);
+	else if (READ(files, table + TABLE_FILES))
+		return 0;
+	return READ(file, files + 8ul * descriptor) ? 0 : file;
+}
+
+/* Quicker than to read each by a call. What is behind the name is written over, or not sent. */
+static inline void copy_short(char *to, const char *from)
+{
+	for (int i = 0; i < SHORT_NAME / 8; i++)
+		((__u64 *)to)[i] = ((const __u64 *)from)[i];
 }
 
 /* Write the names from a directory entry up. `mount` is what the path holds, a part of struct mount. */
@@ -141,7 +154,10 @@ static inline void name(struct opened *opened, char *mount, char *entry)
 		__u64 end = size;
 		asm volatile("" : "+r"(end)); /* the verifier of Linux 6.1 does not keep what was just compared */
 		end &= LONGEST_TEXT - 1;
-		if (bpf_probe_read_kernel(&opened->text[end], length, FROM(at.bytes, ENTRY_FIRST, DENTRY_NAME + 8, char *)))
+		char *text = FROM(at.bytes, ENTRY_FIRST, DENTRY_NAME + 8, char *);
+		if (text == entry + DENTRY_SHORT && length <= SHORT_NAME)
+			copy_short(&opened->text[end], &FROM(at.bytes, ENTRY_FIRST, DENTRY_SHORT, char));
+		else if (bpf_probe_read_kernel(&opened->text[end], length, text))
 			break;
 		opened->text[end + length] = '/';
 		*written = size + length + 1;

@@ -10,25 +10,28 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import IO, Any
 
 from helm_sentry.abi import syscalls
 from helm_sentry.abi.arch import native
 from helm_sentry.attack import arena as arenas
 from helm_sentry.attack.arena import Arena
 from helm_sentry.attack.catalogue import Attack, programs_directory
+from helm_sentry.attack.nursery import FLAGS, Child, Nursery
 from helm_sentry.attack.scorecard import Outcome, Performance, judge
-from helm_sentry.attack.surroundings import FLAGS, Surroundings, piped
+from helm_sentry.attack.surroundings import Surroundings
 from helm_sentry.errors import SentryError
 from helm_sentry.receipt.store import read_run
 from helm_sentry.receipt.verify import verify_run
 
 _SUPERVISOR = "from helm_sentry.cli.main import main; main()"
+_ALL = "all"
 _PATIENCE = 300.0  # seconds for a run to start, and to end
 _TRACE = 0.5  # seconds in which a process that outlived its run leaves its trace
 _LONG, _SHORT = 20_000, 1_000  # refusals of a flood, in a long suite and in a short one
 _LONG_RACE = 2.0
-_CONTROL = 10.0  # seconds without a supervisor, where a race ends when it is won
+_CONTROL = 10.0  # seconds without a supervisor, where a race ends when it is won;
+_WITNESSED = 1.0  # unless others know that alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,17 +43,19 @@ class Settings:
         seconds: how long each race under the supervisor lasts.
         tier: as `helm-sentry run --tier` takes it.
         accept_degraded: run although a layer is missing.
+        together: all attacks in one supervised run, which is quicker; by default there is one for each group.
     """
 
     policy: str = "default"
     tier: str = "auto"
     seconds: float = 2.0
     accept_degraded: bool = False
+    together: bool = False
 
     @property
     def patience(self) -> float:
         """Seconds that one attack may take."""
-        return 30 + 10 * self.seconds
+        return 120 + 10 * self.seconds
 
 
 @dataclass(slots=True)
@@ -59,10 +64,11 @@ class _Stage:
 
     arena: Arena
     around: Surroundings
+    nursery: Nursery
     settings: Settings
     supervised: bool
     policy: str
-    process: subprocess.Popen[str] = field(init=False)
+    process: subprocess.Popen[str] | Child = field(init=False)
     run: str = field(init=False)
     errors: str = field(init=False)
     inherited: int = field(init=False)
@@ -73,46 +79,58 @@ class _Stage:
         Raises:
             SentryError: the run did not start.
         """
-        driver = [arenas.interpreter(), *FLAGS, f"{programs_directory()}/driver.py"]
-        command = [*self._supervisor(), *driver] if self.supervised else driver
         self.errors = self.arena.path("stderr")
-        secret = os.open(self.arena.path("outside/secret"), os.O_RDONLY)
-        os.set_inheritable(secret, True)
         environment = os.environ | {
             "HOME": self.arena.path("home"),
             "XDG_STATE_HOME": self.arena.path("state"),
             "HELM_ATTACK_TOKEN": "decoy-token",
         }
+        secret = os.open(self.arena.path("outside/secret"), os.O_RDONLY)
         with open(self.errors, "w", encoding="utf-8") as errors:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                cwd=self.arena.path("workspace"),
-                env=environment,
-                pass_fds=(secret,),
-            )
+            start = self._start_supervised if self.supervised else self._start
+            self.process, self.inherited = start(environment, errors.fileno(), secret)
         os.close(secret)
         if self._line(_PATIENCE).strip() != "ready":
             self.process.kill()
             raise SentryError(f"the attacks could not be started: {self._said()}")
         self.run = _newest_run(self.arena)
-        self.inherited = secret
+
+    def _start(self, environment: dict[str, str], errors: int, secret: int) -> tuple[Child, int]:
+        workspace = self.arena.path("workspace")
+        child = self.nursery.start(
+            "driver.py", directory=workspace, environment=environment, errors=errors, inherited=[secret]
+        )
+        return child, child.inherited
+
+    def _start_supervised(
+        self, environment: dict[str, str], errors: int, secret: int
+    ) -> tuple[subprocess.Popen[str], int]:
+        os.set_inheritable(secret, True)
+        process = subprocess.Popen(
+            [*self._supervisor(), arenas.interpreter(), *FLAGS, f"{programs_directory()}/driver.py"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=self.arena.path("workspace"),
+            env=environment,
+            pass_fds=(secret,),
+        )
+        return process, secret
 
     def _supervisor(self) -> list[str]:
         options = ["--tier", self.settings.tier]
         options += ["--accept-degraded"] if self.settings.accept_degraded else []
         return [sys.executable, "-P", "-c", _SUPERVISOR, "run", "--alone", "--policy", self.policy, *options, "--"]
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, attacks: list[Attack]) -> dict[str, Any]:
         """Return what the programs are told."""
+        control = _WITNESSED if all(attack.witness for attack in attacks) else _CONTROL
         around, arena, state, told = self.around, self.arena, self.arena.path("state/helm-sentry"), self.around.told()
         supervisor = self.process.pid if self.supervised else around.bystander
         return around.ports | {
             "supervised": self.supervised,
-            "seconds": self.settings.seconds if self.supervised else max(self.settings.seconds, _CONTROL),
+            "seconds": self.settings.seconds if self.supervised else max(self.settings.seconds, control),
             "denials": _LONG if self.settings.seconds >= _LONG_RACE else _SHORT,
             "workspace": arena.path("workspace"),
             "outside": arena.path("outside"),
@@ -138,8 +156,8 @@ class _Stage:
     def play(self, attacks: Iterable[Attack]) -> Iterator[Performance]:
         """Play attacks one after another and say what came of each."""
         attacks = list(attacks)
-        task = {"facts": self.facts(), "programs": [a.path for a in attacks], "seconds": self.settings.patience}
-        stdin = piped(self.process.stdin)
+        task = {"facts": self.facts(attacks), "programs": [a.path for a in attacks], "seconds": self.settings.patience}
+        stdin = _piped(self.process.stdin)
         stdin.write(json.dumps(task) + "\n")
         stdin.flush()
         _, at = self._rules(0)
@@ -154,13 +172,14 @@ class _Stage:
     def end(self) -> list[str]:
         """End the run and return what is wrong with what it leaves behind."""
         with suppress(OSError):
-            piped(self.process.stdin).close()
+            _piped(self.process.stdin).close()
         try:
             status = self.process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             return ["the run does not end"]
-        if not self.supervised:
+        if isinstance(self.process, Child):
+            self.process.close()
             return []
         wrong = [f"the run ended with status {status}: {self._said()}"] if status else []
         try:
@@ -182,7 +201,7 @@ class _Stage:
 
     def _line(self, seconds: float) -> str:
         """Return the driver's next line, empty when it does not come."""
-        stdout = piped(self.process.stdout)
+        stdout = _piped(self.process.stdout)
         return stdout.readline() if select.select([stdout], [], [], seconds)[0] else ""
 
     def _said(self) -> str:
@@ -208,21 +227,22 @@ def play(attacks: Iterable[Attack], settings: Settings) -> Iterator[Outcome]:
     Raises:
         SentryError: a run could not be started.
     """
-    for group, members in groupby(attacks, lambda attack: attack.group):
-        chosen = list(members)
-        controls = {attack.name: _control(attack, settings) for attack in chosen}
-        performed, wrong = _supervised(chosen, settings)
-        for performance in performed:
-            yield judge(controls[performance.attack.name], performance)
-        yield from (Outcome.left_behind(group, text) for text in wrong)
+    with Nursery(programs_directory()) as nursery:
+        for group, members in groupby(attacks, lambda attack: _ALL if settings.together else attack.group):
+            chosen = list(members)
+            controls = {attack.name: _control(attack, nursery, settings) for attack in chosen}
+            performed, wrong = _supervised(chosen, nursery, settings)
+            for performance in performed:
+                yield judge(controls[performance.attack.name], performance)
+            yield from (Outcome.left_behind(group, text) for text in wrong)
 
 
-def _control(attack: Attack, settings: Settings) -> Performance:
+def _control(attack: Attack, nursery: Nursery, settings: Settings) -> Performance:
     """Play one attack without a supervisor, in an arena of its own."""
     arena = arenas.build()
     try:
-        with Surroundings(arena, programs_directory()) as around:
-            stage = _Stage(arena, around, settings, supervised=False, policy=arena.path("policy.json"))
+        with Surroundings(arena, nursery) as around:
+            stage = _Stage(arena, around, nursery, settings, supervised=False, policy=arena.path("policy.json"))
             arenas.write_policy(arena, settings.policy, programs_directory(), {})
             stage.start()
             (performance,) = stage.play([attack])
@@ -232,14 +252,14 @@ def _control(attack: Attack, settings: Settings) -> Performance:
         arena.remove()
 
 
-def _supervised(attacks: list[Attack], settings: Settings) -> tuple[list[Performance], list[str]]:
+def _supervised(attacks: list[Attack], nursery: Nursery, settings: Settings) -> tuple[list[Performance], list[str]]:
     arena = arenas.build()
     try:
-        with Surroundings(arena, programs_directory()) as around:
+        with Surroundings(arena, nursery) as around:
             ports = {name: around.ports[name] for name in ("raced_port", "hanging_port")}
             policy = arenas.write_policy(arena, settings.policy, programs_directory(), ports)
             before = arena.snapshot()
-            stage = _Stage(arena, around, settings, supervised=True, policy=policy)
+            stage = _Stage(arena, around, nursery, settings, supervised=True, policy=policy)
             stage.start()
             performed = list(stage.play(attacks))
             wrong = stage.end()
@@ -259,6 +279,13 @@ def _steering(text: str) -> list[str]:
     """Say whether what the supervisor wrote to the terminal could steer it."""
     bad = {mark for mark in text if not mark.isprintable() and mark != "\n"}
     return [f"the messages contain {sorted(bad)}"] if bad else []
+
+
+def _piped(stream: IO[str] | None) -> IO[str]:
+    """Return a stream of a process that was started with a pipe for it."""
+    if stream is None:
+        raise ValueError("started without a pipe")
+    return stream
 
 
 def _newest_run(arena: Arena) -> str:

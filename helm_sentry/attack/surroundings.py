@@ -5,26 +5,15 @@ import os
 import select
 import selectors
 import socket
-import subprocess
 import threading
 from contextlib import ExitStack, suppress
-from typing import IO, Any, AnyStr
+from typing import Any
 
-from helm_sentry.attack.arena import Arena, interpreter
+from helm_sentry.attack.arena import Arena
+from helm_sentry.attack.nursery import Nursery
 from helm_sentry.intercept.process_tree import status_field
 
-FLAGS = ("-E", "-s", "-S", "-B")
-"""How Python is started for attack programs: nothing of the user's settings, no site packages."""
-
-
-def piped(stream: IO[AnyStr] | None) -> IO[AnyStr]:
-    """Return a stream of a process that was started with a pipe for it."""
-    if stream is None:
-        raise ValueError("started without a pipe")
-    return stream
-
-
-_FULL = 64  # connections, at most, that fill the queue of a server that accepts nobody
+_FULL = 8  # connections, at most, that fill the queue of a server that accepts nobody
 
 
 class Surroundings:
@@ -36,19 +25,18 @@ class Surroundings:
         terminal: path of a terminal that belongs to nobody's session.
     """
 
-    def __init__(self, arena: Arena, programs: str) -> None:
+    def __init__(self, arena: Arena, nursery: Nursery) -> None:
         self._arena, self._stack = arena, ExitStack()
         self._selector = selectors.DefaultSelector()
         self._wake, self._end = os.pipe()
-        self._datagrams = 0
+        self._datagrams, self._receivers, self._receiving = 0, list[socket.socket](), threading.Lock()
         self.abstract = os.path.basename(arena.root)
         self.ports = self._internet()
         self._unix()
         self._master, slave = os.openpty()
         self.terminal = os.ttyname(slave)
         self._slave = slave
-        command = [interpreter(), *FLAGS, f"{programs}/bystander.py", arena.path("outside/secret")]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._process = nursery.start("bystander.py", [arena.path("outside/secret")])
         self.bystander = self._process.pid
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
@@ -60,7 +48,7 @@ class Surroundings:
         os.write(self._end, b"!")
         self._thread.join()
         self._process.kill()
-        self._process.communicate()
+        self._process.close()
         self._selector.close()
         self._stack.close()
         for descriptor in (self._master, self._slave, self._wake, self._end):
@@ -68,7 +56,7 @@ class Surroundings:
 
     def told(self) -> dict[str, Any]:
         """Return what the bystander says of itself: where its decoys are. To be asked once."""
-        found: dict[str, Any] = json.loads(piped(self._process.stdout).readline())
+        found: dict[str, Any] = json.loads(self._process.stdout.readline())
         return found
 
     def saw(self, witness: str) -> bool:
@@ -78,7 +66,12 @@ class Surroundings:
             witness: `datagram`, `terminal`, or `signal N`.
         """
         if witness == "datagram":
-            seen, self._datagrams = self._datagrams, 0
+            with self._receiving:  # what has arrived has perhaps not been looked at
+                for receiver in self._receivers:
+                    with suppress(BlockingIOError):
+                        while True:
+                            self._answer(receiver, b"d")
+                seen, self._datagrams = self._datagrams, 0
             return seen > 0
         if witness == "terminal":
             ready = select.select([self._master], [], [], 0)[0]
@@ -142,6 +135,7 @@ class Surroundings:
 
     def _register(self, server: socket.socket, letter: bytes) -> None:
         server.setblocking(False)
+        self._receivers += [server] if letter == b"d" else []
         self._selector.register(server, selectors.EVENT_READ, (server, letter))
 
     def _serve(self) -> None:
@@ -150,7 +144,7 @@ class Surroundings:
             for key, _ in self._selector.select():
                 if key.fd == self._wake:
                     return
-                with suppress(OSError):
+                with suppress(OSError), self._receiving:
                     self._answer(*key.data)
 
     def _answer(self, server: socket.socket, letter: bytes) -> None:

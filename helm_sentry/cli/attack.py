@@ -13,10 +13,17 @@ from helm_sentry.cli.tier import tier as with_tier
 @with_tier
 @click.option("--seconds", default=2.0, metavar="S", help="How long each race lasts (default: 2).")
 @click.option("--only", "names", multiple=True, metavar="NAME", help="Only this attack or group; may be repeated.")
+@click.option("--one-run", is_flag=True, help="All attacks in one run, quicker; one that ends it hides what follows.")
 @click.option("--accept-degraded", is_flag=True, help="Run although a layer is missing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scorecard as JSON.")
 def attack(
-    policy: str, tier: str, seconds: float, names: tuple[str, ...], accept_degraded: bool, as_json: bool
+    policy: str,
+    tier: str,
+    seconds: float,
+    names: tuple[str, ...],
+    one_run: bool,
+    accept_degraded: bool,
+    as_json: bool,
 ) -> None:
     """Try to get past a policy, and print a scorecard.
 
@@ -32,7 +39,7 @@ def attack(
     chosen = [each for each in attacks() if not names or each.name in names or each.group in names]
     if not chosen:
         raise click.BadParameter("there is no such attack", param_hint="--only")
-    settings = Settings(policy=policy, tier=tier, seconds=seconds, accept_degraded=accept_degraded)
+    settings = Settings(policy=policy, tier=tier, seconds=seconds, accept_degraded=accept_degraded, together=one_run)
     outcomes = []
     if not as_json:
         click.echo(f"  {'attack':<28} {'natively':<13} under `{policy}`")

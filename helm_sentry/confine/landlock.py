@@ -17,7 +17,11 @@ from helm_sentry.policy.pattern import Component
 from helm_sentry.policy.rights import Grant, Place
 
 _IOCTL_ABI = 5
-_RIGHTS = {Kind.FILE_READ: flags.LANDLOCK_ACCESS_FS_READ_FILE, Kind.FILE_LIST: flags.LANDLOCK_ACCESS_FS_READ_DIR}
+_RIGHTS = {
+    Kind.FILE_READ: flags.LANDLOCK_ACCESS_FS_READ_FILE,
+    Kind.FILE_LIST: flags.LANDLOCK_ACCESS_FS_READ_DIR,
+    Kind.FILE_TRUNCATE: flags.LANDLOCK_ACCESS_FS_TRUNCATE,
+}
 _EXECUTE_AND_READ = flags.LANDLOCK_ACCESS_FS_EXECUTE | flags.LANDLOCK_ACCESS_FS_READ_FILE
 
 
@@ -61,19 +65,23 @@ def look(path: str) -> Place | None:
 
 def _rights(abi: int, grant: Grant) -> int:
     rights = sum(right for kind, right in _RIGHTS.items() if kind in grant.kinds)
+    rights &= _handled(abi)
     # Whoever may open a device may ask it what it is, as with a descriptor from the supervisor.
     return rights | (flags.LANDLOCK_ACCESS_FS_IOCTL_DEV if grant.device and abi >= _IOCTL_ABI else 0)
 
 
 def _attributes(abi: int) -> bytes:
     """Return `struct landlock_ruleset_attr` with every right that this ABI version knows."""
-    rights = flags.LANDLOCK_FS_RIGHTS_BY_ABI[min(abi, max(flags.LANDLOCK_FS_RIGHTS_BY_ABI))]
-    handled = (1 << rights) - 1
+    handled = _handled(abi)
     if abi < 4:
         return handled.to_bytes(8, "little")
     if abi < 6:
         return structs.LANDLOCK_RULESET_ATTR.pack(handled, flags.LANDLOCK_NET_RIGHTS, 0)[:16]
     return structs.LANDLOCK_RULESET_ATTR.pack(handled, flags.LANDLOCK_NET_RIGHTS, flags.LANDLOCK_SCOPES)
+
+
+def _handled(abi: int) -> int:
+    return (1 << flags.LANDLOCK_FS_RIGHTS_BY_ABI[min(abi, max(flags.LANDLOCK_FS_RIGHTS_BY_ABI))]) - 1
 
 
 def _objects(patterns: Iterable[str]) -> set[str]:

@@ -5,7 +5,7 @@ bit all reach the supervisor, which refuses and records them.
 """
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from helm_sentry.abi import flags
 from helm_sentry.abi.arch import Arch
@@ -16,7 +16,8 @@ Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, op
 
 # <linux/bpf_common.h>
 _LOAD_WORD, _RETURN = 0x20, 0x06
-_JUMP_EQUAL, _JUMP_MORE, _JUMP_AT_LEAST, _JUMP_ANY_BIT, _AND = 0x15, 0x25, 0x35, 0x45, 0x54
+_JUMP, _JUMP_EQUAL, _JUMP_MORE, _JUMP_AT_LEAST, _JUMP_ANY_BIT, _AND = 0x05, 0x15, 0x25, 0x35, 0x45, 0x54
+_FARTHEST = 255  # instructions that a comparison can jump over
 
 # <linux/seccomp.h> struct seccomp_data; both architectures are little-endian
 _NR, _ARCH, _ARGS = 0, 4, 16
@@ -48,27 +49,35 @@ def build(arch: Arch, table: Mapping[int, Row], hidden: int | None = None) -> by
     ]
     if arch.foreign_bit:
         program += [(_JUMP_ANY_BIT, 0, 1, arch.foreign_bit), _NOTIFY]
-    for body, following in _ranges(table, hidden):
-        if following is not None:
-            program.append((_JUMP_AT_LEAST, len(body), 0, following))
-        program += body
+    program += _halves(_ranges(table, hidden))
     if hidden is not None:
         program = [_STOP if instruction == _NOTIFY else instruction for instruction in program]
     return b"".join(SOCK_FILTER.pack(*instruction) for instruction in program)
 
 
-def _ranges(table: Mapping[int, Row], hidden: int | None) -> Iterator[tuple[list[Instruction], int | None]]:
-    """Yield, in ascending order, the code for each run of numbers treated alike and where the next run starts."""
-    starts: list[tuple[int, list[Instruction]]] = []
+def _ranges(table: Mapping[int, Row], hidden: int | None) -> list[tuple[int, list[Instruction]]]:
+    """Return, in ascending order, where each run of numbers that are treated alike starts, and the code for it."""
+    ranges: list[tuple[int, list[Instruction]]] = []
     for number in range(max(table) + 2):
         row = table.get(number)
         body = _hiding(row, hidden) + _body(row)
         if hidden is not None and row and row.name in OF_PROCESSORS:
             body = [_STOP if instruction == _ALLOW else instruction for instruction in body]
-        if not starts or starts[-1][1] != body:
-            starts.append((number, body))
-    for index, (_, body) in enumerate(starts):
-        yield body, starts[index + 1][0] if index + 1 < len(starts) else None
+        if not ranges or ranges[-1][1] != body:
+            ranges.append((number, body))
+    return ranges
+
+
+def _halves(ranges: list[tuple[int, list[Instruction]]]) -> list[Instruction]:
+    """Return code that finds the run of a number and carries out the code for it: eight comparisons, not a hundred."""
+    if len(ranges) == 1:
+        return ranges[0][1]
+    middle = len(ranges) // 2
+    low, high = _halves(ranges[:middle]), _halves(ranges[middle:])
+    start = ranges[middle][0]
+    if len(low) <= _FARTHEST:
+        return [(_JUMP_AT_LEAST, len(low), 0, start), *low, *high]
+    return [(_JUMP_AT_LEAST, 0, 1, start), (_JUMP, 0, 0, len(low)), *low, *high]
 
 
 def _body(row: Row | None) -> list[Instruction]:

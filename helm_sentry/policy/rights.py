@@ -19,6 +19,7 @@ from helm_sentry.policy.model import ConnectMatch, Effect, FileMatch, Policy
 from helm_sentry.policy.reach import may_match
 
 LANDLOCK = Mechanism("landlock", HELD_KINDS, denies=False, own_processes=False)
+_SHORTENED = Mechanism("landlock", frozenset({Kind.FILE_TRUNCATE}), denies=False, own_processes=False)
 HOOKS = Mechanism("bpf lsm", HELD_KINDS, denies=True, own_processes=False)
 
 
@@ -118,9 +119,15 @@ def everything() -> tuple[Grant, ...]:
     return (Grant("/", HELD_KINDS, device=True),)
 
 
-def grants(lowered: Lowered, places: Mapping[str, Place]) -> tuple[Grant, ...]:
-    """Return the rights that make Landlock allow what `lowered` allows, on what is there."""
+def grants(policy: Policy, lowered: Lowered, places: Mapping[str, Place]) -> tuple[Grant, ...]:
+    """Return the rights that make Landlock allow what `lowered` allows, on what is there.
+
+    Landlock looks for the right to truncate at every open, up to the root if it must, which doubles what it costs. So
+    that is granted as well where the policy allows it without a condition; truncating stays with the broker.
+    """
     found: dict[str, Grant] = {}
+    wide = [rule for rule in lower(policy, _SHORTENED).rules if isinstance(rule, PathRule) and rule.prefix]
+    shortened = [rule.path for rule in wide if rule.verdict is Verdict.ALLOW]
     for rule in lowered.rules:
         if not isinstance(rule, PathRule) or (place := places.get(rule.path)) is None:
             continue
@@ -128,7 +135,9 @@ def grants(lowered: Lowered, places: Mapping[str, Place]) -> tuple[Grant, ...]:
         # A link has no canonical path, and what is read of a directory is its list, which has a rule of its own.
         if place.canonical == rule.path and kinds and (rule.prefix or not place.directory):
             known = found.get(rule.path, Grant(rule.path, frozenset(), place.device))
-            found[rule.path] = replace(known, kinds=known.kinds | kinds)
+            if any(_within(known.path, path) for path in shortened):
+                kinds |= _SHORTENED.kinds
+            found[known.path] = replace(known, kinds=known.kinds | kinds)
     return tuple(found[path] for path in sorted(found))
 
 

@@ -27,6 +27,7 @@ _OFFSETS = {
 _OPEN_OFFSETS = {
     "TASK_FILES": ("task_struct", "files"),
     "FILES_TABLE": ("files_struct", "fdt"),
+    "FILES_OWN_TABLE": ("files_struct", "fdtab"),
     "TABLE_FILES": ("fdtable", "fd"),
     "FILE_PATH": ("file", "f_path"),
     "FILE_INODE": ("file", "f_inode"),
@@ -99,4 +100,9 @@ def _offsets(kernel: Types) -> Mapping[str, int]:
 
 
 def _offsets_for_opens(kernel: Types) -> Mapping[str, int]:
-    return {**_offsets(kernel), **{name: kernel.offset(*member) for name, member in _OPEN_OFFSETS.items()}}
+    offsets = {**_offsets(kernel), **{name: kernel.offset(*member) for name, member in _OPEN_OFFSETS.items()}}
+    try:
+        offsets["DENTRY_SHORT"] = kernel.offset("dentry", "d_shortname")  # since Linux 6.14
+    except FeatureError:
+        offsets["DENTRY_SHORT"] = kernel.offset("dentry", "d_iname")
+    return offsets

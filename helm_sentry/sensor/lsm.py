@@ -223,7 +223,11 @@ def _sizes(processors: int) -> dict[str, int]:
 
 def _offsets(kernel: Types) -> Mapping[str, int]:
     found = {name.replace(".", "_").upper(): kernel.offset(*name.split(".")) for name in _OFFSETS}
-    # Since Linux 6.9 the hook is told first how ids are mapped.
+    try:
+        kernel.offset("fown_struct", "file")
+        found["FILE_F_OWNER"] = 0  # since Linux 6.12, and no part of the file any more
+    except FeatureError:
+        found["FILE_F_OWNER"] = kernel.offset("file", "f_owner")
     try:
         found["BACKING_FILE_USER_PATH"] = kernel.offset("backing_file", "user_path")
     except FeatureError:
@@ -232,4 +236,5 @@ def _offsets(kernel: Types) -> Mapping[str, int]:
     found["PT_REGS_NUMBER"] = kernel.offset("pt_regs", "orig_ax" if arch.name == "x86_64" else "syscallno")
     found["NR_MKNODAT"] = syscalls.number("mknodat", arch)
     found["NR_MKNOD"] = syscalls.number("mknod" if arch.name == "x86_64" else "mknodat", arch)  # arm64 has the one only
+    # Since Linux 6.9 the hook is told first how ids are mapped.
     return found | {"IATTR_ARGUMENT": kernel.parameters("bpf_lsm_inode_setattr") - 1}

@@ -95,6 +95,24 @@ def test_what_was_opened_is_in_the_log_whatever_the_name_was(sandbox: Sandbox, p
     assert not gaps(result)
 
 
+def test_names_of_any_length_and_many_descriptors(sandbox: Sandbox, policy: Path) -> None:
+    """The kernel keeps short names and the first descriptors elsewhere than the others."""
+    names = [letter * length for letter, length in zip("abcdefgh", (1, 31, 32, 33, 39, 40, 41, 255), strict=True)]
+    for name in names:
+        (sandbox.workspace / name).mkdir()
+        (sandbox.workspace / name / name).write_text("x")
+    program = (
+        "import os, sys\n"
+        "for count in range(40):\n"
+        "    for name in sys.argv[1:]: os.open(f'{name}/{name}', os.O_RDONLY)\n"
+    )
+    result = run(sandbox, policy, SYSTEM_PYTHON, "-c", program, *names)
+    assert result.status == 0, result.stderr
+    found = [r["target"] for r in by_kernel(result) if r["target"].startswith(str(sandbox.workspace))]
+    assert found == [str(sandbox.workspace / name / name) for name in names] * 40
+    assert not gaps(result)
+
+
 def test_an_allowed_open_is_not_notified_and_all_are_counted(sandbox: Sandbox, policy: Path, victims: Path) -> None:
     data = sandbox.workspace / "data"
     data.write_text("x")

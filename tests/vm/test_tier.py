@@ -24,8 +24,8 @@ allow:
 block:
   - {id: shadow, file: {do: [read], paths: ["/etc/shadow"]}}
 """
+NOT_IN_DEBIAN = {"kernel_x32"}  # what its kernels are built without
 PINS, GROUPS = Path("/sys/fs/bpf/helm-sentry"), Path("/sys/fs/cgroup/helm-sentry")
-SCORED = os.environ.get("VM_ATTACKS", "").split()
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_the_kernel_reads_for_the_agent_and_blocks_inside_what_is_allowed(place:
     assert ("/etc/hostname", "kernel", "system") in found
     assert ("/etc/shadow", "errno", "shadow") in found
     made = {record["action"] for record in records(place) if str(record.get("target")).endswith("/made")}
-    assert made == {"fd"}  # what has an effect stays with the broker
+    assert made == {"value"}  # what has an effect stays with the broker
     assert not any(record["type"] == "gap" for record in records(place))
     assert list(GROUPS.iterdir() if GROUPS.exists() else []) == [] or not any(
         path.is_dir() for path in GROUPS.iterdir()
@@ -104,16 +104,17 @@ def test_a_killed_supervisor_leaves_programs_that_the_next_run_takes_away(place:
 
 
 def test_no_attack_gets_through(tmp_path: Path) -> None:
-    options = [word for name in SCORED for word in ("--only", name)]
+    """All of them in one run, with short races: starting a run takes a guest ten seconds."""
     done = subprocess.run(
-        [SENTRY, "attack", "--tier", "kernel", "--seconds", "0.1", "--json", *options],
+        [SENTRY, "attack", "--tier", "kernel", "--one-run", "--seconds", "0.1", "--json"],
         env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
         stdout=subprocess.PIPE,
         text=True,
         check=False,
     )
-    found = json.loads(done.stdout)["attacks"]
-    for attack in found:
-        print(f"{attack['name']:<28} {attack['natively']:<13} {attack['result']} {attack['detail']}")
-    assert [attack["name"] for attack in found if attack["result"] == "got through"] == []
-    assert sum(attack["natively"] == "succeeds" for attack in found) > len(found) * 3 // 4  # the controls
+    found = {attack["name"]: attack for attack in json.loads(done.stdout)["attacks"]}
+    for name, attack in found.items():
+        print(f"{name:<28} {attack['natively']:<13} {attack['result']} {attack['detail']}")
+    assert {name: attack["detail"] for name, attack in found.items() if attack["result"] == "got through"} == {}
+    assert {name for name, attack in found.items() if attack["natively"] != "succeeds"} <= NOT_IN_DEBIAN
+    assert done.returncode == 0

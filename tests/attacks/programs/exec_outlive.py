@@ -18,8 +18,9 @@ def attempt() -> bool:
         if os.fork() == 0:
             for descriptor in range(3):
                 os.close(descriptor)
-            end = time.monotonic() + 60
-            while not os.path.exists(f"{WORK}/ended") and time.monotonic() < end:
+            while not os.path.exists(f"{WORK}/ended"):
+                if not os.path.exists(WORK):
+                    os._exit(0)  # nobody will say that the run has ended
                 time.sleep(0.01)
             with open(f"{WORK}/outlived", "w") as file:
                 file.write("here")

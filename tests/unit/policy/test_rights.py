@@ -58,13 +58,51 @@ def test_files_and_directories_become_rights() -> None:
     assert lowered.kinds == BOTH
     assert named_paths(asked) >= {"/data", "/etc/hosts", "/nowhere"}
     only = frozenset({Kind.FILE_READ})
-    assert grants(lowered, PLACES) == (
+    assert grants(asked, lowered, PLACES) == (
         Grant("/data", BOTH),
         Grant("/data/sub", only),
         Grant("/dev/null", only, device=True),
         Grant("/etc/hosts", only),
         Grant("/proc/meminfo", only),
     )
+
+
+@pytest.mark.parametrize(
+    ("more", "shortened"),
+    [
+        pytest.param("", False, id="read only"),
+        pytest.param(reading("/data/**", rule="t", verbs="truncate"), True, id="all beneath"),
+        pytest.param(reading("/data/sub/**", rule="t", verbs="truncate"), False, id="some beneath"),
+        pytest.param(reading("/data", rule="t", verbs="truncate"), False, id="one path"),
+        pytest.param(
+            reading("/data/**", rule="t", verbs="truncate") + reading("/data/*.x", rule="g", verbs="truncate"),
+            True,
+            id="a glob within",
+        ),
+    ],
+)
+def test_where_all_may_be_truncated_landlock_need_not_look_up_to_the_root(more: str, shortened: bool) -> None:
+    asked = policy(NAMES, DATA, more)
+    (grant,) = grants(asked, lower_to_rights(asked, PLACES, ()), PLACES)
+    assert grant == Grant("/data", BOTH | ({Kind.FILE_TRUNCATE} if shortened else set()))
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        pytest.param("  - {id: b, file: {do: [truncate], paths: ['/data/x']}}\n", id="blocked within"),
+        pytest.param("  - {id: b, file: {do: [truncate], paths: ['/data/*.x']}}\n", id="some blocked within"),
+    ],
+)
+def test_a_block_within_keeps_the_right_to_truncate(limit: str) -> None:
+    asked = policy(NAMES, DATA, reading("/data/**", rule="t", verbs="truncate"), block=limit)
+    assert grants(asked, lower_to_rights(asked, PLACES, ()), PLACES) == (Grant("/data", BOTH),)
+
+
+def test_a_limit_keeps_the_right_to_truncate() -> None:
+    limited = "  - {id: t, file: {do: [truncate], paths: ['/data/**']}, limit: {count: 1, per: 1m}}\n"
+    asked = policy(NAMES, DATA, limited)
+    assert grants(asked, lower_to_rights(asked, PLACES, ()), PLACES) == (Grant("/data", BOTH),)
 
 
 @pytest.mark.parametrize(
