@@ -200,7 +200,10 @@ class TestWords:
 
 
 def table_of(*rows: str) -> Mapping[int, Row]:
-    return {row.numbers["x86_64"]: row for row in syscalls.parse("\n".join([COLUMNS, *(f"{row},why" for row in rows)]) + "\n")}
+    return {
+        row.numbers["x86_64"]: row
+        for row in syscalls.parse("\n".join([COLUMNS, *(f"{row},why" for row in rows)]) + "\n")
+    }
 
 
 def verdicts(table: Mapping[int, Row], number: int, *arguments: int) -> int:
