@@ -20,7 +20,7 @@ WAYS = (
 def attempt() -> bool:
     for way in WAYS:
         try:
-            subprocess.run(way, stderr=subprocess.DEVNULL, check=False, timeout=10)
+            subprocess.run(way, stderr=subprocess.DEVNULL, check=False, timeout=60)
             with open(f"{WORK}/got", "rb") as file:
                 if b"decoy" in file.read():
                     return True
