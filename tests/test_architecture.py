@@ -22,7 +22,6 @@ LAYERS = [
     ("helm_sentry.decision", 0),
     ("helm_sentry.abi", 0),
     ("helm_sentry.abi.libc", 2),
-    ("helm_sentry.abi.thread_timer", 2),
     ("helm_sentry.decode", 1),
     ("helm_sentry.policy", 1),
     ("helm_sentry.audit", 1),

@@ -97,9 +97,6 @@ def _at_once(name: str, *types: type) -> Callable[..., int]:
     return call
 
 
-_timer_create = _at_once("syscall", c_long, c_int, c_char_p, c_void_p)
-_timer_settime = _at_once("syscall", c_long, c_int, c_int, c_char_p, c_void_p)
-_TIMER_CREATE, _TIMER_SETTIME = (syscalls.number(name, _ARCH) for name in ("timer_create", "timer_settime"))
 _getsockopt = _at_once("getsockopt", c_int, c_int, c_int, c_void_p, c_void_p)
 
 
@@ -187,18 +184,6 @@ def bind(descriptor: int, address: bytes) -> None:
 def listen(descriptor: int, backlog: int) -> None:
     """Make a socket listen; `backlog` is taken as the kernel takes it."""
     _listen(descriptor, backlog)
-
-
-def timer_create(clock: int, event: bytes) -> int:
-    """Return the number of a new timer; `event` is a `struct sigevent`."""
-    number = c_int()
-    _timer_create(_TIMER_CREATE, clock, event, ctypes.byref(number))
-    return number.value
-
-
-def timer_settime(timer: int, setting: bytes) -> None:
-    """Start a timer, or stop it; `setting` is a `struct itimerspec`, relative to now."""
-    _timer_settime(_TIMER_SETTIME, timer, 0, setting, None)
 
 
 def socket_option(descriptor: int, level: int, option: int, size: int = 4) -> bytes:

@@ -44,9 +44,6 @@ CAP_DATA = Struct("=6I")
 TIMESPEC_PAIR = Struct("=4q")
 """Two `struct timespec` (or `struct timeval`, on 64-bit): seconds and fraction, twice."""
 
-SIGEVENT = Struct("=Qiii44x")
-"""<asm-generic/siginfo.h>: value, signo, notify, thread id."""
-
 UTIMBUF = Struct("=qq")
 """<linux/utime.h>: actime, modtime."""
 

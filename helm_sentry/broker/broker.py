@@ -32,7 +32,7 @@ from helm_sentry.broker.ports import OwnPorts
 from helm_sentry.broker.rules import Rules
 from helm_sentry.broker.tally import Tally
 from helm_sentry.broker.traffic import Traffic
-from helm_sentry.broker.workers import Brief, Workers
+from helm_sentry.broker.workers import INTERRUPT, Workers
 from helm_sentry.confine.credentials import Identity, assume_in_thread
 from helm_sentry.control.approvals import Approvals
 from helm_sentry.decision import Decision, Reason, Verdict
@@ -75,7 +75,7 @@ class Broker:
         resolver: resolves the agent's paths.
         memory: reads the agent's memory.
         workers: threads for what may wait.
-        brief: makes calls here that nearly never wait.
+        brief: connects here what nearly never waits, None without the compiled receiver.
         names: what host names in rules mean.
         own_ports: ports the run itself listens on.
         traffic: how many bytes left for which address.
@@ -105,7 +105,7 @@ class Broker:
     ) -> None:
         self.listener, self.resolver, self.names = listener, resolver, names
         self.memory, self.workers, self.own_ports = Memory(), Workers(identity), OwnPorts()
-        self.brief = Brief()
+        self.brief = receiver.brief(INTERRUPT) if receiver else None
         self.signal_scope, self.enforcing = signal_scope, enforcing
         self.traffic = Traffic(log.append, on_failure)
         self.rules = Rules.of(policy, self.traffic.total)
@@ -308,7 +308,8 @@ class Broker:
     def _serve(self, source: Iterator[Unserved | None], attach: bool) -> None:
         try:
             assume_in_thread(self._identity)
-            self.brief.allow()
+            if self.brief:
+                self.brief.allow()
             if attach:
                 self.listener.attach()
             for unserved in source:

@@ -86,7 +86,7 @@ def connect(call: Call) -> Action | Later:
         libc.connect(ours, raw)
         remember_port(call, ours, protocol)
         return SUCCESS
-    if addresses.stays_here(raw) and call.broker.brief.attempt(lambda: libc.connect(ours, raw)):
+    if (brief := call.broker.brief) and addresses.stays_here(raw) and brief.connect(ours, raw):
         return SUCCESS
     return Later(lambda: _connect_waiting(call, ours, raw))  # where one was interrupted, this one goes on
 

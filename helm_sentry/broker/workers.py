@@ -4,7 +4,6 @@ The receiver never waits, so one agent thread's syscall never delays another's. 
 its caller dies or has a signal to handle, as the kernel would interrupt the real call.
 """
 
-import contextlib
 import errno
 import os
 import queue
@@ -14,7 +13,6 @@ import traceback
 from collections.abc import Callable
 
 from helm_sentry.abi.flags import ERESTARTSYS
-from helm_sentry.abi.thread_timer import ThreadTimer
 from helm_sentry.broker.call import Call
 from helm_sentry.broker.memory import Gone
 from helm_sentry.confine.credentials import Identity, assume_in_thread
@@ -22,37 +20,10 @@ from helm_sentry.intercept.process_tree import status_field
 
 INTERRUPT = signal.SIGRTMIN + 1
 """Sent to a thread of ours to make its system call return EINTR."""
-_BRIEF = 0.0005  # seconds that a receiver may wait for what nearly always ends at once
 _LOOK_EVERY = 0.01  # seconds between looks at the callers of waiting workers
 _LOOK_COST = 0.0002  # seconds more for each of them, so that many who wait do not slow down those who do not
 _MOST_WORKERS = 512
 _FAILED = 125
-
-
-class Brief(threading.local):
-    """Calls that nearly always end at once, on a thread that must not wait: there a timer interrupts them."""
-
-    _timer: ThreadTimer | None = None
-
-    def allow(self) -> None:
-        """Let this thread make such calls, if the system has a timer for it."""
-        with contextlib.suppress(OSError):
-            self._timer = ThreadTimer(INTERRUPT, _BRIEF)
-
-    def attempt(self, blocking: Callable[[], object]) -> bool:
-        """Make a system call; False when it must be made again where it may wait.
-
-        Raises:
-            OSError: what the system call raised.
-        """
-        if self._timer is None:
-            return False
-        try:
-            with self._timer:
-                blocking()
-        except InterruptedError:
-            return False
-        return True
 
 
 class Workers:

@@ -6,7 +6,7 @@ the one moment at which a count is final: data leaves after the last write, and 
 
 import ipaddress
 import socket
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import NamedTuple
 
 from helm_sentry.abi import flags, libc
@@ -50,13 +50,22 @@ class Destroyed:
         for group in flags.SKNLGRP_TCP_DESTROY:
             self._socket.setsockopt(flags.SOL_NETLINK, flags.NETLINK_ADD_MEMBERSHIP, group)
 
-    def receive(self) -> Iterator[Count]:
-        """Wait for the next message and return what it tells; nothing when the kernel had to drop some."""
-        try:
-            data = self._socket.recv(_ROOM)
-        except OSError:  # ENOBUFS: more sockets ended than the queue could hold
-            return iter(())
-        return (count for _, body in _messages(data) if (count := _count(body)))
+    def receive(self, wanted: Container[int]) -> Iterator[Count]:
+        """Wait for the next message and return what it and those behind it tell; the kernel may have dropped some.
+
+        Args:
+            wanted: cookies of the sockets to tell of.
+        """
+        wait = 0
+        while True:
+            try:
+                data = self._socket.recv(_ROOM, wait)
+            except BlockingIOError:
+                return
+            except OSError:  # ENOBUFS: more sockets ended than the queue could hold
+                data = b""
+            yield from (count for _, body in _messages(data) if (count := _count(body, wanted)))
+            wait = socket.MSG_DONTWAIT
 
 
 def open_connections() -> Iterator[Count]:
@@ -107,11 +116,13 @@ def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
         data = data[max(size + 3 & ~3, NLMSGHDR.size) :]
 
 
-def _count(body: bytes) -> Count | None:
-    """Read one `inet_diag_msg`; None for a kernel that does not count, and for other sockets than TCP's."""
+def _count(body: bytes, wanted: Container[int] | None = None) -> Count | None:
+    """Read one `inet_diag_msg`; None for a kernel that does not count, and for others than TCP's and the wanted."""
     if len(body) < INET_DIAG_MSG.size:
         return None
     family, _, _, port, raw, cookie = INET_DIAG_MSG.unpack_from(body)
+    if wanted is not None and cookie not in wanted:
+        return None
     at = INET_DIAG_MSG.size
     while at + _ATTRIBUTE <= len(body):
         size, kind = (int.from_bytes(body[at + n : at + n + 2], "little") for n in (0, 2))

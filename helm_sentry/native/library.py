@@ -71,6 +71,35 @@ class Counts(NamedTuple):
     unjudged: int = 0
 
 
+class Brief(threading.local):
+    """Connects that nearly always end at once, on threads that must not wait: one that takes longer is interrupted.
+
+    Args:
+        library: what `load` returned.
+        signal: interrupts; its handler does nothing.
+    """
+
+    def __init__(self, library: ctypes.CDLL, signal: int) -> None:
+        self._library, self._signal, self._thread = library, signal, None
+
+    def allow(self) -> None:
+        """Let this thread make them, if there is room."""
+        self._thread = self._library.brief_new(self._signal)
+
+    def connect(self, descriptor: int, address: bytes) -> bool:
+        """Connect a socket to a raw sockaddr; False when it must be made again where it may wait.
+
+        Raises:
+            OSError: what connect(2) ended with.
+        """
+        if not self._thread:
+            return False
+        code = -self._library.brief_connect(self._thread, descriptor, address, len(address))
+        if code not in (0, errno.EINTR):
+            raise OSError(code, os.strerror(code), "connect")
+        return code == 0
+
+
 class SharedLogState(Structure):
     """The state of an audit log (`audit.log.LogState`) in memory that the receiver shares."""
 
@@ -136,6 +165,10 @@ class Receiver:
         if not self._receiver:
             raise MemoryError("no room for the receiver")
         self._known: set[tuple[str, bytes]] = set()
+
+    def brief(self, signal: int) -> Brief:
+        """Return what connects without waiting, see `Brief`."""
+        return Brief(self._library, signal)
 
     def sources(self) -> list[Iterator[Unserved | None]]:
         """Return where the broker takes calls from, each on a thread of its own.
@@ -281,6 +314,9 @@ class Library:
         waiting.receiver_counts.argtypes = (c_void_p, c_void_p)
         waiting.receiver_trace.argtypes = (c_void_p, c_void_p)
         waiting.receiver_next_traced.argtypes = (c_void_p, c_void_p, c_void_p, c_void_p)
+        waiting.brief_new.restype = c_void_p
+        waiting.brief_new.argtypes = (c_int,)
+        waiting.brief_connect.argtypes = (c_void_p, c_int, c_char_p, c_uint32)
         waiting.tracer_new.restype = c_void_p
         waiting.tracer_new.argtypes = (c_int, c_int, c_uint64, c_uint64)
         waiting.tracer_next.argtypes = (c_void_p, c_void_p)

@@ -102,7 +102,6 @@ LAYOUTS: dict[str, tuple[Struct, str, list[str]]] = {
         "struct { struct timespec each[2]; }",
         [f"each[{n}].{name}" for n in range(2) for name in ("tv_sec", "tv_nsec")],
     ),
-    "SIGEVENT": (structs.SIGEVENT, "struct sigevent", ["sigev_value", "sigev_signo", "sigev_notify", "_sigev_un._tid"]),
     "UTIMBUF": (structs.UTIMBUF, "struct utimbuf", ["actime", "modtime"]),
     "MSGHDR": (
         structs.MSGHDR,
