@@ -62,7 +62,8 @@ plans: setup vm-packages ## write docs/plans.md: who holds what of one policy on
 
 VM_PACKAGES := qemu-system-x86 busybox-static
 vm-packages:
-	@if ! dpkg -s $(VM_PACKAGES) >/dev/null 2>&1; then $(SUDO) apt-get update -q && \
+	@if ! dpkg -s $(VM_PACKAGES) >/dev/null 2>&1 || ! apt-cache show linux-image-amd64 >/dev/null 2>&1; then \
+	  $(SUDO) apt-get update -q && \
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(VM_PACKAGES) || \
 	  { echo "vm-test: $(VM_PACKAGES) cannot be installed from here, so no guest can be started" >&2; exit 1; }; fi
 

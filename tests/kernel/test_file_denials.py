@@ -365,8 +365,9 @@ def test_a_path_descriptor_of_something_closed_is_not_kept(twins: Twins, victims
 
     twins.fresh(seed)
     command = [str(victims / "file_path_race"), "open/file", "shut/file", "20000"]
-    opens, won = twins.sandbox.native(command).stdout.split()
-    assert won == "1", f"natively the race was lost {opens} times"
+    # Both threads may share a processor for a while.
+    tries = (twins.sandbox.native(command).stdout.split() for _ in range(20))
+    assert any(won == "1" for _, won in tries), "natively the race was lost every time"
     for _ in range(5):
         result = twins.sandbox.run(command, twins.sandbox.policy(OPEN_ONLY))
         if result.status == 0:  # not once in all that time did the kernel read what the supervisor had not
