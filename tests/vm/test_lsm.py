@@ -527,7 +527,7 @@ def test_an_event_names_the_object_that_was_opened(enforcer: Enforcer, worker: W
     os.symlink("no/never", place / "link")
     enforcer.enforce(lower(policy, BPF_LSM))
     list(enforcer.events())
-    memory = Path("/tmp/lsm-event")  # noqa: S108  tmpfs, whose numbers stat(2) tells as they are
+    memory = Path("/dev/shm/lsm-event")  # noqa: S108  tmpfs, whose numbers stat(2) tells as they are
     memory.write_text("")
     worker.enter(AGENT)
     worker.do(
