@@ -16,7 +16,7 @@ from helm_sentry.abi.arch import Arch
 from helm_sentry.abi.syscalls import Row, Treatment
 from helm_sentry.audit import record as records
 from helm_sentry.audit.canonical import Fields
-from helm_sentry.audit.line import decision_line, template
+from helm_sentry.audit.line import Template, decision_line, template
 from helm_sentry.audit.log import AuditLog
 from helm_sentry.audit.record import ActionName
 from helm_sentry.broker import exec as programs
@@ -259,14 +259,13 @@ class Broker:
             call: an open for reading or a look that was allowed, of an object by its canonical path.
             status: of the object; names in /proc mean something else to each process and are not repeated.
         """
-        if not self._repeatable(call) or status.st_dev in self.resolver.proc_devices:
-            return
         kind = stat_bits.S_IFMT(status.st_mode)
-        if self._receiver and call.decision and kind in _REPEATED_TYPES:
-            (operation,) = call.operations
-            action: ActionName = "value" if operation.kind is Kind.FILE_STAT else "fd"
-            learnt = template(call.row.name, operation, call.decision, call.epoch, action)
-            self._receiver.learn(call.row.name, kind, operation.path, learnt, call.epoch)
+        if status.st_dev in self.resolver.proc_devices or kind not in _REPEATED_TYPES:
+            return
+        action: ActionName = "value" if call.operations[0].kind is Kind.FILE_STAT else "fd"
+        if receiver := self._teachable(call):
+            path = call.operations[0].path
+            receiver.learn(call.row.name, kind, path, self._template(call, action), call.epoch)
 
     def repeat_going_on(self, call: Call) -> None:
         """Let the compiled receiver, if there is one, leave the same call to the kernel again by itself.
@@ -274,16 +273,19 @@ class Broker:
         Args:
             call: one that was allowed, all of whose meaning lies in its first three arguments, each a C `int`.
         """
-        if self._receiver and call.decision and self._repeatable(call):
-            (operation,) = call.operations
-            learnt = template(call.row.name, operation, call.decision, call.epoch, Continue.word)
+        if _may_continue(call.row) and (receiver := self._teachable(call)):
             arguments = call.int32(0), call.int32(1), call.int32(2)
-            self._receiver.learn_to_go_on(call.row.name, arguments, learnt, call.epoch)
+            receiver.learn_to_go_on(call.row.name, arguments, self._template(call, Continue.word), call.epoch)
 
-    def _repeatable(self, call: Call) -> bool:
-        if self._receiver is None or self._log.degraded or not (call.decision and call.decision.allowed):
-            return False
-        return not self.circumstances.concern(call.operations)
+    def _teachable(self, call: Call) -> Receiver | None:
+        """Return the receiver, if it may take the decision about this call again by itself."""
+        if self._log.degraded or not (call.decision and call.decision.allowed):
+            return None
+        return None if self.circumstances.concern(call.operations) else self._receiver
+
+    def _template(self, call: Call, action: ActionName) -> Template:
+        (operation,) = call.operations
+        return template(call.row.name, operation, call.decision or _FAILED, call.epoch, action)
 
     def executed(self, pid: int, path: str, identity: str, argv: Sequence[str]) -> None:
         """Mark a process with its verified program and write the record, before the program's first instruction."""

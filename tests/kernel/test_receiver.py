@@ -344,6 +344,13 @@ def test_another_socket_is_the_brokers(tmp_path: Path, arguments: tuple[int, int
     assert (answer, len(left), agent.log.count) == (b"EACCES", 1, 0)
 
 
+def test_calls_that_go_on_have_no_pointer_and_a_reason() -> None:
+    """What the receiver compares, three C `int`s in registers, is all that such a call means."""
+    row = syscalls.table(native())[SOCKET]
+    assert [argument.kind for argument in row.arguments] == ["int"] * 3
+    assert row.continue_reason
+
+
 def test_a_socket_of_old_rules_is_the_brokers(tmp_path: Path) -> None:
     agent = Agent(tmp_path, lambda: made(*PLAIN), SOCKET)
     agent.learn_socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, 0)
