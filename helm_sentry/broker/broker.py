@@ -392,8 +392,8 @@ class Broker:
             return self._park(call, held)
         except Gone:
             return Answered()
-        except Unreadable:
-            return self._refuse(call, _UNREADABLE)
+        except Unreadable:  # the kernel also keeps us from a caller that is dying, and then nobody was refused
+            return self._refuse(call, _UNREADABLE) if self.listener.alive(call.id) else Answered()
         except AuditError as error:
             return self._give_up(error)
         except OSError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from helm_sentry.abi.flags import PATH_MAX
 from helm_sentry.abi.syscalls import Row
-from helm_sentry.broker.memory import Gone, Unreadable
+from helm_sentry.broker.memory import Gone
 from helm_sentry.broker.paths import Pinned
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.intercept.interceptor import Notification
@@ -237,10 +237,6 @@ class Call:
         """Raise the error the kernel would give for an object that cannot be reached."""
         if pinned.error:
             raise OSError(pinned.error, os.strerror(pinned.error))
-
-    def out_of_reach(self) -> Gone | Unreadable:
-        """Return what to raise when the kernel keeps the caller from us: it is dying, or it hides."""
-        return Unreadable() if self.broker.listener.alive(self.id) else Gone()
 
     def release(self) -> None:
         """Close everything held for the call."""

@@ -1,7 +1,7 @@
 """The one way in which a call is left to the kernel and looked at before its thread runs on."""
 
 from helm_sentry.broker.call import Call
-from helm_sentry.broker.memory import Gone
+from helm_sentry.broker.memory import Gone, Unreadable
 from helm_sentry.intercept.interceptor import Watch
 
 
@@ -23,7 +23,7 @@ def continue_watched(call: Call) -> Watch:
     except ProcessLookupError:
         raise Gone from None
     except PermissionError:
-        raise call.out_of_reach() from None
+        raise Unreadable from None
     try:
         call.broker.record(call, "continue")
         watch.proceed()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.conftest import Result, Sandbox
+from tests.kernel.conftest import PYTHON, Result, Sandbox
 
 pytestmark = [pytest.mark.kernel, pytest.mark.every_tier]
 
@@ -281,3 +281,30 @@ class TestDirectories:
         assert lines(sandbox.native([*POWERLESS, *command])) == ["EACCES"]
         result = sandbox.run(command, sandbox.policy(text))
         assert lines(result) == ["EACCES"]
+
+
+# Each child is killed as it looks, again and again; which of them dies between its call and the answer is chance.
+DYING = """
+import os, select, signal
+children = 200
+for _ in range(children):
+    begun, beginning = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(beginning, b"!")
+        while True:
+            os.access("place", os.R_OK)
+    os.read(begun, 1)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(begun), os.close(beginning)
+print("killed", children)
+"""
+
+
+def test_a_caller_that_dies_has_not_been_refused(sandbox: Sandbox) -> None:
+    """The kernel then keeps its memory from the supervisor as it would a hidden one."""
+    (sandbox.workspace / "place").write_text("")
+    result = sandbox.run([PYTHON, "-c", DYING])
+    assert lines(result) == ["killed 200"]
+    assert result.denials() == []
