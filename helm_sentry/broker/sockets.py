@@ -80,15 +80,22 @@ def connect(call: Call) -> Action | Later:
             call.broker.traffic.dissolves(ours)
         libc.connect(ours, raw)  # dissolves the association
         return SUCCESS
-    raw = judge_destination(call, Kind.NET_CONNECT, raw, ours, domain, protocol)
+    asked, raw = raw, judge_destination(call, Kind.NET_CONNECT, raw, ours, domain, protocol)
     # O_NONBLOCK says nothing: another thread can clear it between a look and the call.
     if protocol == "udp":
         libc.connect(ours, raw)
         remember_port(call, ours, protocol)
         return SUCCESS
-    if (brief := call.broker.brief) and addresses.stays_here(raw) and brief.connect(ours, raw):
-        return SUCCESS
-    return Later(lambda: _connect_waiting(call, ours, raw))  # where one was interrupted, this one goes on
+    if (brief := call.broker.brief) and addresses.stays_here(raw):
+        call.broker.connects.repeat(call, domain, asked, raw)
+        if brief.connect(ours, raw):
+            return SUCCESS
+    return connect_waiting(call, ours, raw)  # where one was interrupted, this one goes on
+
+
+def connect_waiting(call: Call, ours: int, raw: bytes) -> Later:
+    """Return the connect of a duplicated socket that may take its time."""
+    return Later(lambda: _connect_waiting(call, ours, raw))
 
 
 def bind(call: Call) -> Action:

@@ -29,6 +29,7 @@ struct brief {
 };
 
 static struct brief *_Atomic all;
+static _Thread_local struct brief *here;
 static atomic_int asleep;
 static sem_t wake;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -103,7 +104,12 @@ struct brief *brief_new(int signal)
 	brief->next = all;
 	while (!atomic_compare_exchange_weak(&all, &brief->next, brief))
 		;
-	return brief;
+	return here = brief;
+}
+
+struct brief *brief_here(void)
+{
+	return here;
 }
 
 int brief_connect(struct brief *brief, int descriptor, const void *address, unsigned int size)
