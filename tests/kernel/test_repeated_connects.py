@@ -11,15 +11,15 @@ import select
 import signal
 import socket
 import struct
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from helm_sentry.abi import flags, libc, syscalls
+from helm_sentry.abi import libc, syscalls
 from helm_sentry.abi.arch import native
 from helm_sentry.audit import record
 from helm_sentry.audit.line import template
@@ -352,6 +352,10 @@ def test_an_address_that_changes_after_the_look(tmp_path: Path, server: socket.s
         assert (arrived[1][0] > 0) == (not supervised)
 
 
+def swap_in(made: tuple[int, int], number: int, which: int) -> None:
+    os.dup2(made[which], number)
+
+
 def race_for_socket(raw: bytes) -> bytes:
     """Connect a number that alternates between a TCP and a UDP socket; how often which of them was connected."""
     seen = {"tcp": 0, "udp": 0, "": 0}
@@ -360,7 +364,7 @@ def race_for_socket(raw: bytes) -> bytes:
     while time.monotonic() < end:
         with socket.socket() as tcp, socket.socket(type=DGRAM) as udp:
             made = (tcp.fileno(), udp.fileno())
-            stop = flip(lambda which, made=made: os.dup2(made[which], number))  # type: ignore[misc]
+            stop = flip(partial(swap_in, made, number))
             for _ in range(20):
                 reached(number, raw)
             stop()
@@ -467,3 +471,128 @@ def test_a_thread_id_that_becomes_somebody_elses(tmp_path: Path, port: int, dies
     assert (agent.log.count, agent.receiver.begun()) == (0, [])
     with pytest.raises(OSError, match="not connected"):
         victim.getpeername()
+
+
+# Whole runs: the receiver and the broker together.
+
+POLICY = """
+extends: [default]
+allow:
+  - {id: connect, connect: {addresses: [loopback]}}
+  - {id: bind-any, bind: {addresses: [any]}}
+"""
+CONNECTS = """
+import ctypes, errno, select, socket, sys
+open_port, closed_port = map(int, sys.argv[1:])
+for round in range(4):
+    for port in (open_port, closed_port):
+        for family, host in ((2, "127.0.0.1"), (2, "0.0.0.0"), (10, "::1"), (10, "::ffff:127.0.0.1")):
+            for kind in (1, 1 | socket.SOCK_NONBLOCK, 2):
+                with socket.socket(family, kind) as made:
+                    answers = [made.connect_ex((host, port))]
+                    if kind & socket.SOCK_NONBLOCK:
+                        select.select([], [made], [], 10)
+                    answers += [made.getsockopt(1, socket.SO_ERROR), made.connect_ex((host, port))]
+                    if kind == 1 and answers[0] == 0:
+                        made.sendall(b"four")
+                        answers += [made.recv(9), ctypes.CDLL(None).connect(made.fileno(), bytes(16), 16)]
+                    print(port == open_port, host, kind, answers)
+"""
+
+
+@contextlib.contextmanager
+def echo() -> Iterator[int]:
+    """Answer every connection with what it sends; gives the port, of both families."""
+    with socket.create_server(("::", 0), family=IPV6, dualstack_ipv6=True, backlog=512) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    made, _ = listener.accept()
+                    with made, contextlib.suppress(OSError):
+                        made.sendall(made.recv(9))
+                        made.recv(9)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield int(listener.getsockname()[1])
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def run(sandbox: Sandbox, code: str, *arguments: int, policy: str = POLICY, receiver: bool = True) -> Result:
+    environment = {} if receiver else {"HELM_SENTRY_NATIVE": "off"}
+    command = [PYTHON, "-c", code, *map(str, arguments)]
+    result = sandbox.run(command, sandbox.policy(policy), environment=environment)
+    assert result.status == 0, result.stderr
+    assert sandbox.verify(result.directory).returncode == 0
+    return result
+
+
+def shape(result: Result) -> list[tuple[object, ...]]:
+    """What its records about connections say, each outcome and count with the decision that it names."""
+    members = ("type", "syscall", "ops", "target", "protocol", "verdict", "rule", "action", "errno", "own", "hosts")
+    members += ("sent", "exact")
+    every = result.records
+    told = [r for r in every if r.get("ops") == ["net.connect"] or r["type"] in ("outcome", "traffic")]
+    named = [(r, every[r["of"]].get("target")) for r in told if "of" in r] + [(r, None) for r in told if "of" not in r]
+    named.sort(key=lambda pair: pair[0]["seq"] if pair[0]["type"] != "traffic" else len(every))
+    lines = [(*(str(r.get(member)) for member in members), target) for r, target in named]
+    first = next((at for at, line in enumerate(lines) if line[0] == "traffic"), len(lines))
+    return lines[:first] + sorted(lines[first:])  # the kernel tells of ends when it likes
+
+
+def test_with_and_without_it_connects_are_the_same(sandbox: Sandbox, closed: int) -> None:
+    with echo() as port:
+        native_ = sandbox.native([PYTHON, "-c", CONNECTS, str(port), str(closed)])
+        repeated = run(sandbox, CONNECTS, port, closed)
+        without = run(sandbox, CONNECTS, port, closed, receiver=False)
+    assert repeated.stdout == without.stdout == native_.stdout
+    assert "[0, 0, 106, b'four', 0]" in repeated.stdout and "[115, 111, 103]" in repeated.stdout
+    assert shape(repeated) == shape(without)
+    assert len(shape(repeated)) > 200
+
+
+def test_a_port_that_becomes_the_runs_own_is_asked_about_again(sandbox: Sandbox) -> None:
+    code = """
+import socket, sys
+port = int(sys.argv[1])
+for _ in range(3): socket.create_connection(("127.0.0.1", port)).close()
+with socket.create_connection(("127.0.0.1", port)) as last: last.recv(1)
+with socket.create_server(("127.0.0.1", port)) as own:
+    for _ in range(3): socket.create_connection(("127.0.0.1", port)).close()
+"""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def leave() -> None:
+            taken = [server.accept()[0] for _ in range(4)]
+            server.close()
+            for each in taken:
+                each.close()
+
+        thread = threading.Thread(target=leave)
+        thread.start()
+        result = run(sandbox, code, server.getsockname()[1])
+        thread.join()
+    connects = [r for r in result.records if r.get("ops") == ["net.connect"]]
+    assert [r.get("own", False) for r in connects] == [False] * 4 + [True] * 3
+
+
+def test_an_address_with_a_name_is_asked_about_each_time(sandbox: Sandbox, server: socket.socket, port: int) -> None:
+    code = "import socket, sys\nfor _ in range(3): socket.create_connection(('127.0.0.1', int(sys.argv[1]))).close()"
+    policy = f"extends: [default]\nallow:\n  - {{id: named, connect: {{hosts: [localhost], ports: [{port}]}}}}\n"
+    thread = accepting(server, arrived := [0])
+    result = run(sandbox, code, port, policy=policy)
+    server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    connects = [r for r in result.records if r.get("ops") == ["net.connect"]]
+    assert [(r["rule"], r["hosts"]) for r in connects] == [("named", ["localhost"])] * arrived[0] and arrived == [3]
+
+
+def test_a_limit_is_counted_each_time(sandbox: Sandbox, server: socket.socket, port: int) -> None:
+    code = "import socket, sys\nfor _ in range(5): print(socket.socket().connect_ex(('127.0.0.1', int(sys.argv[1]))))"
+    text = f"connect: {{addresses: [loopback], ports: [{port}]}}"
+    policy = f"extends: [default]\nallow:\n  - {{id: few, {text}, limit: {{count: 3}}}}\n"
+    assert run(sandbox, code, port, policy=policy).stdout.split() == ["0"] * 3 + ["13"] * 2
+    unlimited = f"extends: [default]\nallow:\n  - {{id: many, {text}}}\n"
+    assert run(sandbox, code, port, policy=unlimited).stdout.split() == ["0"] * 5
