@@ -118,7 +118,9 @@ static void connect_somewhere(struct receiver *receiver)
 	uint64_t before = receiver->log->count, begun = receiver->begun.count;
 	struct refusal refusal;
 	enum outcome outcome = serve_connect(receiver, &asked, &refusal);
-	expect(outcome == FOR_BROKER || refusal.error == EINPROGRESS || refusal.error == ECONNREFUSED, "another error");
+	if (outcome == REFUSED && !refusal.error)
+		close(refusal.descriptor); /* the machine is slow */
+	expect(outcome == FOR_BROKER || !refusal.error || refusal.error == EINPROGRESS || refusal.error == ECONNREFUSED, "another error");
 	expect((outcome != FOR_BROKER) == (receiver->log->count > before), "repeated without a record, or the reverse");
 	expect((outcome != FOR_BROKER) == (receiver->begun.count > begun), "begun and not told of, or the reverse");
 	expect(outcome == FOR_BROKER || (domain != AF_UNIX && type == SOCK_STREAM), "another socket");
@@ -131,6 +133,11 @@ static void connect_somewhere(struct receiver *receiver)
 	close(opened);
 }
 
+static void nothing(int number)
+{
+	(void)number;
+}
+
 int main(int argc, char **argv)
 {
 	static const char zeros[HEX_HASH + 1] = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -140,6 +147,8 @@ int main(int argc, char **argv)
 	expect(log_init(&log, open("/dev/null", O_WRONLY), zeros) == 0, "log_init");
 	struct receiver *receiver = receiver_new(-1, &log, 0, &(struct numbers){2, 257, 4, 6, 262, 41, 42}, 0);
 	expect(receiver != NULL, "receiver_new");
+	struct sigaction interrupted = {.sa_handler = nothing};
+	sigaction(SIGUSR1, &interrupted, NULL);
 	expect(brief_new(SIGUSR1) != NULL, "brief_new");
 	for (long i = 0; i < rounds; i++) {
 		learn_and_find(receiver);
