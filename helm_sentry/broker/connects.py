@@ -60,10 +60,12 @@ class Connects:
             raw: the sockaddr that the agent passed.
             used: the one that the socket is connected to.
         """
-        receiver, (operation,), decision = call.broker.teachable(call), call.operations, call.decision
-        if not receiver or not decision or raw != used or not self._stands(operation):
+        receiver, decision = call.broker.teachable(call), call.decision
+        if not receiver or not decision or raw != used:
             return
-        if call.broker.traffic.counting:  # or each one is noted as uncounted, which is not done there
+        (operation,) = call.operations
+        # Where the kernel does not count, each connect is noted as uncounted, which is not done there.
+        if call.broker.traffic.counting and self._stands(operation):
             self._ports.add(operation.port)
             record = template(call.row.name, operation, decision, call.epoch, "value")
             receiver.learn_to_connect(raw, domain, record, call.epoch)
@@ -101,7 +103,7 @@ def take_over(call: "Call", connecting: Connecting, sequence: int) -> Later:
     """Go on with a connect that the receiver recorded and began, and that takes longer than it may wait."""
     ours, raw = call.hold(connecting.descriptor), connecting.address
     call.operations, call.decision, call.sequence = (_operation(raw),), _REPEATED, sequence
-    return connect_waiting(call, ours, raw)
+    return connect_waiting(call, ours, raw, begun=True)
 
 
 def _operation(raw: bytes) -> Operation:

@@ -6,6 +6,8 @@
 #include "brief.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -110,6 +112,13 @@ struct brief *brief_new(int signal)
 struct brief *brief_here(void)
 {
 	return here;
+}
+
+int brief_is_connecting(int descriptor)
+{
+	uint8_t state = 0; /* the first member of struct tcp_info */
+	socklen_t size = sizeof state;
+	return !getsockopt(descriptor, IPPROTO_TCP, TCP_INFO, &state, &size) && state == TCP_SYN_SENT;
 }
 
 int brief_connect(struct brief *brief, int descriptor, const void *address, unsigned int size)

@@ -161,7 +161,8 @@ enum outcome serve_connect(struct receiver *receiver, const struct seccomp_notif
 	int ours = connecting ? duplicate(asked) : -1;
 	if (ours < 0)
 		return FOR_BROKER;
-	if (!is_tcp(ours, (int)connecting->type) || !begin(receiver, asked, connecting, ours, refusal)) {
+	if (!is_tcp(ours, (int)connecting->type) || brief_is_connecting(ours) ||
+	    !begin(receiver, asked, connecting, ours, refusal)) {
 		close(ours);
 		return FOR_BROKER;
 	}

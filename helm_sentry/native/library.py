@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from ctypes import Structure, c_char, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
+from enum import Enum, auto
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -89,6 +90,17 @@ class Counts(NamedTuple):
     unjudged: int = 0
 
 
+class Attempt(Enum):
+    """What came of a connect that was not to take long: unless it is done, it must be made where it may wait."""
+
+    NONE = auto()
+    """It was not made."""
+    BEGUN = auto()
+    """It was interrupted; of TCP, it goes on by itself."""
+    DONE = auto()
+    """The socket is connected."""
+
+
 class Brief(threading.local):
     """Connects that nearly always end at once, on threads that must not wait: one that takes longer is interrupted.
 
@@ -104,18 +116,18 @@ class Brief(threading.local):
         """Let this thread make them, if there is room."""
         self._thread = self._library.brief_new(self._signal)
 
-    def connect(self, descriptor: int, address: bytes) -> bool:
-        """Connect a socket to a raw sockaddr; False when it must be made again where it may wait.
+    def connect(self, descriptor: int, address: bytes) -> "Attempt":
+        """Connect a socket to a raw sockaddr, if that does not take long.
 
         Raises:
             OSError: what connect(2) ended with.
         """
-        if not self._thread:
-            return False
+        if not self._thread or self._library.brief_is_connecting(descriptor):
+            return Attempt.NONE
         code = -self._library.brief_connect(self._thread, descriptor, address, len(address))
         if code not in (0, errno.EINTR):
             raise OSError(code, os.strerror(code), "connect")
-        return code == 0
+        return Attempt.BEGUN if code else Attempt.DONE
 
 
 class SharedLogState(Structure):
@@ -352,6 +364,7 @@ class Library:
         waiting.receiver_next_traced.argtypes = (c_void_p, c_void_p, c_void_p, c_void_p)
         waiting.brief_new.restype = c_void_p
         waiting.brief_new.argtypes = (c_int,)
+        waiting.brief_is_connecting.argtypes = (c_int,)
         waiting.brief_connect.argtypes = (c_void_p, c_int, c_char_p, c_uint32)
         waiting.tracer_new.restype = c_void_p
         waiting.tracer_new.argtypes = (c_int, c_int, c_uint64, c_uint64)

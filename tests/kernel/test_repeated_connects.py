@@ -553,6 +553,28 @@ def test_with_and_without_it_connects_are_the_same(sandbox: Sandbox, closed: int
     assert len(shape(repeated)) > 200
 
 
+IN_TIME = """
+import ctypes, errno, socket, struct, sys
+for _ in range(3):
+    with socket.socket() as made:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("=qq", 0, 20_000))
+        print(*[errno.errorcode[made.connect_ex(("127.0.0.1", int(sys.argv[1])))] for _ in range(2)])
+        print(ctypes.CDLL(None).connect(made.fileno(), b"\\1\\0s", 3))
+"""
+
+
+def test_a_connect_that_is_given_time_ends_as_natively(sandbox: Sandbox) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as waiting:
+        for _ in range(2):  # more than it takes
+            first = waiting.enter_context(socket.socket())
+            first.setblocking(False)
+            first.connect_ex(full.getsockname())
+        port = full.getsockname()[1]
+        native_ = sandbox.native([PYTHON, "-c", IN_TIME, str(port)])
+        supervised = run(sandbox, IN_TIME, port)
+    assert supervised.stdout == native_.stdout == "EINPROGRESS EALREADY\n-1\n" * 3
+
+
 def test_a_port_that_becomes_the_runs_own_is_asked_about_again(sandbox: Sandbox) -> None:
     code = """
 import socket, sys
