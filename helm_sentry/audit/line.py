@@ -88,8 +88,9 @@ def template(
     syscall: str, operation: Operation, decided: Decision, epoch: int = 0, action: ActionName = "fd"
 ) -> Template:
     """Return what the records of one decision about one operation have in common."""
+    kinds, protocol = (operation.kind,), operation.protocol
     before_hash, ops, before_seq, before_target, end = _frame(
-        syscall, (operation.kind,), decided.verdict, decided.reason, decided.rule, action, "", epoch, ""
+        syscall, kinds, decided.verdict, decided.reason, decided.rule, action, "", epoch, protocol
     )
     return Template(before_hash, ops, before_seq, b'%b%b,"tid":' % (before_target, _text(operation.target)), end)
 

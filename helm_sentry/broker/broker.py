@@ -24,6 +24,7 @@ from helm_sentry.broker import files, metadata, process, send, sockets, stat, tr
 from helm_sentry.broker.action import Action, Answered, Continue, Errno, Later, errno_name
 from helm_sentry.broker.call import Call, Held, Refused
 from helm_sentry.broker.circumstances import Circumstances
+from helm_sentry.broker.connects import Connects, take_over
 from helm_sentry.broker.held import park
 from helm_sentry.broker.memory import Gone, Memory, Unreadable
 from helm_sentry.broker.names import Names
@@ -75,6 +76,7 @@ class Broker:
         resolver: resolves the agent's paths.
         memory: reads the agent's memory.
         workers: threads for what may wait.
+        connects: what the compiled receiver repeats of connects.
         brief: connects here what nearly never waits, None without the compiled receiver.
         names: what host names in rules mean.
         own_ports: ports the run itself listens on.
@@ -107,7 +109,10 @@ class Broker:
         self.memory, self.workers, self.own_ports = Memory(), Workers(identity), OwnPorts()
         self.brief = receiver.brief(INTERRUPT) if receiver else None
         self.signal_scope, self.enforcing = signal_scope, enforcing
-        self.traffic = Traffic(log.append, on_failure)
+        # A decision that depends on more than the object is taken each time.
+        self._receiver = None if policy.guards else receiver
+        self.connects = Connects(self._receiver, names, self.own_ports, self._between_calls)
+        self.traffic = Traffic(log.append, on_failure, self.connects.begun)
         self.rules = Rules.of(policy, self.traffic.total)
         self.tally, self.approvals = Tally(), approvals
         self._arch = arch
@@ -120,8 +125,6 @@ class Broker:
         }
         self._log, self._identity = log, identity
         self._on_denial, self._on_failure = on_denial, on_failure
-        # A decision that depends on more than the object is taken each time.
-        self._receiver = None if policy.guards else receiver
 
     def start(self) -> None:
         """Begin to serve, on threads that act with the agent's identity."""
@@ -165,7 +168,7 @@ class Broker:
             ValueError: a rule asks for what has not been counted or followed since the run began.
         """
         self.names.extend(policy)
-        with self._door, self._at_rest():
+        with self._between_calls():
             rules = self.rules.succeeded_by(policy, self.rules.epoch + 1)
             announce(rules.epoch)
             self.rules = rules
@@ -174,14 +177,15 @@ class Broker:
             return self.rules.epoch
 
     @contextlib.contextmanager
-    def _at_rest(self) -> Iterator[None]:
+    def _between_calls(self) -> Iterator[None]:
         """Hold the receiver between two calls."""
-        self._changing = True
-        try:
-            with self._turn:
-                yield
-        finally:
-            self._changing = False
+        with self._door:
+            self._changing = True
+            try:
+                with self._turn:
+                    yield
+            finally:
+                self._changing = False
 
     def decide(self, operations: tuple[Operation, ...], tid: int) -> Decision:
         """Return the decision about all operations of one syscall; see `Rules.decide`."""
@@ -263,7 +267,7 @@ class Broker:
         if status.st_dev in self.resolver.proc_devices or kind not in _REPEATED_TYPES:
             return
         action: ActionName = "value" if call.operations[0].kind is Kind.FILE_STAT else "fd"
-        if receiver := self._teachable(call):
+        if receiver := self.teachable(call):
             path = call.operations[0].path
             receiver.learn(call.row.name, kind, path, self._template(call, action), call.epoch)
 
@@ -273,11 +277,11 @@ class Broker:
         Args:
             call: one that was allowed, all of whose meaning lies in its first three arguments, each a C `int`.
         """
-        if _may_continue(call.row) and (receiver := self._teachable(call)):
+        if _may_continue(call.row) and (receiver := self.teachable(call)):
             arguments = call.int32(0), call.int32(1), call.int32(2)
             receiver.learn_to_go_on(call.row.name, arguments, self._template(call, Continue.word), call.epoch)
 
-    def _teachable(self, call: Call) -> Receiver | None:
+    def teachable(self, call: Call) -> Receiver | None:
         """Return the receiver, if it may take the decision about this call again by itself."""
         if self._log.degraded or not (call.decision and call.decision.allowed):
             return None
@@ -330,14 +334,17 @@ class Broker:
             yield None if notification is None else Unserved(notification)
 
     def _take(self, unserved: Unserved) -> None:
-        notification, sequence, error = unserved
+        notification, sequence, error, connecting = unserved
         if error:
             self.fail_answer(notification.id, records.outcome(sequence, errno_name(error)), error)
+        elif connecting:
+            self._handle(notification, lambda call: take_over(call, connecting, sequence))
         else:
             self._handle(notification)
 
-    def _handle(self, notification: Notification) -> None:
+    def _handle(self, notification: Notification, begun: Handler | None = None) -> None:
         row, handler = self._entry(notification)
+        handler = begun or handler
         call = Call(self, notification, row, hashed=self.circumstances.escalates)
         call.epoch = self.rules.epoch
         action = self._act(call, handler)

@@ -16,6 +16,7 @@ from itertools import chain
 
 from helm_sentry.abi.flags import MFD_CLOEXEC
 from helm_sentry.broker.name_server import NameServer, Say
+from helm_sentry.decode.address import is_loopback
 from helm_sentry.decode.dns import MOST_ADDRESSES
 from helm_sentry.operation import Kind, Operation
 from helm_sentry.policy.engine import CompiledPolicy, decide
@@ -38,6 +39,7 @@ class Names:
 
     Attributes:
         server: answers the agent's questions; None where no rule has a `*.`.
+        moved: told that an address of this host has got or lost a name, or that there is a server now.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Names:
         self._changing = threading.Lock()
         self._instead: dict[str, Callable[[bytes], bytes]] = {}
         self.server: NameServer | None = None
+        self.moved: Callable[[], object] = _nobody
         if self._suffixes:
             self._serve(policy)
         if self._hosts:
@@ -77,8 +80,10 @@ class Names:
         self._suffixes |= suffixes
         if self._suffixes and not self.server:
             self._serve(policy)
+            self.moved()
         new = self._hosts - before
-        self._addresses = self._addresses | {host: found for host in new if (found := resolve(host))}
+        for host in new:
+            self._found(host, resolve(host))
         if new and not before:
             self._begin(threading.Event())
 
@@ -168,11 +173,22 @@ class Names:
     def _keep_fresh(self, ready: threading.Event) -> None:
         while True:
             for host in sorted(self._hosts):
-                # A name server that fails for a moment does not take an address away.
-                if found := resolve(host):
-                    self._addresses = self._addresses | {host: found}
+                self._found(host, resolve(host))
             ready.set()
             threading.Event().wait(_REFRESH)
+
+    def _found(self, host: str, found: Found | None) -> None:
+        """Take what a look-up gave; a name server that fails for a moment does not take an address away."""
+        if not found:
+            return
+        moved = found ^ self._addresses.get(host, frozenset())
+        self._addresses = self._addresses | {host: found}
+        if any(is_loopback(address) for address in moved):
+            self.moved()
+
+
+def _nobody() -> None:
+    """Stand where nobody asks when names move."""
 
 
 class _Learnt:

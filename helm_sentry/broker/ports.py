@@ -5,6 +5,7 @@ every socket that listens on it is one the broker bound for this run, by socket 
 """
 
 import os
+from collections.abc import Callable
 
 from helm_sentry.abi import libc
 from helm_sentry.broker.unix_names import UnixNames
@@ -22,9 +23,11 @@ class OwnPorts:
 
     Attributes:
         unix: names of its Unix sockets.
+        first: told of a port and protocol that become the run's own for the first time, before the caller knows.
     """
 
     def __init__(self) -> None:
+        self.first: Callable[[int, str], None] = _nobody
         self.unix = UnixNames()
         self._inodes: dict[tuple[str, int], set[int]] = {}
 
@@ -32,11 +35,18 @@ class OwnPorts:
         """Remember an internet socket that has just been given a port."""
         match addresses.parse(libc.socket_name(descriptor, peer=False)):
             case Internet(_, port) if port:
-                ours = self._inodes.setdefault((protocol, port), set())
+                if (protocol, port) not in self._inodes:
+                    self._inodes[protocol, port] = set()
+                    self.first(port, protocol)
+                ours = self._inodes[protocol, port]
                 inode = os.fstat(descriptor).st_ino
                 if len(ours) >= _MOST_SOCKETS and inode not in ours:
                     ours &= _sockets_on(port, protocol)  # those that are closed by now are of no use
                 ours.add(inode)
+
+    def has_been(self, port: int, protocol: str) -> bool:
+        """Whether a port is, or once was, the run's own."""
+        return (protocol, port) in self._inodes
 
     def bound(self, descriptor: int, port: int, protocol: str) -> bool:
         """Whether a socket got its port from the broker, so that the port has been judged."""
@@ -49,6 +59,10 @@ class OwnPorts:
             return False
         waiting = _sockets_on(port, protocol)
         return bool(waiting) and waiting <= ours
+
+
+def _nobody(port: int, protocol: str) -> None:
+    """Stand where nobody asks which ports the run has."""
 
 
 def _sockets_on(port: int, protocol: str) -> set[int]:

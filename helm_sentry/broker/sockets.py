@@ -14,6 +14,7 @@ from helm_sentry.decode import address as addresses
 from helm_sentry.decode.address import AF_UNSPEC, AddressError, Internet, Other, Unix
 from helm_sentry.decode.operations import file_operation
 from helm_sentry.intercept.process_tree import umask_of
+from helm_sentry.native.library import Attempt
 from helm_sentry.operation import Kind, Operation
 
 _INTERNET = (sockets.AF_INET, sockets.AF_INET6)
@@ -80,15 +81,22 @@ def connect(call: Call) -> Action | Later:
             call.broker.traffic.dissolves(ours)
         libc.connect(ours, raw)  # dissolves the association
         return SUCCESS
-    raw = judge_destination(call, Kind.NET_CONNECT, raw, ours, domain, protocol)
+    asked, raw = raw, judge_destination(call, Kind.NET_CONNECT, raw, ours, domain, protocol)
     # O_NONBLOCK says nothing: another thread can clear it between a look and the call.
     if protocol == "udp":
         libc.connect(ours, raw)
         remember_port(call, ours, protocol)
         return SUCCESS
-    if (brief := call.broker.brief) and addresses.stays_here(raw) and brief.connect(ours, raw):
-        return SUCCESS
-    return Later(lambda: _connect_waiting(call, ours, raw))  # where one was interrupted, this one goes on
+    attempt = Attempt.NONE
+    if (brief := call.broker.brief) and addresses.stays_here(raw):
+        call.broker.connects.repeat(call, domain, asked, raw)
+        attempt = brief.connect(ours, raw)
+    return SUCCESS if attempt is Attempt.DONE else connect_waiting(call, ours, raw, begun=attempt is Attempt.BEGUN)
+
+
+def connect_waiting(call: Call, ours: int, raw: bytes, *, begun: bool) -> Later:
+    """Return the connect of a socket that may take its time; `begun`: one was interrupted for this very call."""
+    return Later(lambda: _connect_waiting(call, ours, raw, begun))
 
 
 def bind(call: Call) -> Action:
@@ -250,9 +258,14 @@ def _family(raw: bytes) -> int:
     return addresses.family_of(raw) if len(raw) >= _SHORTEST else -1
 
 
-def _connect_waiting(call: Call, ours: int, raw: bytes) -> Action:
+def _connect_waiting(call: Call, ours: int, raw: bytes, begun: bool) -> Action:
     def attempt() -> int:
-        libc.connect(ours, raw)
+        try:
+            libc.connect(ours, raw)
+        except OSError as error:
+            if begun and error.errno == errno.EALREADY:  # SO_SNDTIMEO is over: to the agent this is the first attempt
+                raise OSError(errno.EINPROGRESS, "not connected in time") from None
+            raise
         return 0
 
     call.broker.workers.wait(call, attempt)

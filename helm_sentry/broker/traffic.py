@@ -14,7 +14,7 @@ with; they are not counted.
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 
 from helm_sentry.audit import record as records
@@ -46,10 +46,17 @@ class Traffic:
     Args:
         write: appends a record to the log.
         on_failure: hears that the log is dead.
+        begun: returns the TCP connections that somebody else has begun since it was asked last, each before it can
+            end: cookie, number of the decision's record, and what was allowed.
     """
 
-    def __init__(self, write: Callable[[Fields], int], on_failure: Callable[[Exception], None]) -> None:
-        self._write, self._on_failure = write, on_failure
+    def __init__(
+        self,
+        write: Callable[[Fields], int],
+        on_failure: Callable[[Exception], None],
+        begun: Callable[[], Iterable[tuple[int, int, Operation]]] = tuple,
+    ) -> None:
+        self._write, self._on_failure, self._begun = write, on_failure, begun
         self._changed, self._hurry = threading.Condition(), threading.Event()
         self._connections: dict[int, list[tuple[int, Operation]]] = {}
         self._flows: dict[tuple[str, str], _Flow] = {}
@@ -68,10 +75,15 @@ class Traffic:
             if operation.kind is not Kind.NET_CONNECT:
                 return
             if operation.protocol == "tcp" and self._counting():
-                known = self._connections.setdefault(sock_diag.cookie_of(descriptor), [])
-                known.append((sequence, operation))
+                self._take_begun()
+                self._follow(sock_diag.cookie_of(descriptor), sequence, operation)
             else:
                 self._flow(sequence, operation).exact = False
+
+    @property
+    def counting(self) -> bool:
+        """Whether the kernel counts TCP connections, as it does from the first one on where it can."""
+        return self._state == "counting"
 
     def sent(self, sequence: int, operation: Operation, size: int) -> None:
         """Count a datagram that has just been sent to the address it named."""
@@ -81,6 +93,7 @@ class Traffic:
     def dissolves(self, descriptor: int) -> None:
         """Take the count of a TCP socket that is about to lose it."""
         with self._changed:
+            self._take_begun()
             known = self._connections.pop(sock_diag.cookie_of(descriptor), [])
             if known:
                 sent, received = sock_diag.count_of(descriptor)
@@ -93,6 +106,7 @@ class Traffic:
             OSError: the kernel does not tell.
         """
         with self._changed:
+            self._take_begun()
             found = self._left + sum(flow.sent for flow in self._flows.values())
             if self._connections:
                 found += sum(count.sent for count in sock_diag.open_connections() if count.cookie in self._connections)
@@ -109,6 +123,7 @@ class Traffic:
         """
         self._hurry.set()
         with self._changed:
+            self._take_begun()
             self._changed.wait_for(lambda: not self._connections, patience)
             if self._connections:
                 with contextlib.suppress(OSError):  # as unknown as a connection the kernel does not tell of
@@ -133,10 +148,22 @@ class Traffic:
                 threading.Thread(target=self._listen, args=(destroyed,), name="traffic", daemon=True).start()
         return self._state == "counting"
 
+    def _follow(self, cookie: int, sequence: int, operation: Operation) -> None:
+        self._connections.setdefault(cookie, []).append((sequence, operation))
+
+    def _take_begun(self) -> None:
+        for connection in self._begun():
+            self._follow(*connection)
+
+    def _followed(self) -> Container[int]:
+        with self._changed:
+            self._take_begun()
+        return self._connections
+
     def _listen(self, destroyed: Destroyed) -> None:
         try:
             while self._state == "counting":
-                for count in destroyed.receive(self._connections):
+                for count in destroyed.receive(self._followed):
                     with self._changed:
                         self._ended(count, exact=True)
                         self._changed.notify()

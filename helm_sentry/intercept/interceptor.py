@@ -21,18 +21,32 @@ class Notification(NamedTuple):
     args: tuple[int, ...]
 
 
+class Connecting(NamedTuple):
+    """A connect that was decided, recorded and begun, and may take its time.
+
+    Attributes:
+        descriptor: a duplicate of the caller's socket; whoever takes it closes it.
+        address: the sockaddr, as it was judged.
+    """
+
+    descriptor: int
+    address: bytes
+
+
 class Unserved(NamedTuple):
     """What the compiled receiver leaves to the broker.
 
     Attributes:
         notification: the waiting call.
-        sequence: of the record, when the receiver wrote it and then no descriptor could be handed over; else -1.
+        sequence: of the record, when the receiver wrote it and then could not finish; else -1.
         error: the errno the caller is to get then, such as EMFILE where its table is full.
+        connecting: what is to be gone on with instead.
     """
 
     notification: Notification
     sequence: int = -1
     error: int = 0
+    connecting: Connecting | None = None
 
 
 class Watched(NamedTuple):

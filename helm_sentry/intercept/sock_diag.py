@@ -6,7 +6,7 @@ the one moment at which a count is final: data leaves after the last write, and 
 
 import ipaddress
 import socket
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import NamedTuple
 
 from helm_sentry.abi import flags, libc
@@ -50,11 +50,11 @@ class Destroyed:
         for group in flags.SKNLGRP_TCP_DESTROY:
             self._socket.setsockopt(flags.SOL_NETLINK, flags.NETLINK_ADD_MEMBERSHIP, group)
 
-    def receive(self, wanted: Container[int]) -> Iterator[Count]:
+    def receive(self, wanted: Callable[[], Container[int]]) -> Iterator[Count]:
         """Wait for the next message and return what it and those behind it tell; the kernel may have dropped some.
 
         Args:
-            wanted: cookies of the sockets to tell of.
+            wanted: returns the cookies of the sockets to tell of; asked when the kernel has told of some.
         """
         wait = 0
         while True:
@@ -64,7 +64,8 @@ class Destroyed:
                 return
             except OSError:  # ENOBUFS: more sockets ended than the queue could hold
                 data = b""
-            yield from (count for _, body in _messages(data) if (count := _count(body, wanted)))
+            cookies = wanted()
+            yield from (count for _, body in _messages(data) if (count := _count(body, cookies)))
             wait = socket.MSG_DONTWAIT
 
 

@@ -6,6 +6,8 @@
 #include "brief.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -29,6 +31,7 @@ struct brief {
 };
 
 static struct brief *_Atomic all;
+static _Thread_local struct brief *here;
 static atomic_int asleep;
 static sem_t wake;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -103,7 +106,19 @@ struct brief *brief_new(int signal)
 	brief->next = all;
 	while (!atomic_compare_exchange_weak(&all, &brief->next, brief))
 		;
-	return brief;
+	return here = brief;
+}
+
+struct brief *brief_here(void)
+{
+	return here;
+}
+
+int brief_is_connecting(int descriptor)
+{
+	uint8_t state = 0; /* the first member of struct tcp_info */
+	socklen_t size = sizeof state;
+	return !getsockopt(descriptor, IPPROTO_TCP, TCP_INFO, &state, &size) && state == TCP_SYN_SENT;
 }
 
 int brief_connect(struct brief *brief, int descriptor, const void *address, unsigned int size)

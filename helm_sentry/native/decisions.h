@@ -7,11 +7,11 @@
 #define PLACES 8192 /* of the table; half of them are used before it starts anew */
 
 /* A call that was decided, and the record's parts that stay the same. An open or a look is named by its object, a
- * call that the kernel may carry out by its arguments, none of which is a pointer. */
+ * call that the kernel may carry out by its arguments, none of which is a pointer, a connect by its address. */
 struct decided {
 	int32_t nr;         /* syscall number it was asked through */
-	uint32_t type;      /* S_IFREG, S_IFDIR or, for a look, S_IFLNK; of a call that goes on 0 */
-	struct text name;   /* canonical absolute path; or three arguments as text, as "%d %d %d" gives it */
+	uint32_t type;      /* S_IFREG, S_IFDIR or, for a look, S_IFLNK; of a call that goes on 0, of a connect the socket's family */
+	struct text name;   /* canonical absolute path; or three arguments as text, as "%d %d %d" gives it; or a sockaddr */
 	struct text action; /* record from its start to the opening quote of the hash */
 	struct text ops;    /* from after the object, or the hash, to the opening quote of `prev` */
 	struct text reason; /* from the end of `prev` to the value of `seq` */

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from ctypes import Structure, c_char, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
+from enum import Enum, auto
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from helm_sentry.abi.arch import Arch
 from helm_sentry.audit.line import Template
 from helm_sentry.audit.record import FIRST_PREV
 from helm_sentry.intercept.injection import PLACE
-from helm_sentry.intercept.interceptor import Notification, Unserved
+from helm_sentry.intercept.interceptor import Connecting, Notification, Unserved
 from helm_sentry.intercept.notify import Listener
 from helm_sentry.intercept.tracer import Tracer
 
@@ -27,7 +28,8 @@ _ANOTHER_STOP = 2
 _MISSED = (-errno.ENOENT, -errno.EINTR)
 _MOST_KNOWN = 4096  # half of PLACES in receiver.c
 _MOST_HELPERS = 3
-_REPEATED = ("open", "openat", "stat", "lstat", "newfstatat", "socket")  # `struct numbers` in receiver.h
+_MOST_BEGUN = 1024  # MOST_BEGUN in connects.h
+_REPEATED = ("open", "openat", "stat", "lstat", "newfstatat", "socket", "connect")  # `struct numbers` in receiver.h
 _GOES_ON = 0  # in the place of a file type
 
 
@@ -47,8 +49,25 @@ class _Numbers(Structure):
     _fields_ = tuple((name, c_int32) for name in _REPEATED)
 
 
+class _Address(Structure):
+    _fields_ = (("size", c_uint32), ("bytes", c_char * 28))
+
+    def raw(self) -> bytes:
+        """Return the sockaddr."""
+        return ctypes.string_at(ctypes.addressof(self) + _Address.bytes.offset, self.size)
+
+
 class _Refusal(Structure):
-    _fields_ = (("sequence", c_int64), ("error", c_int64))
+    _fields_ = (("sequence", c_int64), ("error", c_int64), ("descriptor", c_int32), ("address", _Address))
+
+    def of(self, notification: Notification) -> Unserved:
+        """Return what is left to be done."""
+        connecting = None if self.error else Connecting(self.descriptor, self.address.raw())
+        return Unserved(notification, self.sequence, self.error, connecting)
+
+
+class _Begun(Structure):
+    _fields_ = (("cookie", c_uint64), ("sequence", c_int64), ("address", _Address))
 
 
 class _Counts(Structure):
@@ -71,6 +90,17 @@ class Counts(NamedTuple):
     unjudged: int = 0
 
 
+class Attempt(Enum):
+    """What came of a connect that was not to take long: unless it is done, it must be made where it may wait."""
+
+    NONE = auto()
+    """It was not made."""
+    BEGUN = auto()
+    """It was interrupted; of TCP, it goes on by itself."""
+    DONE = auto()
+    """The socket is connected."""
+
+
 class Brief(threading.local):
     """Connects that nearly always end at once, on threads that must not wait: one that takes longer is interrupted.
 
@@ -86,18 +116,18 @@ class Brief(threading.local):
         """Let this thread make them, if there is room."""
         self._thread = self._library.brief_new(self._signal)
 
-    def connect(self, descriptor: int, address: bytes) -> bool:
-        """Connect a socket to a raw sockaddr; False when it must be made again where it may wait.
+    def connect(self, descriptor: int, address: bytes) -> "Attempt":
+        """Connect a socket to a raw sockaddr, if that does not take long.
 
         Raises:
             OSError: what connect(2) ended with.
         """
-        if not self._thread:
-            return False
+        if not self._thread or self._library.brief_is_connecting(descriptor):
+            return Attempt.NONE
         code = -self._library.brief_connect(self._thread, descriptor, address, len(address))
         if code not in (0, errno.EINTR):
             raise OSError(code, os.strerror(code), "connect")
-        return code == 0
+        return Attempt.BEGUN if code else Attempt.DONE
 
 
 class SharedLogState(Structure):
@@ -165,6 +195,8 @@ class Receiver:
         if not self._receiver:
             raise MemoryError("no room for the receiver")
         self._known: set[tuple[str, bytes]] = set()
+        self._epoch = 0
+        self._begun = (_Begun * _MOST_BEGUN)()
 
     def brief(self, signal: int) -> Brief:
         """Return what connects without waiting, see `Brief`."""
@@ -198,6 +230,10 @@ class Receiver:
         """Let the receiver leave a call to the kernel that has these arguments, as C `int`; none may be a pointer."""
         self._learn(syscall, _GOES_ON, b"%d %d %d" % arguments, record, epoch)
 
+    def learn_to_connect(self, address: bytes, domain: int, record: Template, epoch: int = 0) -> None:
+        """Let the receiver connect TCP sockets of a family to a sockaddr that is not slow to answer."""
+        self._learn("connect", domain, address, record, epoch)
+
     def _learn(self, syscall: str, kind: int, name: bytes, record: Template, epoch: int) -> None:
         number = self._numbers.get(syscall)
         if number is None or (syscall, name) in self._known:
@@ -208,10 +244,20 @@ class Receiver:
         decided = _Decided(number, kind, *(_Text(text, len(text)) for text in (name, *record)))
         self._library.receiver_learn(self._receiver, ctypes.byref(decided), epoch)
 
-    def forget(self, epoch: int) -> None:
-        """Forget every decision; when this returns none of them is being repeated, and only `epoch` is learnt."""
-        self._library.receiver_forget(self._receiver, epoch)
+    def forget(self, epoch: int | None = None) -> None:
+        """Forget every decision; when this returns none of them is being repeated, and only `epoch` is learnt.
+
+        Args:
+            epoch: of the rules that hold from here on; by default they stay the same.
+        """
+        self._epoch = self._epoch if epoch is None else epoch
+        self._library.receiver_forget(self._receiver, self._epoch)
         self._known.clear()
+
+    def begun(self) -> list[tuple[int, int, bytes]]:
+        """Return cookie, number of the record and sockaddr of each TCP connection begun here since the last time."""
+        count = self._library.receiver_begun(self._receiver, self._begun)
+        return [(each.cookie, each.sequence, each.address.raw()) for each in self._begun[:count]]
 
     def counts(self) -> Counts:
         """Return what became of the calls that arrived here."""
@@ -234,7 +280,7 @@ def _calls(take: Callable[[ctypes.Array[c_char], Any], int]) -> Iterator[Unserve
             continue
         fields = structs.SECCOMP_NOTIF.unpack_from(room)
         notification = Notification(fields[0], fields[1], fields[3], fields[4], fields[6:])
-        yield Unserved(notification, refusal.sequence, refusal.error) if result else Unserved(notification)
+        yield refusal.of(notification) if result else Unserved(notification)
 
 
 class _Stop(Structure):
@@ -312,10 +358,13 @@ class Library:
         waiting.receiver_forget.argtypes = (c_void_p, c_uint64)
         waiting.receiver_settle.argtypes = (c_void_p,)
         waiting.receiver_counts.argtypes = (c_void_p, c_void_p)
+        waiting.receiver_begun.argtypes = (c_void_p, c_void_p)
+        waiting.receiver_begun.restype = c_uint32
         waiting.receiver_trace.argtypes = (c_void_p, c_void_p)
         waiting.receiver_next_traced.argtypes = (c_void_p, c_void_p, c_void_p, c_void_p)
         waiting.brief_new.restype = c_void_p
         waiting.brief_new.argtypes = (c_int,)
+        waiting.brief_is_connecting.argtypes = (c_int,)
         waiting.brief_connect.argtypes = (c_void_p, c_int, c_char_p, c_uint32)
         waiting.tracer_new.restype = c_void_p
         waiting.tracer_new.argtypes = (c_int, c_int, c_uint64, c_uint64)

@@ -38,7 +38,7 @@ struct receiver *receiver_new(int listener, struct log_state *log, uint32_t audi
 	receiver->held = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	receiver->proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (receiver->held < 0 || receiver->proc < 0 || start_lock(&receiver->table_lock) ||
-	    sem_init(&receiver->call, 0, 0)) {
+	    sem_init(&receiver->call, 0, 0) || pthread_mutex_init(&receiver->begun.lock, NULL)) {
 		free(receiver);
 		return NULL;
 	}

@@ -43,15 +43,21 @@ int64_t log_append(struct log_state *log, const struct line *line, int allowed);
 struct decided;
 struct receiver;
 struct numbers {
-	int32_t open, openat, stat, lstat, newfstatat, socket; /* -1 where the architecture has none */
+	int32_t open, openat, stat, lstat, newfstatat, socket, connect; /* -1 where the architecture has none */
 };
 struct receiver *receiver_new(int listener, struct log_state *log, uint32_t audit_arch, const struct numbers *numbers,
 			      int steer);
 /* Serve decided calls until one needs the broker: return 0 when it must serve `notification`, 1 when the record
  * `refusal` names was written and then no descriptor could be handed over, or a negative errno. */
+struct address {
+	uint32_t size;
+	char bytes[28]; /* struct sockaddr_in6 */
+};
 struct refusal {
 	int64_t sequence;
-	int64_t error; /* errno that the caller is to get */
+	int64_t error; /* errno that the caller is to get; 0: a connect that may wait and is to be gone on with */
+	int32_t descriptor; /* then, a duplicate of the caller's socket */
+	struct address address;
 };
 int receiver_next(struct receiver *receiver, struct seccomp_notif *notification, struct refusal *refusal);
 /* The same for a thread besides the one that does that: it serves, on one processor, while more calls are waiting. */
@@ -75,6 +81,14 @@ struct receiver_counts {
 	uint64_t received;
 };
 void receiver_counts(struct receiver *receiver, struct receiver_counts *counts);
+/* A TCP connection that was begun here. */
+struct begun {
+	uint64_t cookie; /* SO_COOKIE */
+	int64_t sequence;
+	struct address address;
+};
+/* Copy those that were begun since the last time, in order, to room for MOST_BEGUN, and return how many. */
+uint32_t receiver_begun(struct receiver *receiver, struct begun *room);
 /* Return when no call is being served. */
 void receiver_settle(struct receiver *receiver);
 

@@ -148,8 +148,8 @@ static int hand_over(struct receiver *receiver, const struct seccomp_notif *aske
 
 /* Records. */
 
-static int64_t write_record(struct receiver *receiver, const struct seccomp_notif *asked, const struct decided *decided,
-			    const struct stat *object)
+int64_t write_record(struct receiver *receiver, const struct seccomp_notif *asked, const struct decided *decided,
+		     const struct stat *object)
 {
 	char ops[512], tid[512 + 6 * LONGEST_PATH];
 	int ops_size = object ? snprintf(ops, sizeof ops, "\",\"object\":\"%llx:%llx\"%s",
@@ -299,5 +299,7 @@ enum outcome serve(struct receiver *receiver, const struct seccomp_notif *asked,
 		return serve_open(receiver, asked, refusal);
 	if (nr == numbers->newfstatat || nr == numbers->stat || nr == numbers->lstat)
 		return serve_look(receiver, asked, refusal);
+	if (nr == numbers->connect)
+		return serve_connect(receiver, asked, refusal);
 	return nr == numbers->socket ? let_go_on(receiver, asked) : FOR_BROKER;
 }

@@ -4,10 +4,12 @@
 
 #include "receiver.h"
 
+#include "connects.h"
 #include "decisions.h"
 #include "steering.h"
 
 #include <semaphore.h>
+#include <sys/stat.h>
 
 struct receiver {
 	int listener, held, proc;
@@ -22,6 +24,7 @@ struct receiver {
 	_Atomic int asleep; /* helpers that wait for it */
 	uint64_t epoch; /* of the rules its decisions were made under */
 	struct decisions decisions;
+	struct begun_connections begun;
 };
 
 enum outcome { SERVED, FOR_BROKER, REFUSED };
@@ -29,5 +32,11 @@ enum outcome { SERVED, FOR_BROKER, REFUSED };
 /* Serve a call that repeats what was decided. REFUSED: the record that `refusal` names is written, and its error is what
  * the caller is to get. */
 enum outcome serve(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal);
+
+enum outcome serve_connect(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal);
+/* Write the record of a decision that is made again; `object` is NULL where the record names none. Returns its sequence
+ * number or a negative errno. */
+int64_t write_record(struct receiver *receiver, const struct seccomp_notif *asked, const struct decided *decided,
+		     const struct stat *object);
 
 #endif

@@ -3,12 +3,14 @@
 SENTRY_DIFFERENTIAL_SOCKETS says how many operations; 10000 take three minutes.
 """
 
+import contextlib
 import ipaddress
 import os
 import random
 import socket
 import struct
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +62,25 @@ class Ports:
         self.names: dict[int, str] = {}
         self.of: dict[str, list[int]] = {}
 
+    @cached_property
+    def outside(self) -> socket.socket:
+        """Takes connections on a port that is neither side's."""
+        made = socket.create_server(("::", 0), family=IPV6, dualstack_ipv6=True, backlog=512)
+        made.setblocking(False)
+        return made
+
+    def clear_outside(self) -> None:
+        """Close what earlier examples have connected to it."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.outside.accept()[0].close()
+
     def renew(self, *rooms: Path) -> None:
         """Choose ports that nobody has, and that no socket of an earlier example lingers on."""
         found = [port for port in random.SystemRandom().sample(NOT_EPHEMERAL, 200) if _is_free(port)]
         self.names.clear()
+        self.clear_outside()
+        self.names[self.outside.getsockname()[1]] = "a port of others"
         for at, room in enumerate(rooms):
             mine = found[at * PORTS : (at + 1) * PORTS]
             self.of[room.name] = mine
@@ -130,7 +147,7 @@ class Given(tuple[Any, ...]):
 
 
 # Addresses: bytes, or what makes them for a side that has ports of its own.
-numbers = st.sampled_from([*["p0"] * 6, *["p1"] * 4, "p2", "0", "1"])
+numbers = st.sampled_from([*["p0"] * 6, *["p1"] * 4, *["outside"] * 3, "p2", "0", "1"])
 HOSTS = {
     IPV4: ["127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.2", "0.0.0.0"],  # noqa: S104
     IPV6: ["::1", "::1", "::1", "::", "::ffff:127.0.0.1", "::ffff:0.0.0.0"],
@@ -143,7 +160,10 @@ def internet(host: str, number: str, scope: int = 0) -> Callable[[Agent], bytes]
     packed = ipaddress.ip_address(host)
 
     def made(agent: Agent) -> bytes:
-        port = PORT.of[agent.room.name][int(number[1:])] if number.startswith("p") else int(number)
+        if number == "outside":
+            port = PORT.outside.getsockname()[1]
+        else:
+            port = PORT.of[agent.room.name][int(number[1:])] if number.startswith("p") else int(number)
         if packed.version == 4:
             return struct.pack("=H2s4s8x", IPV4, port.to_bytes(2, "big"), packed.packed)
         return struct.pack("=H2sI16sI", IPV6, port.to_bytes(2, "big"), 0, packed.packed, scope)

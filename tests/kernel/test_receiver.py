@@ -56,6 +56,7 @@ class Agent:
 
     def __init__(self, directory: Path, body: Callable[[], bytes], notified: int = OPENAT) -> None:
         self._filter = notifying(notified, GETPPID)
+        self.refuse = self._refuse  # what becomes of a call that the receiver leaves
         loaded = library.load()
         assert loaded is not None, "the receiver was not built: is there a C compiler?"
         state = loaded.log_state()
@@ -105,9 +106,12 @@ class Agent:
         record_of_all = template("socket", operation, allowed, epoch, "continue")
         self.receiver.learn_to_go_on("socket", arguments, record_of_all, epoch)
 
+    def begin(self) -> None:
+        self._channel.sendall(b"!")
+
     def serve(self) -> tuple[bytes, list[Unserved]]:
         """Let the child go on to its end; return what it answered and what the receiver left to the broker."""
-        self._channel.sendall(b"!")
+        self.begin()
         left = []
         for unserved in self.receiver.sources()[0]:
             if unserved is None:
@@ -116,11 +120,14 @@ class Agent:
             if notification.nr == GETPPID:
                 break
             left.append(unserved)
-            self.listener.send_errno(notification.id, unserved.error or errno.EACCES)
+            self.refuse(unserved)
         answer = self._channel.recv(65536)
         self.listener.send_errno(notification.id, errno.EPERM)
         os.waitpid(self.pid, 0)
         return answer, left
+
+    def _refuse(self, unserved: Unserved) -> None:
+        self.listener.send_errno(unserved.notification.id, unserved.error or errno.EACCES)
 
     def records(self, directory: Path) -> list[dict[str, object]]:
         return [json.loads(line) for line in (directory / "audit.jsonl").read_bytes().splitlines()]

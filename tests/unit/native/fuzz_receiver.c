@@ -1,5 +1,16 @@
 /* Drive what the receiver does with texts and tables, under sanitizers: arguments SEED ROUNDS. */
 #define _GNU_SOURCE
+#include "brief.c"
+#undef LOOK_EVERY
+#include <sys/ioctl.h>
+/* There is no listener: whoever asks it hears that the caller waits. */
+static int says_yes(int descriptor, unsigned long request, const void *argument)
+{
+	return (void)descriptor, (void)request, (void)argument, 0;
+}
+#define ioctl says_yes
+#include "connects.c"
+#undef ioctl
 #include "decisions.c"
 #include "log.c"
 #include "receiver.c"
@@ -78,6 +89,55 @@ static void read_paths(struct receiver *receiver)
 	free(page);
 }
 
+static struct sockaddr_in6 somewhere(int domain)
+{
+	struct sockaddr_in6 to = {.sin6_family = AF_INET6, .sin6_port = htons(1 + (uint16_t)below(2)), .sin6_addr = in6addr_loopback};
+	struct sockaddr_in four = {.sin_family = AF_INET, .sin_port = to.sin6_port, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	if (domain == AF_INET)
+		memcpy(&to, &four, sizeof four);
+	return to;
+}
+
+/* To ports on which nobody listens, from sockets of every sort: what is taught is repeated as it was taught or not at all. */
+static void connect_somewhere(struct receiver *receiver)
+{
+	static const int domains[] = {AF_INET, AF_INET6, AF_UNIX}, types[] = {SOCK_STREAM, SOCK_DGRAM};
+	int domain = domains[below(3)], type = types[below(2)], taught = domains[below(2)];
+	struct sockaddr_in6 known = somewhere(taught), asked_for = somewhere(domain == AF_UNIX ? AF_INET : domain);
+	socklen_t size = taught == AF_INET ? sizeof(struct sockaddr_in) : sizeof known;
+	char *room = noise(40), empty[] = "";
+	struct decided decided = {.nr = receiver->numbers.connect, .type = (uint32_t)taught, .name = {(char *)&known, size},
+				  .action = {empty, 0}, .ops = {empty, 0}, .reason = {empty, 0}, .target = {empty, 0}, .end = {empty, 0}};
+	expect(receiver_learn(receiver, &decided, 0) == 0, "learn a connect");
+	int opened = below(8) ? socket(domain, type | SOCK_NONBLOCK, 0) : open("/dev/null", O_RDONLY);
+	memcpy(room, &asked_for, sizeof asked_for);
+	struct seccomp_notif asked = {.pid = (uint32_t)getpid(), .data = {.nr = receiver->numbers.connect}};
+	asked.data.args[0] = below(8) ? (uint64_t)opened : below(1 << 16);
+	asked.data.args[1] = below(8) ? (uint64_t)(uintptr_t)room : below(1 << 20);
+	asked.data.args[2] = below(4) ? (domain == AF_INET6 ? sizeof known : sizeof(struct sockaddr_in)) : below(64) - 8;
+	uint64_t before = receiver->log->count, begun = receiver->begun.count;
+	struct refusal refusal;
+	enum outcome outcome = serve_connect(receiver, &asked, &refusal);
+	if (outcome == REFUSED && !refusal.error)
+		close(refusal.descriptor); /* the machine is slow */
+	expect(outcome == FOR_BROKER || !refusal.error || refusal.error == EINPROGRESS || refusal.error == ECONNREFUSED, "another error");
+	expect((outcome != FOR_BROKER) == (receiver->log->count > before), "repeated without a record, or the reverse");
+	expect((outcome != FOR_BROKER) == (receiver->begun.count > begun), "begun and not told of, or the reverse");
+	expect(outcome == FOR_BROKER || (domain != AF_UNIX && type == SOCK_STREAM), "another socket");
+	expect(receiver->begun.promised == receiver->begun.count, "promises");
+	struct begun *told = malloc(MOST_BEGUN * sizeof *told);
+	if (!below(100))
+		expect(receiver_begun(receiver, told) <= MOST_BEGUN && !receiver->begun.count, "told");
+	free(told);
+	free(room);
+	close(opened);
+}
+
+static void nothing(int number)
+{
+	(void)number;
+}
+
 int main(int argc, char **argv)
 {
 	static const char zeros[HEX_HASH + 1] = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -85,12 +145,17 @@ int main(int argc, char **argv)
 	seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
 	long rounds = argc > 2 ? strtol(argv[2], NULL, 10) : 1000;
 	expect(log_init(&log, open("/dev/null", O_WRONLY), zeros) == 0, "log_init");
-	struct receiver *receiver = receiver_new(-1, &log, 0, &(struct numbers){2, 257, 4, 6, 262, 41}, 0);
+	struct receiver *receiver = receiver_new(-1, &log, 0, &(struct numbers){2, 257, 4, 6, 262, 41, 42}, 0);
 	expect(receiver != NULL, "receiver_new");
+	struct sigaction interrupted = {.sa_handler = nothing};
+	sigaction(SIGUSR1, &interrupted, NULL);
+	expect(brief_new(SIGUSR1) != NULL, "brief_new");
 	for (long i = 0; i < rounds; i++) {
 		learn_and_find(receiver);
 		read_paths(receiver);
+		connect_somewhere(receiver);
 	}
+	expect(rounds < 100 || receiver->recorded, "no connect was repeated");
 	decisions_clear(&receiver->decisions);
 	free(receiver);
 	return 0;
