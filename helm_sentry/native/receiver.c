@@ -81,20 +81,8 @@ void receiver_forget(struct receiver *receiver, uint64_t epoch)
 	pthread_rwlock_unlock(&receiver->table_lock);
 }
 
-static int take(struct receiver *receiver, struct seccomp_notif *notification, struct refusal *refusal)
-{
-	memset(notification, 0, sizeof *notification);
-	if (ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_RECV, notification))
-		return -errno;
-	receiver->received++;
-	pthread_rwlock_rdlock(&receiver->table_lock);
-	enum outcome outcome = serve(receiver, notification, refusal);
-	pthread_rwlock_unlock(&receiver->table_lock);
-	return (int)outcome;
-}
-
 /* Receivers and helpers. Two that wait for a call would take turns, each on the other's processor, where one is all
- * that a single thread needs. So helpers sleep until more calls are waiting than are being served. */
+ * that a single thread needs. So helpers sleep until calls wait while one is in hand. */
 
 static int more_wait(const struct receiver *receiver)
 {
@@ -112,12 +100,25 @@ static void call_helper(struct receiver *receiver)
 		receiver->asleep++;
 }
 
+static int take(struct receiver *receiver, struct seccomp_notif *notification, struct refusal *refusal,
+		int look)
+{
+	memset(notification, 0, sizeof *notification);
+	if (ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_RECV, notification))
+		return -errno;
+	receiver->received++;
+	if (look)
+		call_helper(receiver);
+	pthread_rwlock_rdlock(&receiver->table_lock);
+	enum outcome outcome = serve(receiver, notification, refusal);
+	pthread_rwlock_unlock(&receiver->table_lock);
+	return (int)outcome;
+}
+
 int receiver_next(struct receiver *receiver, struct seccomp_notif *notification, struct refusal *refusal)
 {
 	for (unsigned int turn = 0;; turn++) {
-		if (turn % LOOK_EVERY == LOOK_EVERY - 1)
-			call_helper(receiver);
-		int outcome = take(receiver, notification, refusal);
+		int outcome = take(receiver, notification, refusal, turn % LOOK_EVERY == LOOK_EVERY - 1);
 		if (outcome == SERVED)
 			continue;
 		call_helper(receiver); /* the broker takes its time */
@@ -139,7 +140,7 @@ int receiver_help(struct receiver *receiver, int processor, struct seccomp_notif
 			while (sem_wait(&receiver->call))
 				;
 		}
-		outcome = take(receiver, notification, refusal);
+		outcome = take(receiver, notification, refusal, 0);
 	}
 	sched_setaffinity(0, sizeof before, &before); /* threads that the broker starts from here are to have it */
 	return outcome < 0 ? outcome : outcome == REFUSED;

@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -76,16 +77,31 @@ static size_t read_path(const struct receiver *receiver, const struct seccomp_no
 	return base + size;
 }
 
+/* What the kernel calls an open file. To find the link /proc/self/fd/N takes as long as to read it, so the links are kept,
+ * opened themselves; each says what lies at its number at present. */
+static ssize_t name_of(struct receiver *receiver, int descriptor, char *name, size_t room)
+{
+	char number[16];
+	int link = descriptor < LINKS ? receiver->links[descriptor] : 0;
+	if (link)
+		return readlinkat(link, "", name, room);
+	snprintf(number, sizeof number, "%d", descriptor);
+	link = descriptor < LINKS ? openat(receiver->held, number, O_PATH | O_NOFOLLOW | O_CLOEXEC) : -1;
+	int none = 0;
+	if (link > 0 && !atomic_compare_exchange_strong(&receiver->links[descriptor], &none, link))
+		close(link);
+	return readlinkat(receiver->held, number, name, room);
+}
+
 /* A name without links, opened so that nothing can make us wait, is the object only if the kernel calls it so. */
-static int open_again(const struct receiver *receiver, const struct decided *decided, int flags, struct stat *status)
+static int open_again(struct receiver *receiver, const struct decided *decided, int flags, struct stat *status)
 {
 	struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC), .resolve = RESOLVE_NO_SYMLINKS};
 	int opened = (int)syscall(SYS_openat2, AT_FDCWD, decided->name.bytes, &how, sizeof how);
 	if (opened < 0)
 		return -1;
-	char number[16], name[LONGEST_PATH];
-	snprintf(number, sizeof number, "%d", opened);
-	ssize_t size = readlinkat(receiver->held, number, name, sizeof name);
+	char name[LONGEST_PATH];
+	ssize_t size = name_of(receiver, opened, name, sizeof name);
 	if (size == (ssize_t)decided->name.size && !memcmp(name, decided->name.bytes, (size_t)size) &&
 	    !fstat(opened, status) && (status->st_mode & S_IFMT) == decided->type)
 		return opened;

@@ -9,6 +9,8 @@
 
 #include <semaphore.h>
 
+#define LINKS 256 /* descriptors below it have their link in /proc kept */
+
 struct receiver {
 	int listener, held, proc;
 	struct tracer *tracer; /* takes the listener's place, if there is one */
@@ -21,6 +23,7 @@ struct receiver {
 	sem_t call; /* wakes a helper */
 	_Atomic int asleep; /* helpers that wait for it */
 	uint64_t epoch; /* of the rules its decisions were made under */
+	_Atomic int links[LINKS]; /* descriptors; 0 where there is none yet */
 	struct decisions decisions;
 };
 
