@@ -262,9 +262,7 @@ def laboratory(rounds: int, scale: float, *, in_memory: bool = True) -> Iterator
         yield Lab(workspace, rounds, scale)
 
 
-def main(
-    measure: Callable[[Lab], list[Row]], description: str, rounds: int = 7, *, in_memory: bool = True
-) -> None:
+def main(measure: Callable[[Lab], list[Row]], description: str, rounds: int = 7, *, in_memory: bool = True) -> None:
     """The command line of every benchmark."""
     parser = argparse.ArgumentParser(
         description=f"{description}\n{__doc__}", formatter_class=argparse.RawDescriptionHelpFormatter
@@ -273,7 +271,9 @@ def main(
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the operations in a round")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="draw them there, as SVG")
-    parser.add_argument("--gate", type=Path, metavar="FILE", help="fail if helm-sentry is a quarter slower than FILE says")
+    parser.add_argument(
+        "--gate", type=Path, metavar="FILE", help="fail if helm-sentry is a quarter slower than FILE says"
+    )
     parser.add_argument("--baseline", type=Path, metavar="FILE", help="put into FILE what --gate is to compare with")
     options = parser.parse_args()
     about = host()

@@ -82,7 +82,9 @@ def _programs(place: Path) -> list[Program]:
         programs.append(Program("pytest of a small project", tests))
     if shutil.which("npm"):
         (place / "package").mkdir()
-        script = "cd package && rm -f package.json && npm init -y && npm pkg set scripts.work='node work.js' && npm run work"
+        script = (
+            "cd package && rm -f package.json && npm init -y && npm pkg set scripts.work='node work.js' && npm run work"
+        )
         (place / "package" / "work.js").write_text(
             "const fs = require('fs'); for (let i = 0; i < 200; i++)"
             " { fs.writeFileSync('node-' + i, 'x'); fs.readFileSync('node-' + i); fs.unlinkSync('node-' + i) }"

@@ -19,8 +19,8 @@ from helm_sentry.audit.canonical import Fields
 from helm_sentry.audit.line import Template, decision_line, template
 from helm_sentry.audit.log import AuditLog
 from helm_sentry.audit.record import ActionName
+from helm_sentry.broker import beneath, files, metadata, process, send, sockets, stat, tree
 from helm_sentry.broker import exec as programs
-from helm_sentry.broker import files, metadata, process, send, sockets, stat, tree
 from helm_sentry.broker.action import Action, Answered, Continue, Errno, Later, errno_name
 from helm_sentry.broker.call import Call, Held, Refused
 from helm_sentry.broker.circumstances import Circumstances
@@ -263,9 +263,10 @@ class Broker:
         if status.st_dev in self.resolver.proc_devices or kind not in _REPEATED_TYPES:
             return
         action: ActionName = "value" if call.operations[0].kind is Kind.FILE_STAT else "fd"
-        if receiver := self._teachable(call):
+        if receiver := self.teachable(call):
             path = call.operations[0].path
             receiver.learn(call.row.name, kind, path, self._template(call, action), call.epoch)
+            beneath.teach(self, receiver, call, status, action)
 
     def repeat_going_on(self, call: Call) -> None:
         """Let the compiled receiver, if there is one, leave the same call to the kernel again by itself.
@@ -273,11 +274,11 @@ class Broker:
         Args:
             call: one that was allowed, all of whose meaning lies in its first three arguments, each a C `int`.
         """
-        if _may_continue(call.row) and (receiver := self._teachable(call)):
+        if _may_continue(call.row) and (receiver := self.teachable(call)):
             arguments = call.int32(0), call.int32(1), call.int32(2)
             receiver.learn_to_go_on(call.row.name, arguments, self._template(call, Continue.word), call.epoch)
 
-    def _teachable(self, call: Call) -> Receiver | None:
+    def teachable(self, call: Call) -> Receiver | None:
         """Return the receiver, if it may take the decision about this call again by itself."""
         if self._log.degraded or not (call.decision and call.decision.allowed):
             return None
@@ -397,6 +398,7 @@ class Broker:
         except AuditError as error:
             return self._give_up(error)
         except OSError as error:
+            beneath.teach_missing(self, call, error.errno or errno.EIO)
             return Errno(error.errno or errno.EIO)
         except Exception as error:  # fail closed: an error of ours is a refusal, and is recorded
             return self._refuse(call, _FAILED, "".join(traceback.format_exception_only(error)).strip())

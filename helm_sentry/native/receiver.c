@@ -61,6 +61,15 @@ void receiver_settle(struct receiver *receiver)
 
 /* Decisions. */
 
+static int keep(struct receiver *receiver, const struct decided *decided)
+{
+	struct decided of_type = *decided;
+	if (!decided->beneath)
+		return decisions_keep(&receiver->decisions, decided);
+	of_type.nr = key_beneath(decided->nr, decided->type);
+	return decisions_keep(&receiver->beneath, &of_type);
+}
+
 int receiver_learn(struct receiver *receiver, const struct decided *decided, uint64_t epoch)
 {
 	if (decided->name.size >= LONGEST_PATH)
@@ -68,7 +77,7 @@ int receiver_learn(struct receiver *receiver, const struct decided *decided, uin
 	pthread_rwlock_wrlock(&receiver->table_lock);
 	int result = 0;
 	if (epoch == receiver->epoch) /* else decided under rules that no longer hold */
-		result = decisions_keep(&receiver->decisions, decided);
+		result = keep(receiver, decided);
 	pthread_rwlock_unlock(&receiver->table_lock);
 	return result;
 }
@@ -77,6 +86,7 @@ void receiver_forget(struct receiver *receiver, uint64_t epoch)
 {
 	pthread_rwlock_wrlock(&receiver->table_lock);
 	decisions_clear(&receiver->decisions);
+	decisions_clear(&receiver->beneath);
 	receiver->epoch = epoch;
 	pthread_rwlock_unlock(&receiver->table_lock);
 }

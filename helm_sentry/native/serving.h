@@ -25,6 +25,7 @@ struct receiver {
 	uint64_t epoch; /* of the rules its decisions were made under */
 	_Atomic int links[LINKS]; /* descriptors; 0 where there is none yet */
 	struct decisions decisions;
+	struct decisions beneath; /* for each syscall and file type, which `nr` holds both */
 };
 
 enum outcome { SERVED, FOR_BROKER, REFUSED };
