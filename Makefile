@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test cpython-tests lint bench bench-quick clean
+.PHONY: help setup demo test cpython-tests lint bench bench-quick bench-gate bench-baseline bench-charts clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,20 @@ bench: setup ## every benchmark, with figures and charts in build/bench
 bench-quick: setup ## added cost per open and start-up time, side by side with native runs
 	@$(BIN)/python -m compileall -q helm_sentry  # as an installation is
 	$(BIN)/python benchmarks/quick.py
+
+GATED := quick unmediated threads
+bench-gate: setup ## fail if anything is a quarter slower, by the ratio to the floor, than benchmarks/baseline.json says
+	@$(BIN)/python -m compileall -q helm_sentry
+	for question in $(GATED); do $(BIN)/python benchmarks/$$question.py --gate benchmarks/baseline.json || exit 1; done
+
+bench-baseline: setup ## measure on a quiet machine what bench-gate is to compare with
+	@$(BIN)/python -m compileall -q helm_sentry
+	for question in $(GATED); do $(BIN)/python benchmarks/$$question.py --baseline benchmarks/baseline.json || exit 1; done
+
+bench-charts: setup ## measure and draw the charts in docs/charts
+	@$(BIN)/python -m compileall -q helm_sentry && mkdir -p docs/charts
+	for question in quick first_table operations threads unmediated workloads memory peers; do \
+	  $(BIN)/python benchmarks/$$question.py --json docs/charts/$$question.json --chart docs/charts/$$question.svg || exit 1; done
 
 clean: ## remove what setup and test made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -18,12 +18,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from importlib import metadata
 from pathlib import Path
 
 import click
 
 HERE = Path(__file__).parent
-NATIVE = "native"
+NATIVE, OURS = "native", "helm-sentry"
+FLOORS = ("bare C supervisor", "an empty filter")  # what the kernel takes from any supervisor, or for any filter
 SLACK = 1.25
 Figures = tuple[float, ...]
 """Median, 95th and 99th percentile; or one figure three times."""
@@ -192,7 +194,13 @@ class Lab:
         with click.progressbar(turns, label=f"{question:44}", file=sys.stderr) as progress:
             for side in progress:
                 asked[side.name].append(ask(side))
-        return [_row(question, unit, name, answers, asked[NATIVE]) for name, answers in asked.items()]
+        return self.rows(question, unit, asked)
+
+    def rows(self, question: str, unit: str, asked: Mapping[str, list[Figures]]) -> list[Row]:
+        """Return what the answers of all sides come to, which were given in turn."""
+        rounds = len(asked[NATIVE]) if len(asked) == 1 else min(map(len, asked.values()))
+        last = {name: answers[-rounds:] for name, answers in asked.items()}
+        return [_row(question, unit, name, answers, last[NATIVE]) for name, answers in last.items()]
 
 
 def _row(question: str, unit: str, side: str, answers: list[Figures], native: list[Figures]) -> Row:
@@ -211,12 +219,20 @@ def host() -> dict[str, object]:
     """What the figures depend on."""
     return {
         "machine": platform.machine(),
+        "processor": _processor(),
         "processors": os.cpu_count(),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "load": os.getloadavg()[0],
+        "helm-sentry": metadata.version("helm-sentry"),
         "root": os.geteuid() == 0,
+        "begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "load": os.getloadavg()[0],
     }
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -239,14 +255,14 @@ def _memory_disk() -> str | None:
 
 
 @contextmanager
-def laboratory(rounds: int, scale: float) -> Iterator[Lab]:
-    with tempfile.TemporaryDirectory(prefix="sentry-bench-", dir=_memory_disk()) as directory:
+def laboratory(rounds: int, scale: float, *, in_memory: bool = True) -> Iterator[Lab]:
+    with tempfile.TemporaryDirectory(prefix="sentry-bench-", dir=_memory_disk() if in_memory else None) as directory:
         workspace = Path(os.path.realpath(directory)) / "workspace"
         workspace.mkdir()
         yield Lab(workspace, rounds, scale)
 
 
-def main(measure: Callable[[Lab], list[Row]], description: str, rounds: int = 7) -> None:
+def main(measure: Callable[[Lab], list[Row]], description: str, rounds: int = 7, *, in_memory: bool = True) -> None:
     """The command line of every benchmark."""
     parser = argparse.ArgumentParser(
         description=f"{description}\n{__doc__}", formatter_class=argparse.RawDescriptionHelpFormatter
@@ -254,34 +270,58 @@ def main(measure: Callable[[Lab], list[Row]], description: str, rounds: int = 7)
     parser.add_argument("--rounds", type=int, default=rounds, help="how often the sides take turns")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the operations in a round")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
-    parser.add_argument("--chart", type=Path, metavar="FILE", help="draw them there (.svg or .png)")
-    parser.add_argument("--gate", type=Path, metavar="FILE", help="fail if a ratio is a quarter above the one in FILE")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="draw them there, as SVG")
+    parser.add_argument(
+        "--gate", type=Path, metavar="FILE", help="fail if helm-sentry is a quarter slower than FILE says"
+    )
+    parser.add_argument("--baseline", type=Path, metavar="FILE", help="put into FILE what --gate is to compare with")
     options = parser.parse_args()
-    with laboratory(options.rounds, options.scale) as lab:
-        rows = measure(lab)
     about = host()
+    with laboratory(options.rounds, options.scale, in_memory=in_memory) as lab:
+        rows = measure(lab)
+    about["load afterwards"] = os.getloadavg()[0]
     print(f"{about['machine']}, {about['processors']} processors, Linux {about['kernel']}, Python {about['python']}")
-    print(f"{options.rounds} rounds\n\n{markdown(rows)}")
+    print(f"{options.rounds} rounds, load {about['load']:.1f} to {about['load afterwards']:.1f}\n\n{markdown(rows)}")
     if options.json:
         options.json.write_text(json.dumps({"host": about, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
     if options.chart:
         from chart import draw
 
         draw(rows, options.chart)
-    if options.gate and (worse := regressions(rows, json.loads(options.gate.read_text())["rows"])):
+    if options.baseline:
+        before = json.loads(options.baseline.read_text()) if options.baseline.exists() else {}
+        options.baseline.write_text(json.dumps(before | gauges(rows), indent=2, sort_keys=True) + "\n")
+    if options.gate:
+        _pass(gauges(rows), json.loads(options.gate.read_text()))
+
+
+def _pass(gauged: Mapping[str, float], baseline: Mapping[str, float]) -> None:
+    if not gauged.keys() & baseline.keys():
+        sys.exit("the baseline has nothing of what was measured")
+    if worse := regressions(gauged, baseline):
         sys.exit("slower than the baseline:\n" + "\n".join(worse))
+    print(f"\nnone of {len(gauged.keys() & baseline.keys())} is slower than the baseline")
 
 
-def regressions(rows: Sequence[Row], baseline: Sequence[Mapping[str, object]]) -> list[str]:
-    """Compare ratios with a baseline's: absolute times of two machines, or two days, say nothing."""
-    before = {(row["question"], row["side"]): float(str(row["ratio"])) for row in baseline}
-    worse = []
+def gauges(rows: Sequence[Row]) -> dict[str, float]:
+    """How many times as long as the floor, or else natively, each of helm-sentry's answers took.
+
+    Absolute times of two machines, or of two days, say nothing; of a floor's the machine's share in a round trip cancels.
+    """
+    gauged = {}
     for row in rows:
-        was = before.get((row.question, row.side))
-        if was and row.side != NATIVE and _change(row, was) > SLACK:
-            worse.append(f"  {row.question}, {row.side}: ratio {row.ratio} where {was} was measured")
-    return worse
+        sides = {other.side: other.figures[0] for other in rows if other.question == row.question}
+        floor = next((sides[side] for side in FLOORS if side in sides), sides[NATIVE])
+        if row.side.startswith(OURS):
+            quick, slow = (row.figures[0], floor) if row.unit.endswith("/s") else (floor, row.figures[0])
+            gauged[f"{row.question}: {row.side}"] = round(slow / quick, 3)
+    return gauged
 
 
-def _change(row: Row, was: float) -> float:
-    return was / row.ratio if row.unit.endswith("/s") else row.ratio / was
+def regressions(gauged: Mapping[str, float], baseline: Mapping[str, float]) -> list[str]:
+    """What is slower than a baseline by more than a quarter; what only one of both has is not compared."""
+    return [
+        f"  {name}: {gauged[name]} times the floor, where {baseline[name]} was measured"
+        for name in sorted(gauged.keys() & baseline.keys())
+        if gauged[name] > baseline[name] * SLACK
+    ]

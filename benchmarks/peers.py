@@ -1,6 +1,7 @@
 """Beside what one would pick instead, as far as it is installed: the same open, the same start."""
 
 import importlib.util
+import json
 import shutil
 import sys
 
@@ -38,14 +39,34 @@ def _installed(lab: Lab) -> list[Side]:
             script = lab.workspace / f"with_{module}.py"
             script.write_text(text)
             sides.append(Side(module, (sys.executable, str(script), place)))
+    settings = lab.workspace.parent / "srt.json"
+    settings.write_text(json.dumps(_srt(place)))
     commands = {
-        "bubblewrap": ("bwrap", "--ro-bind", "/", "/", "--bind", place, place, "--dev", "/dev", "--proc", "/proc"),
+        "bubblewrap": ("bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", place, place),
         "firejail": ("firejail", "--quiet", "--noprofile"),
-        "codex sandbox": ("codex", "sandbox", "linux"),
-        "srt": ("srt",),
+        "codex sandbox": ("codex", "sandbox", "--"),
+        "srt": ("srt", "--settings", str(settings)),
     }
-    return sides + [Side(name, words) for name, words in commands.items() if shutil.which(words[0])]
+    sides += [Side(name, words) for name, words in commands.items() if shutil.which(words[0])]
+    return [side for side in sides if _runs(lab, side)]
+
+
+def _srt(place: str) -> dict[str, object]:
+    return {
+        "network": {"allowedDomains": [], "deniedDomains": []},
+        "filesystem": {"denyRead": [], "allowWrite": [place], "denyWrite": []},
+    }
+
+
+def _runs(lab: Lab, side: Side) -> bool:
+    """Whether it can be had here: some need what this machine, or this user, does not have."""
+    try:
+        lab.run(side, [lab.loop, "read", "20", lab.data])
+    except SystemExit as failed:
+        print(f"left out, because it does not run here: {failed}", file=sys.stderr)
+        return False
+    return True
 
 
 if __name__ == "__main__":
-    main(measure, __doc__)
+    main(measure, __doc__, in_memory=False)  # some have a /dev/shm of their own

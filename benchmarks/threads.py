@@ -4,6 +4,7 @@ from harness import Figures, Lab, Row, Side, main
 
 
 def measure(lab: Lab) -> list[Row]:
+    sides = [Side("bare C supervisor", (str(lab.compile("bare_supervisor")),)), *lab.supervised()]
     rows = []
     for threads in (1, 2, 4, 8):
 
@@ -12,7 +13,7 @@ def measure(lab: Lab) -> list[Row]:
             each = float(lab.run(side, [lab.loop, "threads", str(count), str(lab.data), str(threads)]))
             return each, each, each
 
-        rows += lab.alternate(f"{threads} threads", "opens/s", rate, lab.supervised(), rounds=5)
+        rows += lab.alternate(f"{threads} thread{'s' * (threads > 1)}", "opens/s", rate, sides, rounds=5)
     return rows
 
 

@@ -1,57 +1,95 @@
-"""Whole programs: a clone, an installation, a compilation, a package with a script, a test suite."""
+"""Whole programs: a clone, an installation, a compilation, a package with a script, a test suite.
 
+Each is shown twice: as it is, and without what `true` takes on the same side, which is the start of the supervisor.
+"""
+
+import importlib.util
+import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-from harness import POLICY, Lab, Row, Side, main
+from harness import POLICY, Figures, Lab, Row, Side, main
 
-POLICY_OF_ALL = POLICY.replace("extends: [shell]", "extends: [shell, python, node, git]")
+PYTHON = "/usr/bin/python3"
+POLICY_OF_ALL = (
+    POLICY.replace("extends: [shell]", "extends: [shell, python, node, git]")
+    + """  - id: packages-beside
+    file: {{do: [read, list], paths: ["{}/**"]}}
+""".format(sysconfig.get_path("purelib"))
+)
+
+
+class Program(NamedTuple):
+    """What is run, and what it leaves behind that must be gone before it runs again."""
+
+    question: str
+    command: list[str]
+    leaves: tuple[Path, ...] = ()
 
 
 def measure(lab: Lab) -> list[Row]:
-    sentry = lab.supervised(lab.policy_file("workloads", POLICY_OF_ALL))
+    sides = _tiers(lab)
     rows: list[Row] = []
-    for question, command, clean in _programs(lab.workspace):
+    for program in _programs(lab.workspace):
+        starts: dict[str, list[Figures]] = {}
 
-        def ask(side: Side, command: list[str] = command, clean: list[Path] = clean) -> tuple[float, ...]:
-            for path in clean:
+        def ask(side: Side, program: Program = program, starts: dict[str, list[Figures]] = starts) -> Figures:
+            for path in program.leaves:
                 shutil.rmtree(path, ignore_errors=True)
-            return lab.timed(side, command)
+            whole = lab.timed(side, program.command)
+            start = lab.timed(side, ["/bin/true"])
+            starts.setdefault(side.name, []).append(tuple(a - b for a, b in zip(whole, start, strict=True)))
+            return whole
 
-        rows += lab.alternate(question, "ms", ask, sentry, rounds=min(lab.rounds, 3))
+        rows += lab.alternate(program.question, "ms", ask, sides)
+        rows += lab.rows(f"{program.question}, without the start", "ms", starts)
     return rows
 
 
-def _programs(place: Path) -> list[tuple[str, list[str], list[Path]]]:
-    python = "/usr/bin/python3"
+def _tiers(lab: Lab) -> list[Side]:
+    policy = lab.policy_file("workloads", POLICY_OF_ALL)
+    sides = lab.supervised(policy)
+    plain = sides[0]
+    command, run, *options = plain.prefix
+    tiers = ["ptrace"] if os.geteuid() else ["ptrace", "kernel"]
+    for tier in tiers:
+        words = [word for word in options if word != "--no-witness" or tier != "kernel"]
+        sides.append(replace(plain, name=f"{plain.name}, {tier}", prefix=(command, run, "--tier", tier, *words)))
+    return sides
+
+
+def _programs(place: Path) -> list[Program]:
     library = place / "library"
     shutil.copytree(Path(sys.modules["json"].__file__ or "").parents[1], library, ignore=_few, symlinks=True)
     _repository(place / "repository", library)
     wheel = _wheel(place)
-    subprocess.run([python, "-m", "venv", place / "venv"], check=True)
-    tests = place / "tests"
-    tests.mkdir()
-    for number in range(20):
-        (tests / f"test_{number}.py").write_text("import json\ndef test_it():\n    assert json.loads('1') == 1\n")
+    subprocess.run([PYTHON, "-m", "venv", place / "venv"], check=True)
+    pip = ["venv/bin/python", "-m", "pip", "install", "-q", "--no-index", "--force-reinstall", str(wheel)]
     programs = [
-        ("git clone", ["git", "clone", "-q", "repository", "cloned"], [place / "cloned"]),
-        ("compileall of the standard library", [python, "-m", "compileall", "-q", "-f", "library"], []),
-        (
-            "pip install of a wheel",
-            ["venv/bin/python", "-m", "pip", "install", "-q", "--no-index", "--force-reinstall", str(wheel)],
-            [],
-        ),
-        ("unittest of a small project", [python, "-m", "unittest", "discover", "-q", "-s", "tests"], []),
+        Program("git clone", ["git", "clone", "-q", "repository", "cloned"], (place / "cloned",)),
+        Program("compileall of the standard library", [PYTHON, "-m", "compileall", "-q", "-f", "library"]),
+        Program("pip install of a wheel", pip),
     ]
-    if node := shutil.which("node"):
-        (place / "script.js").write_text(
+    if importlib.util.find_spec("pytest"):
+        _tests(place / "project")
+        tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "project"]
+        programs.append(Program("pytest of a small project", tests))
+    if shutil.which("npm"):
+        (place / "package").mkdir()
+        script = (
+            "cd package && rm -f package.json && npm init -y && npm pkg set scripts.work='node work.js' && npm run work"
+        )
+        (place / "package" / "work.js").write_text(
             "const fs = require('fs'); for (let i = 0; i < 200; i++)"
             " { fs.writeFileSync('node-' + i, 'x'); fs.readFileSync('node-' + i); fs.unlinkSync('node-' + i) }"
         )
-        programs.append(("node with 200 files", [node, "script.js"], []))
+        programs.append(Program("npm init and a script", ["/bin/sh", "-c", script]))
     return programs
 
 
@@ -60,11 +98,23 @@ def _few(directory: str, names: list[str]) -> set[str]:
 
 
 def _repository(place: Path, contents: Path) -> None:
-    shutil.copytree(contents / "asyncio", place / "asyncio")
-    shutil.copytree(contents / "email", place / "email")
+    """The standard library with five commits, packed as a repository is that somebody works with."""
+    shutil.copytree(contents, place, symlinks=True)
     git = ["git", "-C", str(place), "-c", "user.name=bench", "-c", "user.email=bench@localhost"]
-    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"]):
-        subprocess.run([*git, *words], check=True)
+    subprocess.run([*git, "init", "-q"], check=True)
+    for number in range(5):
+        for file in sorted(place.glob("*.py"))[number::5]:
+            file.write_text(file.read_text(errors="surrogateescape") + "\n", errors="surrogateescape")
+        subprocess.run([*git, "add", "-A"], check=True)
+        subprocess.run([*git, "commit", "-qm", f"commit {number}"], check=True)
+    subprocess.run([*git, "gc", "-q"], check=True)
+
+
+def _tests(place: Path) -> None:
+    place.mkdir()
+    for number in range(20):
+        tests = "\n".join(f"def test_{case}():\n    assert json.loads('{case}') == {case}" for case in range(5))
+        (place / f"test_{number}.py").write_text(f"import json\n{tests}\n")
 
 
 def _wheel(place: Path) -> Path:

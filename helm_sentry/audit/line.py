@@ -8,7 +8,7 @@ from typing import NamedTuple
 from helm_sentry.audit.canonical import encode, escape
 from helm_sentry.audit.record import ActionName
 from helm_sentry.decision import Decision
-from helm_sentry.operation import Operation
+from helm_sentry.operation import Kind, Operation
 
 _SHA256 = hashlib.sha256()
 
@@ -93,6 +93,16 @@ def template(
         syscall, kinds, decided.verdict, decided.reason, decided.rule, action, "", epoch, protocol
     )
     return Template(before_hash, ops, before_seq, b'%b%b,"tid":' % (before_target, _text(operation.target)), end)
+
+
+def template_beneath(
+    syscall: str, kind: Kind, decided: Decision, epoch: int, action: ActionName, errno: str = ""
+) -> Template:
+    """Return the same for one decision about many paths; `before_tid` ends in the quotation mark before the path."""
+    before_hash, ops, before_seq, before_target, end = _frame(
+        syscall, (kind,), decided.verdict, decided.reason, decided.rule, action, errno, epoch, ""
+    )
+    return Template(before_hash, ops, before_seq, before_target + b'"', end)
 
 
 @lru_cache(maxsize=4096)

@@ -16,7 +16,7 @@ from helm_sentry.errors import VerificationError
 
 LOG_NAME = "audit.jsonl"
 COMPRESSED = ".gz"
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 
 
 def segment_name(number: int) -> str:

@@ -19,8 +19,8 @@ from helm_sentry.audit.canonical import Fields
 from helm_sentry.audit.line import Template, decision_line, template
 from helm_sentry.audit.log import AuditLog
 from helm_sentry.audit.record import ActionName
+from helm_sentry.broker import beneath, files, metadata, process, send, sockets, stat, tree
 from helm_sentry.broker import exec as programs
-from helm_sentry.broker import files, metadata, process, send, sockets, stat, tree
 from helm_sentry.broker.action import Action, Answered, Continue, Errno, Later, errno_name
 from helm_sentry.broker.call import Call, Held, Refused
 from helm_sentry.broker.circumstances import Circumstances
@@ -270,6 +270,7 @@ class Broker:
         if receiver := self.teachable(call):
             path = call.operations[0].path
             receiver.learn(call.row.name, kind, path, self._template(call, action), call.epoch)
+            beneath.teach(self, receiver, call, status, action)
 
     def repeat_going_on(self, call: Call) -> None:
         """Let the compiled receiver, if there is one, leave the same call to the kernel again by itself.
@@ -404,6 +405,7 @@ class Broker:
         except AuditError as error:
             return self._give_up(error)
         except OSError as error:
+            beneath.teach_missing(self, call, error.errno or errno.EIO)
             return Errno(error.errno or errno.EIO)
         except Exception as error:  # fail closed: an error of ours is a refusal, and is recorded
             return self._refuse(call, _FAILED, "".join(traceback.format_exception_only(error)).strip())

@@ -97,6 +97,11 @@ class Names:
             learnt = sorted(name for name in self._names_of.get(address, ()) if self._learnt[name].holds(address, now))
         return exact + tuple(name for name in learnt if name not in exact)
 
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """Files in whose place the agent reads something else."""
+        return tuple(self._instead)
+
     def open_instead(self, path: str) -> int:
         """Return a descriptor of what the agent reads in place of a file, -1 where it reads the file itself.
 

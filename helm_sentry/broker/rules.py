@@ -8,6 +8,7 @@ from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.operation import Operation
 from helm_sentry.policy.context import Context
 from helm_sentry.policy.engine import CompiledPolicy, decide
+from helm_sentry.policy.uniform import Uniform
 
 _FAILED = Decision(Verdict.DENY, Reason.SUPERVISOR_ERROR)
 _ORDER = (Verdict.DENY, Verdict.ESCALATE, Verdict.ALLOW)
@@ -21,19 +22,21 @@ class Rules:
         policy: the policy.
         context: what holds for the whole run.
         circumstances: what rules ask for besides the operation.
+        uniform: where the policy decides all paths alike.
         epoch: how many policies the run had before this one.
     """
 
     policy: CompiledPolicy
     context: Context
     circumstances: Circumstances
+    uniform: Uniform
     epoch: int = 0
 
     @classmethod
     def of(cls, policy: CompiledPolicy, bytes_sent: Callable[[], int]) -> "Rules":
         """Return the rules a run begins with."""
         agent = policy.policy.agent
-        return cls(policy, Context(agent), Circumstances(policy, agent, bytes_sent))
+        return cls(policy, Context(agent), Circumstances(policy, agent, bytes_sent), Uniform(policy))
 
     def succeeded_by(self, policy: CompiledPolicy, epoch: int) -> "Rules":
         """Return the rules that come after these; limits that were used up stay so.
@@ -42,7 +45,8 @@ class Rules:
             ValueError: a rule asks for what has not been counted or followed since the run began.
         """
         agent = policy.policy.agent
-        return Rules(policy, Context(agent), self.circumstances.succeeded_by(policy, agent), epoch)
+        circumstances = self.circumstances.succeeded_by(policy, agent)
+        return Rules(policy, Context(agent), circumstances, Uniform(policy), epoch)
 
     def decide(
         self, operations: tuple[Operation, ...], tid: int, *, use: bool = False, answered: Answered = unanswered

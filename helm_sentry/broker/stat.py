@@ -53,6 +53,8 @@ def statx(call: Call) -> Action:
     pinned = call.descriptor(directory) if path is None else _look(call, directory, path, follow)
     buffer = bytearray(STATX_SIZE)
     libc.statx(pinned.descriptor, b"", (at_flags & 0x6800) | flags.AT_EMPTY_PATH, mask, buffer)
+    if call.operations:
+        call.broker.repeat(call, pinned.status())
     call.write(call.args[4], buffer)
     return SUCCESS
 

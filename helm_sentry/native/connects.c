@@ -130,8 +130,8 @@ static enum outcome answer(struct receiver *receiver, const struct seccomp_notif
 }
 
 /* Write the record, and have the connection counted; 0 where it is the broker's. */
-static int begin(struct receiver *receiver, const struct seccomp_notif *asked, const struct decided *connecting,
-		 int ours, struct refusal *refusal)
+static int begin(struct receiver *receiver, const struct seccomp_notif *asked, const struct known *connecting, int ours,
+		 struct refusal *refusal)
 {
 	struct begun connection = {.address = refusal->address};
 	socklen_t size = sizeof connection.cookie;
@@ -144,7 +144,6 @@ static int begin(struct receiver *receiver, const struct seccomp_notif *asked, c
 		receiver->begun.promised--;
 		return 0;
 	}
-	receiver->recorded++;
 	keep_begun(&receiver->begun, &connection);
 	refusal->sequence = connection.sequence;
 	return 1;
@@ -156,13 +155,14 @@ enum outcome serve_connect(struct receiver *receiver, const struct seccomp_notif
 	struct address *address = &refusal->address;
 	if (receiver->tracer || !brief || !read_address(asked, address))
 		return FOR_BROKER;
-	const struct decided *connecting =
-		decisions_find(&receiver->decisions, asked->data.nr, address->bytes, address->size);
-	int ours = connecting ? duplicate(asked) : -1;
+	const struct known connecting = {
+		address->bytes, address->size,
+		decisions_find(&receiver->decisions, asked->data.nr, address->bytes, address->size)};
+	int ours = connecting.decided ? duplicate(asked) : -1;
 	if (ours < 0)
 		return FOR_BROKER;
-	if (!is_tcp(ours, (int)connecting->type) || brief_is_connecting(ours) ||
-	    !begin(receiver, asked, connecting, ours, refusal)) {
+	if (!is_tcp(ours, (int)connecting.decided->type) || brief_is_connecting(ours) ||
+	    !begin(receiver, asked, &connecting, ours, refusal)) {
 		close(ours);
 		return FOR_BROKER;
 	}

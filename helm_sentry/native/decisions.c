@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define TEXTS 6
 
@@ -36,6 +37,20 @@ const struct decided *decisions_find(const struct decisions *decisions, int nr, 
 {
 	const struct entry *entry = decisions->places[place_of(decisions, nr, name, size)];
 	return entry ? &entry->decided : NULL;
+}
+
+int32_t key_beneath(int32_t nr, uint32_t type)
+{
+	return (int32_t)((uint32_t)nr | (type & S_IFMT));
+}
+
+const struct decided *decisions_above(const struct decisions *decisions, int32_t key, const char *path, size_t size)
+{
+	const struct decided *found = NULL;
+	while (!found && size > 1) /* the root is nobody's */
+		if (path[--size] == '/')
+			found = decisions_find(decisions, key, path, size);
+	return found;
 }
 
 void decisions_clear(struct decisions *decisions)

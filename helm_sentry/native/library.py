@@ -29,8 +29,13 @@ _MISSED = (-errno.ENOENT, -errno.EINTR)
 _MOST_KNOWN = 4096  # half of PLACES in receiver.c
 _MOST_HELPERS = 3
 _MOST_BEGUN = 1024  # MOST_BEGUN in connects.h
-_REPEATED = ("open", "openat", "stat", "lstat", "newfstatat", "socket", "connect")  # `struct numbers` in receiver.h
+_REPEATED = (  # `struct numbers` in receiver.h
+    *("open", "openat", "stat", "lstat", "newfstatat", "socket", "connect"),
+    *("statx", "access", "faccessat", "faccessat2", "readlink", "readlinkat"),
+)
 _GOES_ON = 0  # in the place of a file type
+MISSING = 0
+"""In the place of a file type: there is nothing of that name."""
 
 
 class _Text(Structure):
@@ -41,6 +46,8 @@ class _Decided(Structure):
     _fields_ = (
         ("nr", c_int32),
         ("type", c_uint32),
+        ("beneath", c_uint32),
+        ("device", c_uint64),
         *((name, _Text) for name in ("name", "action", "ops", "reason", "target", "end")),
     )
 
@@ -194,7 +201,7 @@ class Receiver:
         )
         if not self._receiver:
             raise MemoryError("no room for the receiver")
-        self._known: set[tuple[str, bytes]] = set()
+        self._known: set[tuple[str, int, bytes, int]] = set()
         self._epoch = 0
         self._begun = (_Begun * _MOST_BEGUN)()
 
@@ -226,6 +233,21 @@ class Receiver:
         """
         self._learn(syscall, kind, os.fsencode(path), record, epoch)
 
+    def learn_beneath(
+        self, syscall: str, kind: int, directory: str, device: int, record: Template, epoch: int = 0
+    ) -> None:
+        """Let the receiver decide the same about all that lies beneath a directory, whatever it is named.
+
+        Args:
+            syscall: as for `learn`.
+            kind: as for `learn`, or `MISSING` for what is not there.
+            directory: canonical path; not the root.
+            device: `st_dev` of what it is about.
+            record: as for `learn`, but `before_tid` ends where the path begins.
+            epoch: as for `learn`.
+        """
+        self._learn(syscall, kind, os.fsencode(directory), record, epoch, device)
+
     def learn_to_go_on(self, syscall: str, arguments: tuple[int, int, int], record: Template, epoch: int = 0) -> None:
         """Let the receiver leave a call to the kernel that has these arguments, as C `int`; none may be a pointer."""
         self._learn(syscall, _GOES_ON, b"%d %d %d" % arguments, record, epoch)
@@ -234,14 +256,16 @@ class Receiver:
         """Let the receiver connect TCP sockets of a family to a sockaddr that is not slow to answer."""
         self._learn("connect", domain, address, record, epoch)
 
-    def _learn(self, syscall: str, kind: int, name: bytes, record: Template, epoch: int) -> None:
+    def _learn(self, syscall: str, kind: int, name: bytes, record: Template, epoch: int, device: int = -1) -> None:
         number = self._numbers.get(syscall)
-        if number is None or (syscall, name) in self._known:
+        what = syscall, kind if device >= 0 else -1, name, device
+        if number is None or what in self._known:
             return
         if len(self._known) >= _MOST_KNOWN:  # the receiver starts anew as well
             self._known.clear()
-        self._known.add((syscall, name))
-        decided = _Decided(number, kind, *(_Text(text, len(text)) for text in (name, *record)))
+        self._known.add(what)
+        texts = [_Text(text, len(text)) for text in (name, *record)]
+        decided = _Decided(number, kind, device >= 0, max(device, 0), *texts)
         self._library.receiver_learn(self._receiver, ctypes.byref(decided), epoch)
 
     def forget(self, epoch: int | None = None) -> None:

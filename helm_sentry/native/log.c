@@ -4,7 +4,6 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <string.h>
-#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -89,52 +88,49 @@ static uint64_t microseconds(void)
 	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
-/* The record is hashed with an empty hash, which is then put in its place. */
-static void hash_of(const struct text *start, const struct buffer *rest, char *hex)
+/* The record is hashed without its hash, for which there is room at `place`. */
+static void put_hash(struct buffer *line, size_t place)
 {
 	static const char digits[] = "0123456789abcdef";
 	unsigned char digest[HEX_HASH / 2];
 	struct sha256 state;
+	const char *rest = line->bytes + place + HEX_HASH;
 	sha256_init(&state);
-	sha256_update(&state, start->bytes, start->size);
-	sha256_update(&state, rest->bytes, rest->size - 1); /* without the newline */
+	sha256_update(&state, line->bytes, place);
+	sha256_update(&state, rest, (size_t)(line->bytes + line->size - rest) - 1); /* without the newline */
 	sha256_final(digest, &state);
 	for (size_t i = 0; i < sizeof digest; i++) {
-		hex[2 * i] = digits[digest[i] >> 4];
-		hex[2 * i + 1] = digits[digest[i] & 15];
+		line->bytes[place + 2 * i] = digits[digest[i] >> 4];
+		line->bytes[place + 2 * i + 1] = digits[digest[i] & 15];
 	}
 }
 
 static int64_t append(struct log_state *log, const struct line *line, int allowed)
 {
-	struct buffer rest = {.size = 0, .full = 0};
-	put(&rest, line->before_prev.bytes, line->before_prev.size);
-	put(&rest, log->head, HEX_HASH);
-	put(&rest, line->before_seq.bytes, line->before_seq.size);
-	put_number(&rest, log->count);
-	put(&rest, line->before_time.bytes, line->before_time.size);
-	put_number(&rest, microseconds());
-	put(&rest, line->end.bytes, line->end.size);
-	put(&rest, "\n", 1);
-	size_t size = line->before_hash.size + HEX_HASH + rest.size;
-	if (rest.full)
+	struct buffer whole = {.size = 0, .full = 0};
+	put(&whole, line->before_hash.bytes, line->before_hash.size);
+	size_t hash = whole.size;
+	put(&whole, log->head, HEX_HASH); /* holds the hash's place */
+	put(&whole, line->before_prev.bytes, line->before_prev.size);
+	put(&whole, log->head, HEX_HASH);
+	put(&whole, line->before_seq.bytes, line->before_seq.size);
+	put_number(&whole, log->count);
+	put(&whole, line->before_time.bytes, line->before_time.size);
+	put_number(&whole, microseconds());
+	put(&whole, line->end.bytes, line->end.size);
+	put(&whole, "\n", 1);
+	if (whole.full)
 		return -EMSGSIZE;
 	if (log->closed)
 		return -ESHUTDOWN;
-	char hash[HEX_HASH];
-	hash_of(&line->before_hash, &rest, hash);
-	struct iovec parts[] = {
-		{(void *)line->before_hash.bytes, line->before_hash.size},
-		{hash, HEX_HASH},
-		{rest.bytes, rest.size},
-	};
-	ssize_t written = writev(log->file, parts, 3);
-	if (written != (ssize_t)size) {
+	put_hash(&whole, hash);
+	ssize_t written = write(log->file, whole.bytes, whole.size);
+	if (written != (ssize_t)whole.size) {
 		log->closed = 1; /* nobody can know what the file holds now */
 		return written < 0 ? -errno : -ENOSPC;
 	}
-	memcpy(log->head, hash, HEX_HASH);
-	log->size += size;
+	memcpy(log->head, whole.bytes + hash, HEX_HASH);
+	log->size += whole.size;
 	log->allowed += allowed != 0;
 	return (int64_t)log->count++;
 }

@@ -61,6 +61,15 @@ void receiver_settle(struct receiver *receiver)
 
 /* Decisions. */
 
+static int keep(struct receiver *receiver, const struct decided *decided)
+{
+	struct decided of_type = *decided;
+	if (!decided->beneath)
+		return decisions_keep(&receiver->decisions, decided);
+	of_type.nr = key_beneath(decided->nr, decided->type);
+	return decisions_keep(&receiver->beneath, &of_type);
+}
+
 int receiver_learn(struct receiver *receiver, const struct decided *decided, uint64_t epoch)
 {
 	if (decided->name.size >= LONGEST_PATH)
@@ -68,7 +77,7 @@ int receiver_learn(struct receiver *receiver, const struct decided *decided, uin
 	pthread_rwlock_wrlock(&receiver->table_lock);
 	int result = 0;
 	if (epoch == receiver->epoch) /* else decided under rules that no longer hold */
-		result = decisions_keep(&receiver->decisions, decided);
+		result = keep(receiver, decided);
 	pthread_rwlock_unlock(&receiver->table_lock);
 	return result;
 }
@@ -77,24 +86,13 @@ void receiver_forget(struct receiver *receiver, uint64_t epoch)
 {
 	pthread_rwlock_wrlock(&receiver->table_lock);
 	decisions_clear(&receiver->decisions);
+	decisions_clear(&receiver->beneath);
 	receiver->epoch = epoch;
 	pthread_rwlock_unlock(&receiver->table_lock);
 }
 
-static int take(struct receiver *receiver, struct seccomp_notif *notification, struct refusal *refusal)
-{
-	memset(notification, 0, sizeof *notification);
-	if (ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_RECV, notification))
-		return -errno;
-	receiver->received++;
-	pthread_rwlock_rdlock(&receiver->table_lock);
-	enum outcome outcome = serve(receiver, notification, refusal);
-	pthread_rwlock_unlock(&receiver->table_lock);
-	return (int)outcome;
-}
-
 /* Receivers and helpers. Two that wait for a call would take turns, each on the other's processor, where one is all
- * that a single thread needs. So helpers sleep until more calls are waiting than are being served. */
+ * that a single thread needs. So helpers sleep until calls wait while one is in hand. */
 
 static int more_wait(const struct receiver *receiver)
 {
@@ -112,12 +110,25 @@ static void call_helper(struct receiver *receiver)
 		receiver->asleep++;
 }
 
+static int take(struct receiver *receiver, struct seccomp_notif *notification, struct refusal *refusal,
+		int look)
+{
+	memset(notification, 0, sizeof *notification);
+	if (ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_RECV, notification))
+		return -errno;
+	receiver->received++;
+	if (look)
+		call_helper(receiver);
+	pthread_rwlock_rdlock(&receiver->table_lock);
+	enum outcome outcome = serve(receiver, notification, refusal);
+	pthread_rwlock_unlock(&receiver->table_lock);
+	return (int)outcome;
+}
+
 int receiver_next(struct receiver *receiver, struct seccomp_notif *notification, struct refusal *refusal)
 {
 	for (unsigned int turn = 0;; turn++) {
-		if (turn % LOOK_EVERY == LOOK_EVERY - 1)
-			call_helper(receiver);
-		int outcome = take(receiver, notification, refusal);
+		int outcome = take(receiver, notification, refusal, turn % LOOK_EVERY == LOOK_EVERY - 1);
 		if (outcome == SERVED)
 			continue;
 		call_helper(receiver); /* the broker takes its time */
@@ -139,7 +150,7 @@ int receiver_help(struct receiver *receiver, int processor, struct seccomp_notif
 			while (sem_wait(&receiver->call))
 				;
 		}
-		outcome = take(receiver, notification, refusal);
+		outcome = take(receiver, notification, refusal, 0);
 	}
 	sched_setaffinity(0, sizeof before, &before); /* threads that the broker starts from here are to have it */
 	return outcome < 0 ? outcome : outcome == REFUSED;

@@ -44,6 +44,7 @@ struct decided;
 struct receiver;
 struct numbers {
 	int32_t open, openat, stat, lstat, newfstatat, socket, connect; /* -1 where the architecture has none */
+	int32_t statx, access, faccessat, faccessat2, readlink, readlinkat;
 };
 struct receiver *receiver_new(int listener, struct log_state *log, uint32_t audit_arch, const struct numbers *numbers,
 			      int steer);

@@ -1,10 +1,11 @@
 /* What the compiled receiver does about one call: opens for reading, looks, and calls without pointers that the broker has
  * decided before.
  *
- * It knows no policy. Python teaches it one canonical path at a time, with the record's parts. It opens that path again
- * without following any link, sees that what it got bears that very name, writes the record, and hands the descriptor
- * over, or tells what it is. A call that may go on it knows by its arguments, which lie in registers. Whatever is not
- * exactly so goes to the broker, which starts from the beginning.
+ * It knows no policy. Python teaches it one canonical path at a time, with the record's parts, or a directory beneath
+ * which all paths are decided alike. It opens the path again without following any link, sees that what it got bears that
+ * very name, writes the record, and hands the descriptor over, or tells what it is, or that it is not there. A call that
+ * may go on it knows by its arguments, which lie in registers. Whatever is not exactly so goes to the broker, which starts
+ * from the beginning.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -14,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -76,21 +78,65 @@ static size_t read_path(const struct receiver *receiver, const struct seccomp_no
 	return base + size;
 }
 
-/* A name without links, opened so that nothing can make us wait, is the object only if the kernel calls it so. */
-static int open_again(const struct receiver *receiver, const struct decided *decided, int flags, struct stat *status)
+/* What the kernel calls an open file. To find the link /proc/self/fd/N takes as long as to read it, so the links are kept,
+ * opened themselves; each says what lies at its number at present. */
+static ssize_t name_of(struct receiver *receiver, int descriptor, char *name, size_t room)
 {
+	char number[16];
+	int link = descriptor < LINKS ? receiver->links[descriptor] : 0;
+	if (link)
+		return readlinkat(link, "", name, room);
+	snprintf(number, sizeof number, "%d", descriptor);
+	link = descriptor < LINKS ? openat(receiver->held, number, O_PATH | O_NOFOLLOW | O_CLOEXEC) : -1;
+	int none = 0;
+	if (link > 0 && !atomic_compare_exchange_strong(&receiver->links[descriptor], &none, link))
+		close(link);
+	return readlinkat(receiver->held, number, name, room);
+}
+
+static int is_named(struct receiver *receiver, int opened, const char *path, size_t size)
+{
+	char name[LONGEST_PATH];
+	return name_of(receiver, opened, name, sizeof name) == (ssize_t)size && !memcmp(name, path, size);
+}
+
+/* A name without links, opened so that nothing can make us wait, is the object only if the kernel calls it so. */
+static int open_again(struct receiver *receiver, const struct known *known, int flags, struct stat *status)
+{
+	const struct decided *decided = known->decided;
 	struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC), .resolve = RESOLVE_NO_SYMLINKS};
-	int opened = (int)syscall(SYS_openat2, AT_FDCWD, decided->name.bytes, &how, sizeof how);
+	int opened = (int)syscall(SYS_openat2, AT_FDCWD, known->path, &how, sizeof how);
 	if (opened < 0)
 		return -1;
-	char number[16], name[LONGEST_PATH];
-	snprintf(number, sizeof number, "%d", opened);
-	ssize_t size = readlinkat(receiver->held, number, name, sizeof name);
-	if (size == (ssize_t)decided->name.size && !memcmp(name, decided->name.bytes, (size_t)size) &&
-	    !fstat(opened, status) && (status->st_mode & S_IFMT) == decided->type)
+	if (is_named(receiver, opened, known->path, known->size) && !fstat(opened, status) &&
+	    (status->st_mode & S_IFMT) == decided->type && (!decided->beneath || status->st_dev == decided->device))
 		return opened;
 	close(opened);
 	return -1;
+}
+
+/* Whether a path stands in a record as it is: nothing to escape in JSON, no `%`, no byte beyond ASCII. */
+static int is_plain(const char *path, size_t size)
+{
+	for (size_t i = 0; i < size; i++)
+		if (path[i] < ' ' || path[i] > '~' || path[i] == '"' || path[i] == '\\' || path[i] == '%')
+			return 0;
+	return 1;
+}
+
+/* What was decided about a path or, by the type of what is there at present, about all beneath a directory above it. The
+ * type is looked at first, because opening a FIFO would tell its other side. */
+static const struct decided *decided_about(const struct receiver *receiver, int nr, const char *path, size_t size)
+{
+	struct stat status = {.st_mode = 0};
+	if (!size)
+		return NULL;
+	const struct decided *found = decisions_find(&receiver->decisions, nr, path, size);
+	if (found || !receiver->beneath.used || !is_plain(path, size))
+		return found;
+	if (fstatat(AT_FDCWD, path, &status, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) && errno != ENOENT)
+		return NULL;
+	return decisions_above(&receiver->beneath, key_beneath(nr, status.st_mode & S_IFMT), path, size);
 }
 
 /* Handing the descriptor over: it is added, then its number is the answer. One step (SECCOMP_ADDFD_FLAG_SEND) would do,
@@ -99,7 +145,11 @@ static int open_again(const struct receiver *receiver, const struct decided *dec
 
 static void respond(struct receiver *receiver, const struct seccomp_notif *asked, int value, uint32_t flags)
 {
-	struct seccomp_notif_resp response = {.id = asked->id, .val = value, .flags = flags};
+	struct seccomp_notif_resp response = {.id = asked->id, .flags = flags};
+	if (value < 0)
+		response.error = value;
+	else
+		response.val = value;
 	ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_SEND, &response); /* fails only if the caller is gone */
 }
 
@@ -148,15 +198,19 @@ static int hand_over(struct receiver *receiver, const struct seccomp_notif *aske
 
 /* Records. */
 
-int64_t write_record(struct receiver *receiver, const struct seccomp_notif *asked, const struct decided *decided,
+int64_t write_record(struct receiver *receiver, const struct seccomp_notif *asked, const struct known *known,
 		     const struct stat *object)
 {
+	const struct decided *decided = known->decided;
 	char ops[512], tid[512 + 6 * LONGEST_PATH];
 	int ops_size = object ? snprintf(ops, sizeof ops, "\",\"object\":\"%llx:%llx\"%s",
 					 (unsigned long long)object->st_dev, (unsigned long long)object->st_ino,
 					 decided->ops.bytes)
 			      : snprintf(ops, sizeof ops, "\"%s", decided->ops.bytes);
-	int tid_size = snprintf(tid, sizeof tid, "%s%u,\"time\":", decided->target.bytes, asked->pid);
+	int tid_size = decided->beneath
+			       ? snprintf(tid, sizeof tid, "%s%.*s\",\"tid\":%u,\"time\":", decided->target.bytes,
+					  (int)known->size, known->path, asked->pid)
+			       : snprintf(tid, sizeof tid, "%s%u,\"time\":", decided->target.bytes, asked->pid);
 	if (ops_size >= (int)sizeof ops || tid_size >= (int)sizeof tid)
 		return -EMSGSIZE;
 	struct line line = {
@@ -166,10 +220,42 @@ int64_t write_record(struct receiver *receiver, const struct seccomp_notif *aske
 		.before_time = {tid, (size_t)tid_size},
 		.end = decided->end,
 	};
-	return log_append(receiver->log, &line, 1);
+	int64_t sequence = log_append(receiver->log, &line, 1);
+	receiver->recorded += sequence >= 0;
+	return sequence;
 }
 
-static enum outcome open_for(struct receiver *receiver, const struct seccomp_notif *asked, const struct decided *opening,
+/* What is not there: a name that is missing in a directory which bears the name that the path gives it. */
+static int is_missing(struct receiver *receiver, const struct known *known)
+{
+	char directory[LONGEST_PATH];
+	struct stat status;
+	struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS};
+	const char *leaf = memrchr(known->path, '/', known->size) + 1;
+	size_t size = (size_t)(leaf - known->path) - 1;
+	if (!*leaf || !strcmp(leaf, ".") || !strcmp(leaf, ".."))
+		return 0;
+	memcpy(directory, known->path, size);
+	directory[size] = 0;
+	int opened = (int)syscall(SYS_openat2, AT_FDCWD, directory, &how, sizeof how);
+	if (opened < 0)
+		return 0;
+	int missing = is_named(receiver, opened, directory, size) && !fstat(opened, &status) &&
+		      status.st_dev == known->decided->device &&
+		      fstatat(opened, leaf, &status, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) && errno == ENOENT;
+	close(opened);
+	return missing;
+}
+
+static enum outcome tell_missing(struct receiver *receiver, const struct seccomp_notif *asked, const struct known *known)
+{
+	if (receiver->tracer || !is_missing(receiver, known) || write_record(receiver, asked, known, NULL) < 0)
+		return FOR_BROKER;
+	respond(receiver, asked, -ENOENT, 0);
+	return SERVED;
+}
+
+static enum outcome open_for(struct receiver *receiver, const struct seccomp_notif *asked, const struct known *opening,
 			   int flags, struct refusal *refusal)
 {
 	struct stat status;
@@ -185,7 +271,6 @@ static enum outcome open_for(struct receiver *receiver, const struct seccomp_not
 	close(opened);
 	if (refusal->sequence < 0)
 		return FOR_BROKER;
-	receiver->recorded++;
 	refusal->error = -number;
 	/* -ENOENT, -EINPROGRESS and -ESRCH say that the caller is gone. */
 	return number < 0 && number != -ENOENT && number != -EINPROGRESS && number != -ESRCH ? REFUSED : SERVED;
@@ -199,10 +284,14 @@ static enum outcome serve_open(struct receiver *receiver, const struct seccomp_n
 		return FOR_BROKER;
 	char path[LONGEST_PATH];
 	size_t size = read_path(receiver, asked, at, path);
-	const struct decided *opening = size ? decisions_find(&receiver->decisions, asked->data.nr, path, size) : NULL;
-	if (!opening || (flags & O_DIRECTORY && opening->type != S_IFDIR))
+	struct known known = {path, size, decided_about(receiver, asked->data.nr, path, size)};
+	if (!known.decided || known.decided->type == S_IFLNK)
 		return FOR_BROKER;
-	return open_for(receiver, asked, opening, flags, refusal);
+	if (!known.decided->type)
+		return tell_missing(receiver, asked, &known);
+	if (flags & O_DIRECTORY && known.decided->type != S_IFDIR)
+		return FOR_BROKER;
+	return open_for(receiver, asked, &known, flags, refusal);
 }
 
 /* The kernel carries out what it found in the caller's registers, and so did we: there is no race. */
@@ -211,10 +300,10 @@ static enum outcome let_go_on(struct receiver *receiver, const struct seccomp_no
 	char name[48];
 	const uint64_t *arguments = (const uint64_t *)asked->data.args;
 	int size = snprintf(name, sizeof name, "%d %d %d", (int)arguments[0], (int)arguments[1], (int)arguments[2]);
-	const struct decided *going = decisions_find(&receiver->decisions, asked->data.nr, name, (size_t)size);
-	if (!going || receiver->tracer || write_record(receiver, asked, going, NULL) < 0)
+	struct known going = {name, (size_t)size,
+			      decisions_find(&receiver->decisions, asked->data.nr, name, (size_t)size)};
+	if (!going.decided || receiver->tracer || write_record(receiver, asked, &going, NULL) < 0)
 		return FOR_BROKER;
-	receiver->recorded++;
 	receiver->continued++;
 	respond(receiver, asked, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);
 	return SERVED;
@@ -222,14 +311,14 @@ static enum outcome let_go_on(struct receiver *receiver, const struct seccomp_no
 
 /* Looking. The caller's memory is written only while the call is known to be the caller's. */
 
-static int tell(struct receiver *receiver, const struct seccomp_notif *asked, uint64_t address,
-		const struct stat *status)
+static int tell(struct receiver *receiver, const struct seccomp_notif *asked, uint64_t address, const void *found,
+		size_t size)
 {
-	struct iovec ours = {(void *)status, sizeof *status};
-	struct iovec theirs = {(void *)(uintptr_t)address, sizeof *status};
+	struct iovec ours = {(void *)found, size};
+	struct iovec theirs = {(void *)(uintptr_t)address, size};
 	if (ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &asked->id))
 		return 0; /* there is nobody to tell */
-	if (process_vm_writev((pid_t)asked->pid, &ours, 1, &theirs, 1, 0) != (ssize_t)sizeof *status)
+	if (process_vm_writev((pid_t)asked->pid, &ours, 1, &theirs, 1, 0) != (ssize_t)size)
 		return -EFAULT;
 	respond(receiver, asked, 0, 0);
 	return 0;
@@ -244,7 +333,7 @@ static enum outcome look_at_descriptor(struct receiver *receiver, const struct s
 	snprintf(link, sizeof link, "%u/fd/%d", asked->pid, number);
 	if (number < 0 || fstatat(receiver->proc, link, &status, AT_NO_AUTOMOUNT))
 		return FOR_BROKER;
-	if (tell(receiver, asked, asked->data.args[2], &status))
+	if (tell(receiver, asked, asked->data.args[2], &status, sizeof status))
 		return FOR_BROKER;
 	receiver->unjudged++;
 	return SERVED;
@@ -257,36 +346,84 @@ static int is_empty(const struct seccomp_notif *asked, uint64_t address)
 	return !address || (process_vm_readv((pid_t)asked->pid, &ours, 1, &theirs, 1, 0) == 1 && !first);
 }
 
-static enum outcome look_at_path(struct receiver *receiver, const struct seccomp_notif *asked, int at, int follow,
-				 struct refusal *refusal)
+/* What a look at a path asks for: where the path stands among the arguments, and how the answer is given. */
+struct look {
+	int at, flags;
+	uint64_t address;
+	int extended; /* statx(2) */
+};
+
+static struct look look_of(const struct receiver *receiver, const struct seccomp_notif *asked)
 {
-	char path[LONGEST_PATH];
+	const struct numbers *numbers = &receiver->numbers;
+	const uint64_t *arguments = (const uint64_t *)asked->data.args;
+	if (asked->data.nr == numbers->newfstatat)
+		return (struct look){1, (int)arguments[3], arguments[2], 0};
+	if (asked->data.nr == numbers->statx)
+		return (struct look){1, (int)arguments[2], arguments[4], 1};
+	return (struct look){0, asked->data.nr == numbers->lstat ? AT_SYMLINK_NOFOLLOW : 0, arguments[1], 0};
+}
+
+static enum outcome answer_look(struct receiver *receiver, const struct seccomp_notif *asked, const struct look *look,
+				const struct known *known, struct refusal *refusal)
+{
 	struct stat status;
-	size_t size = read_path(receiver, asked, at, path);
-	const struct decided *look = size ? decisions_find(&receiver->decisions, asked->data.nr, path, size) : NULL;
-	if (!look || (follow && look->type == S_IFLNK))
-		return FOR_BROKER;
-	int opened = open_again(receiver, look, O_PATH | O_NOFOLLOW, &status);
+	struct statx extended;
+	int opened = open_again(receiver, known, O_PATH | O_NOFOLLOW, &status);
 	if (opened < 0)
 		return FOR_BROKER;
+	int failed = look->extended && statx(opened, "", (look->flags & AT_STATX_SYNC_TYPE) | AT_EMPTY_PATH,
+					     (unsigned int)asked->data.args[3], &extended);
 	close(opened);
-	refusal->sequence = write_record(receiver, asked, look, NULL);
+	refusal->sequence = failed ? -1 : write_record(receiver, asked, known, NULL);
 	if (refusal->sequence < 0)
 		return FOR_BROKER;
-	receiver->recorded++;
-	refusal->error = -tell(receiver, asked, asked->data.args[at + 1], &status);
+	refusal->error = -(look->extended ? tell(receiver, asked, look->address, &extended, sizeof extended)
+					  : tell(receiver, asked, look->address, &status, sizeof status));
 	return refusal->error ? REFUSED : SERVED;
 }
 
 static enum outcome serve_look(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal)
 {
-	int at = asked->data.nr == receiver->numbers.newfstatat;
-	int flags = at ? (int)asked->data.args[3] : asked->data.nr == receiver->numbers.lstat ? AT_SYMLINK_NOFOLLOW : 0;
-	if (receiver->tracer || flags & ~(AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH))
+	const struct look look = look_of(receiver, asked);
+	const int known_flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH;
+	if (receiver->tracer || look.flags & ~(look.extended ? known_flags | AT_STATX_SYNC_TYPE : known_flags))
 		return FOR_BROKER;
-	if (flags & AT_EMPTY_PATH && is_empty(asked, asked->data.args[1]))
-		return look_at_descriptor(receiver, asked);
-	return look_at_path(receiver, asked, at, !(flags & AT_SYMLINK_NOFOLLOW), refusal);
+	if (look.flags & AT_EMPTY_PATH && is_empty(asked, asked->data.args[1]))
+		return look.extended ? FOR_BROKER : look_at_descriptor(receiver, asked);
+	char path[LONGEST_PATH];
+	size_t size = read_path(receiver, asked, look.at, path);
+	struct known known = {path, size, decided_about(receiver, asked->data.nr, path, size)};
+	if (!known.decided || (known.decided->type == S_IFLNK && !(look.flags & AT_SYMLINK_NOFOLLOW)))
+		return FOR_BROKER;
+	return known.decided->type ? answer_look(receiver, asked, &look, &known, refusal)
+				   : tell_missing(receiver, asked, &known);
+}
+
+/* Of access(2) and readlink(2) only this is answered: that there is nothing. */
+
+static int where_path_is(const struct numbers *numbers, const struct seccomp_notif *asked)
+{
+	const uint64_t *arguments = (const uint64_t *)asked->data.args;
+	int nr = asked->data.nr;
+	if (nr == numbers->access)
+		return arguments[1] & ~7U ? -1 : 0;
+	if (nr == numbers->faccessat || nr == numbers->faccessat2)
+		return arguments[2] & ~7U || (nr == numbers->faccessat2 && arguments[3] & ~(AT_EACCESS | AT_SYMLINK_NOFOLLOW))
+			       ? -1
+			       : 1;
+	if (nr == numbers->readlink)
+		return (int)arguments[2] > 0 ? 0 : -1;
+	return nr == numbers->readlinkat && (int)arguments[3] > 0 ? 1 : -1;
+}
+
+static enum outcome serve_missing(struct receiver *receiver, const struct seccomp_notif *asked)
+{
+	char path[LONGEST_PATH];
+	int at = where_path_is(&receiver->numbers, asked);
+	size_t size = at < 0 || receiver->tracer ? 0 : read_path(receiver, asked, at, path);
+	struct known known = {path, size, decided_about(receiver, asked->data.nr, path, size)};
+	return known.decided && !known.decided->type ? tell_missing(receiver, asked, &known) : FOR_BROKER;
 }
 
 enum outcome serve(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal)
@@ -297,9 +434,9 @@ enum outcome serve(struct receiver *receiver, const struct seccomp_notif *asked,
 		return FOR_BROKER;
 	if (nr == numbers->openat || nr == numbers->open)
 		return serve_open(receiver, asked, refusal);
-	if (nr == numbers->newfstatat || nr == numbers->stat || nr == numbers->lstat)
+	if (nr == numbers->newfstatat || nr == numbers->stat || nr == numbers->lstat || nr == numbers->statx)
 		return serve_look(receiver, asked, refusal);
 	if (nr == numbers->connect)
 		return serve_connect(receiver, asked, refusal);
-	return nr == numbers->socket ? let_go_on(receiver, asked) : FOR_BROKER;
+	return nr == numbers->socket ? let_go_on(receiver, asked) : serve_missing(receiver, asked);
 }

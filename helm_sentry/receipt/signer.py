@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from helm_sentry.audit.canonical import Fields, dumps, loads
 from helm_sentry.audit.checkpoint import MOST_RECORDS, Checkpoint
-from helm_sentry.audit.merkle import BlockTree, leaf_hash
+from helm_sentry.audit.merkle import BLOCK, BlockTree, leaf_hash
 from helm_sentry.audit.record import Totals, mediated
 from helm_sentry.audit.segments import Follower
 from helm_sentry.errors import AuditError, SentryError
@@ -32,10 +32,12 @@ _LOOK_EVERY = 0.25  # seconds; a log that grows faster has checkpoints by number
 _GATHER = 0.02  # seconds between two flushes, so that a flood of denials is not a flood of fdatasync
 _FLUSH_ABOVE = 1 << 20  # bytes of signatures to hold back at most
 _WITNESS = b'"type":"witness"'
+_PLAIN = b'"type":"decision","verdict":"ALLOW"}\n'  # ends a line; in a string its quotation marks would be escaped
 _MARKS = (b'"verdict":"DENY"', b'"verdict":"ESCALATE"', b'"type":"gap"', b'"type":"approval"')
 # The interpreter runs one thread at a time and would let the supervisor wait for milliseconds. After so many seconds of
-# work, which is one receipt or some thirty other lines, this thread lets go, long enough for another to get its turn.
+# work, which is one receipt or some fifty other lines, this thread lets go, long enough for another to get its turn.
 _AT_ONCE, _LET_GO = 100e-6, 50e-6
+_TOGETHER = 32  # lines between two looks at the clock
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -154,32 +156,44 @@ class Signer:
                 self._archive.add(segment, str(self._start.get("run")))
                 segment = self._log.number
             self._read += len(chunk)
-            *lines, self._rest = (self._rest + chunk).split(b"\n")
-            began = time.perf_counter()
-            for line in lines:
-                self._take(line)
-                if time.perf_counter() - began > _AT_ONCE and not self._stop.is_set():
-                    time.sleep(_LET_GO)
-                    began = time.perf_counter()
+            text = self._rest + chunk
+            *lines, self._rest = text.split(b"\n")
+            self._take_all(lines, special=text.count(_PLAIN) != len(lines))
             if sum(output.size for output in self._outputs.values()) > _FLUSH_ABOVE:
                 self._flush()
 
-    def _take(self, line: bytes) -> None:
+    def _take_all(self, lines: list[bytes], *, special: bool) -> None:
+        began, at, together = time.perf_counter(), 0, 1 if special else _TOGETHER
+        while at < len(lines):
+            size = self._tree.size  # neither a block nor the records of a checkpoint end between those taken together
+            room = min(together, BLOCK - size % BLOCK, self._signed + MOST_RECORDS - size)
+            self._take(lines[at : at + room], special=special)
+            at += room
+            if time.perf_counter() - began > _AT_ONCE and not self._stop.is_set():
+                time.sleep(_LET_GO)
+                began = time.perf_counter()
+
+    def _take(self, lines: list[bytes], *, special: bool) -> None:
         if not self._start:
-            self._start = _fields(line)
-        block = self._tree.append(leaf_hash(line))
-        self._last, self._taken = line, self._taken + len(line) + 1
+            self._start = _fields(lines[0])
+        block = self._tree.extend([leaf_hash(line) for line in lines])
+        self._last, self._taken = lines[-1], self._taken + sum(map(len, lines)) + len(lines)
         if block is not None:
             self._outputs[TREE].add(block_line(self._block_offset, block))
             self._block_offset = self._taken
+        if special:
+            for line in lines:
+                self._look_at(line)
+        if self._tree.size - self._signed >= MOST_RECORDS:
+            self._checkpoint()
+
+    def _look_at(self, line: bytes) -> None:
         if _WITNESS in line:
             self._witness = mediated(_fields(line)) or self._witness
         # A quotation mark in a string would be escaped, so most lines need not be parsed.
         if any(mark in line for mark in _MARKS) and needs_receipt(record := _fields(line)):
             statement = decision_statement(self._start, record)
             self._outputs[DENIALS].add(seal(dumps(statement), self._key) + b"\n")
-        if self._tree.size - self._signed >= MOST_RECORDS:
-            self._checkpoint()
 
     def _checkpoint(self) -> None:
         """Sign the tree as it is, unless it was signed at this size."""

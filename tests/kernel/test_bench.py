@@ -3,8 +3,8 @@
 import importlib.util
 import json
 import sys
-from pathlib import Path
 from types import ModuleType
+from xml.etree import ElementTree
 
 import pytest
 
@@ -29,14 +29,19 @@ def bench(sandbox: Sandbox, *words: str) -> tuple[int, str, str]:
 
 
 def test_quick(sandbox: Sandbox) -> None:
-    figures = sandbox.workspace / "figures.json"
-    status, out, err = bench(sandbox, "quick", "--rounds", "1", "--scale", "0.02", "--json", str(figures))
+    figures, chart, kept = (sandbox.workspace / name for name in ("figures.json", "chart.svg", "kept.json"))
+    options = ("--json", str(figures), "--chart", str(chart), "--baseline", str(kept))
+    status, out, err = bench(sandbox, "quick", "--rounds", "1", "--scale", "0.02", *options)
     assert status == 0, err
     rows = {(row["question"], row["side"]): row for row in json.loads(figures.read_text())["rows"]}
     opened = rows["open+read+close of 1 KiB", "helm-sentry"]
     assert opened["ratio"] > 1 and opened["added"] > 0
     assert rows["start of `true`", "native"]["ratio"] == 1
     assert "| open+read+close of 1 KiB, us | bare C supervisor |" in out
+    texts = {text.text for text in ElementTree.parse(chart).iter("{http://www.w3.org/2000/svg}text")}
+    assert {"open+read+close of 1 KiB, us", "bare C supervisor", "helm-sentry"} <= texts
+    committed = json.loads((CHECKOUT / "benchmarks" / "baseline.json").read_text())
+    assert "open+read+close of 1 KiB: helm-sentry" in json.loads(kept.read_text()).keys() <= committed.keys()
 
 
 def test_every_question_is_listed(sandbox: Sandbox) -> None:
@@ -51,16 +56,25 @@ def test_an_unknown_question(sandbox: Sandbox) -> None:
     assert status == 2 and "`colour` is not measured" in err
 
 
-def test_the_gate_compares_ratios(harness: ModuleType, tmp_path: Path) -> None:
-    def row(side: str, ratio: float, unit: str = "us") -> object:
-        return harness.Row("open", side, unit, (9.0, 9.0, 9.0), 1.0, ratio)
+def test_the_gate_compares_with_the_floor(harness: ModuleType) -> None:
+    def rows(ours: float, floor: float, unit: str = "us") -> list[object]:
+        sides = {"native": 1.0, "bare C supervisor": floor, "helm-sentry": ours}
+        return [harness.Row("open", side, unit, (figure,) * 3, 0.0, 0.0) for side, figure in sides.items()]
 
-    baseline = [{"question": "open", "side": side, "ratio": 8.0} for side in ("helm-sentry", "native")]
-    assert harness.regressions([row("helm-sentry", 9.9), row("native", 99.0)], baseline) == []
-    (worse,) = harness.regressions([row("helm-sentry", 10.1)], baseline)
-    assert "ratio 10.1 where 8.0" in worse
-    assert harness.regressions([row("helm-sentry", 7.0, "opens/s")], baseline) == []
-    assert len(harness.regressions([row("helm-sentry", 6.0, "opens/s")], baseline)) == 1
+    baseline = harness.gauges(rows(16.0, 10.0))
+    assert baseline == {"open: helm-sentry": 1.6}
+    assert harness.regressions(harness.gauges(rows(199.0, 100.0)), baseline) == []  # on a machine that is slower
+    (worse,) = harness.regressions(harness.gauges(rows(21.0, 10.0)), baseline)
+    assert "2.1 times the floor, where 1.6" in worse
+    rates = harness.gauges(rows(50.0, 100.0, "opens/s"))
+    assert rates == {"open: helm-sentry": 2.0}
+    assert len(harness.regressions(harness.gauges(rows(39.0, 100.0, "opens/s")), rates)) == 1
+    assert harness.regressions({"other": 9.0}, baseline) == []
+
+
+def test_a_gate_that_compares_nothing_fails(harness: ModuleType) -> None:
+    with pytest.raises(SystemExit, match="nothing of what was measured"):
+        harness._pass({"open: helm-sentry": 1.0}, {"close: helm-sentry": 1.0})
 
 
 def test_figures_are_medians_of_each_rounds_own(harness: ModuleType) -> None:

@@ -108,6 +108,18 @@ class TestEveryRow:
                     assert table[number].notified(arguments) == (wanted == NOTIFY), (number, arguments)
 
     @BOTH
+    def test_what_is_always_allowed_is_told_by_its_number(self, arch: Arch) -> None:
+        """The kernel then keeps the answer, and the call costs no more than under an empty filter (kernel/seccomp.c,
+        `seccomp_is_const_allow`: no load but of the number and the architecture on the way)."""
+        for number, row in syscalls.table(arch).items():
+            no_arguments = cbpf.seccomp_data(number, arch.audit_arch, NONE)[:8]
+            if row.treatment is Treatment.ALLOW:
+                assert cbpf.run(LOADED[arch], no_arguments) == ALLOW, row.name
+            elif row.tests:
+                with pytest.raises(struct.error):  # they are not there to be read
+                    cbpf.run(LOADED[arch], no_arguments)
+
+    @BOTH
     def test_each_condition_at_its_edges(self, arch: Arch) -> None:
         table = syscalls.table(arch)
         checked = 0

@@ -68,8 +68,36 @@ static void learn_and_find(struct receiver *receiver)
 	struct stat status = {.st_dev = below(1 << 30), .st_ino = below(1 << 30)};
 	struct seccomp_notif asked = {.pid = (uint32_t)below(1 << 22)};
 	uint64_t before = receiver->log->count;
-	int64_t written = found ? write_record(receiver, &asked, found, below(4) ? &status : NULL) : -1;
+	struct known known = {decided.name.bytes, decided.name.size, found};
+	int64_t written = found ? write_record(receiver, &asked, &known, below(4) ? &status : NULL) : -1;
 	expect(receiver->log->count == before + (written >= 0), "count");
+	drop(texts, 6);
+}
+
+static void learn_and_find_beneath(struct receiver *receiver)
+{
+	static const uint32_t types[] = {0, S_IFREG, S_IFDIR, S_IFLNK};
+	uint32_t type = types[below(4)];
+	struct decided decided = {.nr = (int32_t)below(3), .type = type, .beneath = 1, .device = below(8)};
+	struct text *texts[] = {&decided.name, &decided.action, &decided.ops, &decided.reason, &decided.target, &decided.end};
+	size_t limits[] = {64, 64, 600, 64, 9000, 64};
+	char path[LONGEST_PATH];
+	for (size_t i = 0; i < 6; i++)
+		*texts[i] = text(limits[i]);
+	*(char *)decided.name.bytes = '/'; /* its end, where it is empty */
+	expect(receiver_learn(receiver, &decided, 0) == 0, "learn beneath");
+	int32_t key = key_beneath(decided.nr, type);
+	int size = snprintf(path, sizeof path, "%s/%zu", decided.name.size ? decided.name.bytes : "", below(1000));
+	const struct decided *found = decisions_above(&receiver->beneath, key, path, (size_t)size);
+	expect(found || decided.name.size < 2, "find beneath");
+	expect(!decisions_above(&receiver->beneath, key, "/", 1), "the root");
+	expect(!found || !memcmp(found->name.bytes, path, found->name.size), "another directory");
+	struct known known = {path, (size_t)size, found};
+	struct seccomp_notif asked = {.pid = (uint32_t)below(1 << 22)};
+	if (found)
+		write_record(receiver, &asked, &known, NULL);
+	if (found && !type && is_plain(path, (size_t)size))
+		is_missing(receiver, &known);
 	drop(texts, 6);
 }
 
@@ -145,18 +173,21 @@ int main(int argc, char **argv)
 	seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
 	long rounds = argc > 2 ? strtol(argv[2], NULL, 10) : 1000;
 	expect(log_init(&log, open("/dev/null", O_WRONLY), zeros) == 0, "log_init");
-	struct receiver *receiver = receiver_new(-1, &log, 0, &(struct numbers){2, 257, 4, 6, 262, 41, 42}, 0);
+	const struct numbers numbers = {2, 257, 4, 6, 262, 41, 42, 332, 21, 269, 439, 89, 267};
+	struct receiver *receiver = receiver_new(-1, &log, 0, &numbers, 0);
 	expect(receiver != NULL, "receiver_new");
 	struct sigaction interrupted = {.sa_handler = nothing};
 	sigaction(SIGUSR1, &interrupted, NULL);
 	expect(brief_new(SIGUSR1) != NULL, "brief_new");
 	for (long i = 0; i < rounds; i++) {
 		learn_and_find(receiver);
+		learn_and_find_beneath(receiver);
 		read_paths(receiver);
 		connect_somewhere(receiver);
 	}
 	expect(rounds < 100 || receiver->recorded, "no connect was repeated");
 	decisions_clear(&receiver->decisions);
+	decisions_clear(&receiver->beneath);
 	free(receiver);
 	return 0;
 }
