@@ -5,18 +5,16 @@ the agent ended, as a line of JSON.
 A caller that is gone has the run ended, as it would end if it were the supervisor itself.
 """
 
+import _thread
 import contextlib
 import json
 import os
-import select
 import signal
 import socket
 from collections.abc import Callable, Mapping
 
-from helm_sentry.abi import libc
-from helm_sentry.abi.structs import SIGNALFD_SIGINFO
 from helm_sentry.errors import SentryError
-from helm_sentry.launch.relay import FROM_KERNEL, RELAYED
+from helm_sentry.launch.signals import FROM_KERNEL, RELAYED
 
 _CHUNK = 4096
 _KERNEL = 0x80  # marks a signal of the terminal's
@@ -69,24 +67,26 @@ def tell(connection: int, **ended: int) -> None:
 
 
 def wait_for(connection: socket.socket) -> dict[str, int]:
-    """Be the caller: pass signals on until the run has ended, and return what `tell` was given.
+    """Be the caller, whose signals are held: pass them on until the run has ended, and return what `tell` was given.
 
     Raises:
         SentryError: the supervisor was killed; its agent is ended.
     """
-    signals = libc.signalfd({int(number) for number in RELAYED})
+    # Not a signalfd, nor `threading`: what they need is half of what a caller of the standby has to load.
+    _thread.start_new_thread(_pass_on, (connection,))
     ended = b""
     while not ended.endswith(b"\n"):
-        ready = select.select([signals, connection.fileno()], [], [])[0]
-        if signals in ready:
-            number, _, code = SIGNALFD_SIGINFO.unpack(os.read(signals, SIGNALFD_SIGINFO.size))
-            with contextlib.suppress(BrokenPipeError):
-                connection.send(bytes([number | (_KERNEL if code == FROM_KERNEL else 0)]))
-        if connection.fileno() in ready:
-            ended += (part := connection.recv(_CHUNK))
-            if not part:
-                raise SentryError("the supervisor was killed; the agent was ended")
+        ended += (part := connection.recv(_CHUNK))
+        if not part:
+            raise SentryError("the supervisor was killed; the agent was ended")
     return {str(name): int(value) for name, value in json.loads(ended).items()}
+
+
+def _pass_on(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # the run has ended
+        while True:
+            came = signal.sigwaitinfo(RELAYED)
+            connection.send(bytes([came.si_signo | (_KERNEL if came.si_code == FROM_KERNEL else 0)]))
 
 
 def hold_signals() -> set[int]:
