@@ -22,7 +22,7 @@ from helm_sentry.launch.signals import end_as
 from helm_sentry.standby.words import own_words, packed
 
 GO = b"!"
-_OURS = "HELM_SENTRY_"
+_ALONE, _OURS = "--alone", "HELM_SENTRY_"
 _PATIENCE = 2.0  # seconds until a standby that says nothing is left alone
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred in unix(7); `control/peer.py` loads more than this
 _DESCRIPTORS = struct.Struct("=4i")
@@ -46,9 +46,10 @@ def run() -> int | None:
 
 
 def _is_bound_here() -> bool:
-    """Whether a daemon hosts the runs, we are told something in variables, or there is a terminal to be controlled."""
+    """Whether a daemon hosts the runs, we are told something in variables or to be alone, or there is a terminal."""
     return (
-        os.path.exists(os.path.join(state.daemon_directory(), "runs"))
+        _ALONE in sys.argv  # if it is the agent's word, no harm is done
+        or os.path.exists(os.path.join(state.daemon_directory(), "runs"))
         or any(name.startswith(_OURS) for name in os.environ)
         or any(os.isatty(descriptor) for descriptor in range(3))
     )
