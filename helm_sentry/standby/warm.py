@@ -10,7 +10,10 @@ from helm_sentry.errors import PolicyError
 from helm_sentry.native import library
 from helm_sentry.policy.loader import load_file, shipped_packs
 
-_LATER = ("helm_sentry.cli.main", "helm_sentry.cli.run", "helm_sentry.control.handover", "helm_sentry.session")
+_LATER = (
+    *("helm_sentry.cli.main", "helm_sentry.cli.run", "helm_sentry.control.handover", "helm_sentry.session"),
+    *("helm_sentry.hosted", "helm_sentry.sensor.loader", "helm_sentry.sensor.witness"),
+)
 _RUN = dict.fromkeys(("workspace", "home", "tmp", "program"), "/nonexistent") | {"user": "nobody"}
 
 
