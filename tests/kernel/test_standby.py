@@ -67,9 +67,9 @@ class Standby:
         self.processes.append(self.sandbox.popen(argv, **(pipes | {"start_new_session": True} | popen)))
         return self.processes[-1]
 
-    def begun(self, code: str = WAITS, **popen: Any) -> subprocess.Popen[str]:
+    def begun(self, code: str = WAITS, *options: str, **popen: Any) -> subprocess.Popen[str]:
         """A run whose agent has said that it is ready."""
-        process = self.start(code, **popen)
+        process = self.start(code, *options, **popen)
         assert process.stdout.readline() == "ready\n", process.communicate()
         return process
 
@@ -233,11 +233,19 @@ def test_a_caller_that_is_not_the_same_has_an_ordinary_start(
 
 
 @ONCE
-def test_a_terminal_and_words_in_variables_make_it_an_ordinary_start(standby):
+@pytest.mark.parametrize("way", ["nothing", "errors", "session", "variable", "alone"])
+def test_a_terminal_and_what_is_said_to_us_alone_make_it_an_ordinary_start(standby, way):
     ours, theirs = pty.openpty()
+    name = os.ttyname(theirs)
+    popen: dict[str, dict[str, Any]] = {
+        "errors": {"stderr": theirs},
+        "session": {"preexec_fn": lambda: os.open(name, os.O_RDWR)},  # which makes it the session's
+        "variable": {"prefix": ("env", "HELM_SENTRY_ANYTHING=1")},
+    }
     try:
-        process = standby.begun(stderr=theirs)
-        assert not standby.supervisors()
+        process = standby.begun(WAITS, *(["--alone"] if way == "alone" else []), **popen.get(way, {}))
+        assert len(standby.supervisors()) == (way == "nothing")
+        assert ("it differs in terminal" in standby.log.read_text()) == (way == "session")
         assert process.communicate("done\n", timeout=PATIENCE)[0] == "done\n"
     finally:
         os.close(ours)
