@@ -315,6 +315,8 @@ class _Run:
                 raise FeatureError("it does not know what a tracer does")
             if not self._prepared.options.witness:
                 raise FeatureError("it was switched off")
+            if not self._prepared.host.root:  # what would say so takes 4 ms to load
+                raise FeatureError("only root may load bpf programs")
             # Imported here, as what follows.
             from helm_sentry.sensor import loader as sensor
             from helm_sentry.sensor.witness import Witness
