@@ -25,19 +25,27 @@ def standby() -> None:
 
 def _run(argv: list[str], connection: int) -> NoReturn:
     """Be `helm-sentry` with these words, for the caller at the other end of a connection."""
+    # Imported here, too; by now it has been loaded.
     from helm_sentry import state
     from helm_sentry.cli.main import main
     from helm_sentry.launch.caller import tell
     from helm_sentry.options import Hosted
 
     sys.argv = argv
-    status: object = 1
+    status = 0
     try:
         main(argv[1:], obj=Hosted(run=state.new_run_id(), environment=dict(os.environ), connection=connection))
-    except SystemExit as end:
-        status = end.code
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        tell(connection, exit=status if isinstance(status, int) else 0 if status is None else 1)
-        os._exit(0)
+    except BaseException as error:  # this is where the interpreter would end otherwise
+        status = _status(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    tell(connection, exit=status)
+    os._exit(0)
+
+
+def _status(error: BaseException) -> int:
+    """Return the exit status of an interpreter that ends with an exception, after it has said what is to be said."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    sys.excepthook(type(error), error, error.__traceback__)
+    return 1

@@ -193,7 +193,7 @@ def say(text: str) -> None:
 
 def _leave_the_session() -> None:
     """Have no terminal, as the runs that are forked have none."""
-    if os.getsid(0) == os.getpid() and not likeness(os.getpid())["terminal"].strip("0"):
+    if os.getsid(0) == os.getpid() and likeness(os.getpid())["terminal"] == "0":
         return  # a service manager's
     if os.getpgrp() == os.getpid() and os.fork():  # a shell's job, whose leader cannot leave
         os._exit(0)
