@@ -3,8 +3,6 @@
 import gc
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NoReturn
 
 import click
@@ -67,10 +65,12 @@ def run(
 
     Where a daemon serves this user's runs it hosts this one, unless the command has a terminal.
     """
-    with _no_collection():
-        # Imported here: the other commands, and `--help`, start without the supervisor's machinery.
-        from helm_sentry.control import handover
-        from helm_sentry.session import run as run_session
+    # Imported here: the other commands, and `--help`, start without the supervisor's machinery.
+    from helm_sentry.control import handover
+    from helm_sentry.session import run as run_session
+
+    gc.freeze()
+    gc.enable()  # `cli/entry.py` has switched it off
 
     options = Options(
         command=command,
@@ -98,15 +98,6 @@ def run(
     if not alone and (status := handover.run(options)) is not None:
         sys.exit(status)
     _leave(run_session(options))
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Leave what is loaded to itself: nothing of it becomes garbage, and to look for some takes 8 ms."""
-    gc.disable()
-    yield
-    gc.freeze()
-    gc.enable()
 
 
 def _leave(status: int) -> NoReturn:
