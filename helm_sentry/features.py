@@ -77,8 +77,19 @@ def probe(thorough: bool = False) -> Features:
     return begin(thorough)()
 
 
+_remembered: list[Features] = []
+
+
+def remember() -> None:
+    """Ask now, for the processes that are forked from this one: to ask is to fork three times."""
+    _remembered[:] = [probe()]
+
+
 def begin(thorough: bool = False) -> Callable[[], Features]:
     """Begin to ask; the caller may do other things before it calls what this returns. See `probe`."""
+    if _remembered and not thorough:
+        known = _remembered[0]
+        return lambda: known
     listener, ptrace, tracing = map(_in_child, (_install_listener, _seize_child, _stop_child))
     return lambda: Features(
         kernel=os.uname().release,

@@ -27,6 +27,11 @@ def main(descriptor: int) -> int:
     options = Options(**(order["options"] | {"command": tuple(order["options"]["command"]), "hosted": hosted}))
     if hosted.connection >= 0:
         os.set_inheritable(hosted.connection, False)
+    return serve(options, hosted)
+
+
+def serve(options: Options, hosted: Hosted) -> int:
+    """Supervise a run, tell its caller how it ended, and return this process's exit status."""
     try:
         if hosted.cgroup:
             _enter(hosted.cgroup)

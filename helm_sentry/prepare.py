@@ -24,7 +24,7 @@ from helm_sentry.policy.model import Policy
 from helm_sentry.policy.plan import KERNEL_TIER, SECCOMP, Plan, make_plan
 from helm_sentry.policy.rights import HOOKS, Grant, everything, grants, lower_to_hooks, lower_to_rights, named_paths
 from helm_sentry.receipt.keyring import key_file
-from helm_sentry.sensor import cgroup, lsm
+from helm_sentry.sensor import cgroup
 
 _EVERY_PROGRAM = ("/**",)  # the floor of a dry run: what may be executed is only written down
 
@@ -73,6 +73,9 @@ def plan_for(policy: Policy, host: Features, loaders: tuple[str, ...], tier: str
     plan = make_plan(policy, host, loaders, SECCOMP if tier == KERNEL_TIER else tier)
     if tier != KERNEL_TIER:
         return plan
+    # Imported here: other runs start 3 ms sooner without it.
+    from helm_sentry.sensor import lsm
+
     lowered, rights = _lowered(policy, plan.programs, hooks=host.root and host.btf and not lsm.refused())
     return make_plan(policy, host, loaders, tier, lowered, rights)
 

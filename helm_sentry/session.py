@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from helm_sentry import __version__, state
 from helm_sentry.abi import flags, libc, syscalls
@@ -33,19 +34,19 @@ from helm_sentry.decision import Decision
 from helm_sentry.errors import AuditError, FeatureError, PolicyError, SentryError
 from helm_sentry.intercept.injection import hidden_key
 from helm_sentry.intercept.notify import Listener
-from helm_sentry.intercept.tracer import Tracer
 from helm_sentry.launch import filter as seccomp_filter
 from helm_sentry.launch.caller import Caller
 from helm_sentry.launch.child import FAILED, NOT_STARTED, REPORT, Launch
 from helm_sentry.launch.guardian import CONTINUED, EXITED, LEFT, STOPPED, end_descendants
 from helm_sentry.launch.probe import attempt
-from helm_sentry.launch.relay import Relay, end_as, stop_with_agent
+from helm_sentry.launch.relay import Relay, stop_with_agent
+from helm_sentry.launch.signals import end_as
 from helm_sentry.launch.start import Started, not_confined, start
 from helm_sentry.native import library as native_library
 from helm_sentry.native.library import Receiver
-from helm_sentry.operation import Operation
+from helm_sentry.operation import Kind, Operation
 from helm_sentry.options import Options
-from helm_sentry.policy.engine import CompiledPolicy, compile_policy
+from helm_sentry.policy.engine import CompiledPolicy, compile_policy, decide
 from helm_sentry.policy.plan import PTRACE
 from helm_sentry.policy.rights import HOOKS
 from helm_sentry.prepare import Prepared, limited_group, own_rules, prepare, read_again, require_held
@@ -54,13 +55,16 @@ from helm_sentry.receipt.keyring import key_descriptor, known, require_in_place,
 from helm_sentry.receipt.signer import Signer
 from helm_sentry.refusal import record_refusal
 from helm_sentry.reporter import Reporter
-from helm_sentry.sensor import loader as sensor
-from helm_sentry.sensor.holding import Holding
-from helm_sentry.sensor.opens import Opens
 from helm_sentry.sensor.wall_clock import WallClock
-from helm_sentry.sensor.witness import Books, Witness
+
+if TYPE_CHECKING:  # loaded by the runs that have them: the others start 7 ms sooner
+    from helm_sentry.intercept.tracer import Tracer
+    from helm_sentry.sensor.holding import Holding
+    from helm_sentry.sensor.opens import Opens
+    from helm_sentry.sensor.witness import Books, Witness
 
 _LAST_WORK = 2.0  # seconds for what was begun for processes that have ended
+_FIRST_KINDS = (Kind.EXEC, Kind.FILE_READ, Kind.FILE_STAT)  # what every program does before all else
 _SYNC_EVERY = 1.0  # seconds a crashed kernel may lose of the log
 
 
@@ -132,7 +136,6 @@ class _Run:
         """Return the agent's wait status."""
         started = start(self._launch())
         try:
-            self._relay.pass_on_early(started.agent)
             # From here on this process holds the key and the log: nobody of the same user may look inside.
             libc.prctl(flags.PR_SET_DUMPABLE, 0)
             try:
@@ -171,9 +174,9 @@ class _Run:
                 wanted.file_size,
                 wanted.cpu_time,
             ),
-            ruleset=landlock.ruleset(prepared.host.landlock, prepared.plan.programs, prepared.plan.grants)
+            floor=partial(landlock.ruleset, prepared.host.landlock, prepared.plan.programs, prepared.plan.grants)
             if prepared.host.landlock
-            else -1,
+            else None,
             filter=seccomp_filter.build(arch, syscalls.table_beside(arch, prepared.plan.kernel), hidden),
             hidden=hidden,
             trials=() if prepared.host.listener else syscalls.mediated_numbers(arch),
@@ -230,12 +233,19 @@ class _Run:
     def _serve(self, started: Started) -> None:
         prepared = self._prepared
         policy = compile_policy(prepared.policy)
+        for kind in _FIRST_KINDS:  # builds what finds the rules for them
+            decide(policy, Operation(kind, path=prepared.program))
+        names = Names(policy, self._asked_for, self._fail, enforcing=not prepared.options.dry_run)
+        live = LivePolicy(self._live_run(), prepared.policy, self._fail)
+        if prepared.plan.tier != PTRACE:
+            started.confined()  # until here the floor was laid meanwhile, on another processor if there is one
+        self._relay.pass_on_early(started.agent)
         self._broker = Broker(
             arch=native(),
             policy=policy,
             listener=started.listener,
             resolver=Resolver(started.guardian),
-            names=Names(policy, self._asked_for, self._fail, enforcing=not prepared.options.dry_run),
+            names=names,
             log=self._log,
             identity=prepared.identity,
             signal_scope=prepared.host.signal_scope,
@@ -245,7 +255,6 @@ class _Run:
             receiver=self._receiver(started.listener),
             approvals=None if prepared.options.dry_run else self._control.approvals,
         )
-        live = LivePolicy(self._live_run(), prepared.policy, self._fail)
         kill = partial(_kill, started.agent)
         self._control.open(started.guardian, live, kill, partial(self._about, started), self._above())
         if prepared.options.watch:
@@ -293,7 +302,7 @@ class _Run:
             self._holding.enforce(lowered, policy.policy)
         return self._broker.swap(policy, announce)
 
-    def _receiver(self, listener: Listener | Tracer) -> Receiver | None:
+    def _receiver(self, listener: "Listener | Tracer") -> Receiver | None:
         """Return the compiled receiver, where there is one and it can hash."""
         if self._native is None or self._log_state is None:
             return None
@@ -306,6 +315,12 @@ class _Run:
                 raise FeatureError("it does not know what a tracer does")
             if not self._prepared.options.witness:
                 raise FeatureError("it was switched off")
+            if not self._prepared.host.root:  # what would say so takes 4 ms to load
+                raise FeatureError("only root may load bpf programs")
+            # Imported here, as what follows.
+            from helm_sentry.sensor import loader as sensor
+            from helm_sentry.sensor.witness import Witness
+
             loaded = sensor.load(state.witness_directory(), opens=bool(self._prepared.plan.kernel))
         except FeatureError as error:
             if self._prepared.plan.kernel:
@@ -331,6 +346,8 @@ class _Run:
         """Have the kernel hold the agent, where programs at its hooks do that."""
         lowered = require_held(self._prepared.plan, self._prepared.policy)
         if lowered and lowered.mechanism == HOOKS.name:
+            from helm_sentry.sensor.holding import Holding
+
             self._holding = Holding(
                 self._id,
                 started.agent,
@@ -341,8 +358,10 @@ class _Run:
                 self._fail,
             )
 
-    def _opens(self, agent: int) -> Opens:
+    def _opens(self, agent: int) -> "Opens":
         """Return what writes the log of opens that the kernel holds by itself."""
+        from helm_sentry.sensor.opens import Opens
+
         names = {number: row.name for number, row in syscalls.table(native()).items() if row.held}
 
         def on_gap(code: str, detail: str) -> None:
@@ -351,7 +370,9 @@ class _Run:
 
         return Opens(self._log, names, lambda: self._broker.rules, self._denied, on_gap)
 
-    def _books(self) -> Books:
+    def _books(self) -> "Books":
+        from helm_sentry.sensor.witness import Books
+
         return Books(*self._broker.arrived(), self._broker.tally.execs)
 
     def _gap(self, agent: int, detail: str) -> None:

@@ -5,19 +5,19 @@ witness/          compiled kernel programs of the witness
 control/<run id>  sockets of the runs that go on
 approvals/        answers that outlive their run
 daemon/           sockets of the daemon
+standby/          socket of the standby
 output/<run id>   what agents printed that were started with `run --detach`
 runs/<run id>/    one directory a run; ids sort by time: 20261121-071503-ab12cd
 """
 
 import os
-import re
-import secrets
 import time
 
 from helm_sentry.errors import UsageError
 
 LATEST = "latest"
-_RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
+_RUN_ID = "00000000-000000-xxxxxx"  # of digits, and hexadecimal ones
+_ALPHABETS = {"0": "0123456789", "x": "0123456789abcdef", "-": "-"}
 
 
 def state_directory() -> str:
@@ -49,6 +49,11 @@ def daemon_directory() -> str:
     return os.path.join(state_directory(), "daemon")
 
 
+def standby_socket() -> str:
+    """Return the path of the socket on which the standby is asked for runs."""
+    return os.path.join(state_directory(), "standby", "socket")
+
+
 def output_directory() -> str:
     """Return the directory of what detached agents printed."""
     return os.path.join(state_directory(), "output")
@@ -66,12 +71,12 @@ def approvals_directory() -> str:
 
 def new_run_id(now: float | None = None) -> str:
     """Return an id for a run that starts now: UTC time, and six random hex digits."""
-    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{secrets.token_hex(3)}"
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{os.urandom(3).hex()}"
 
 
 def is_run_id(name: str) -> bool:
     """Return whether a name has the form of a run id."""
-    return _RUN_ID.fullmatch(name) is not None
+    return len(name) == len(_RUN_ID) and all(mark in _ALPHABETS[kind] for kind, mark in zip(_RUN_ID, name, strict=True))
 
 
 def run_directory(name: str) -> str:

@@ -62,6 +62,8 @@ LAYERS = [
     ("helm_sentry.options", 1),
     ("helm_sentry.hosted", 3),
     ("helm_sentry.prepare", 3),
+    ("helm_sentry.standby", 2),
+    ("helm_sentry.standby.warm", 3),
     ("helm_sentry.refusal", 3),
     ("helm_sentry.standalone", 3),
     ("helm_sentry.cli", 3),

@@ -148,6 +148,10 @@ INET_DIAG_INFO = 2
 
 # <asm-generic/socket.h>
 SO_COOKIE = 57
+SO_PEERPIDFD = 77
+
+# <asm-generic/mman-common.h>
+MADV_POPULATE_WRITE = 23
 
 # <net/tcp_states.h>: every state in which a connection can still have something to send
 TCP_OPEN_STATES = 0b1011_0011_1110

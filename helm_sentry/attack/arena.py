@@ -38,6 +38,7 @@ _PLACES = ("workspace/hide0", "workspace/hide1", "workspace/bin", "workspacefoo"
 _STATE = (
     *("state/helm-sentry/keys", "state/helm-sentry/runs/stand-in", "state/helm-sentry/control"),
     *("state/helm-sentry/daemon", "state/helm-sentry/approvals", "state/helm-sentry/output"),
+    "state/helm-sentry/standby",
 )
 _KEPT = ("outside", "workspacefoo", "workspace/hide0", "workspace/readable", "workspace/bin/tool0", "policy.json")
 

@@ -120,6 +120,7 @@ class Surroundings:
             (self._arena.path("state/helm-sentry/daemon/grpc"), socket.SOCK_STREAM, b"b"),
             (self._arena.path("state/helm-sentry/daemon/runs"), socket.SOCK_STREAM, b"b"),
             (self._arena.path("state/helm-sentry/daemon/metrics"), socket.SOCK_STREAM, b"b"),
+            (self._arena.path("state/helm-sentry/standby/socket"), socket.SOCK_STREAM, b"b"),
             (f"\0{self.abstract}-stream", socket.SOCK_STREAM, b"b"),
             (f"\0{self.abstract}-datagram", socket.SOCK_DGRAM, b"d"),
         ]

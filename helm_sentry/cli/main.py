@@ -29,6 +29,7 @@ _COMMANDS = (
     "ps",
     "receipt",
     "run",
+    "standby",
     "verify",
 )
 

@@ -1,5 +1,6 @@
 """`helm-sentry run`."""
 
+import gc
 import os
 import sys
 from typing import NoReturn
@@ -7,6 +8,7 @@ from typing import NoReturn
 import click
 
 from helm_sentry.cli.tier import tier as with_tier
+from helm_sentry.options import Hosted, Options
 
 
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
@@ -37,7 +39,9 @@ from helm_sentry.cli.tier import tier as with_tier
 @click.option("--alone", is_flag=True, help="Supervise here, although there is a daemon.")
 @click.option("--detach", is_flag=True, help="Leave the run to the daemon and print its id.")
 @click.argument("command", nargs=-1, required=True)
+@click.pass_obj
 def run(
+    hosted: Hosted | None,
     policy: str,
     workspace: str,
     tier: str,
@@ -63,7 +67,10 @@ def run(
     """
     # Imported here: the other commands, and `--help`, start without the supervisor's machinery.
     from helm_sentry.control import handover
-    from helm_sentry.options import Options
+    from helm_sentry.session import run as run_session
+
+    gc.freeze()
+    gc.enable()  # `cli/entry.py` has switched it off
 
     options = Options(
         command=command,
@@ -79,14 +86,17 @@ def run(
         quiet=quiet,
         witness=not no_witness,
         key=key,
+        hosted=hosted,
     )
     if detach:
         click.echo(handover.detach(options))
         return
+    if hosted:
+        from helm_sentry.hosted import serve
+
+        _leave(serve(options, hosted))
     if not alone and (status := handover.run(options)) is not None:
         sys.exit(status)
-    from helm_sentry.session import run as run_session
-
     _leave(run_session(options))
 
 

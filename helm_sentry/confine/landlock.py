@@ -85,13 +85,18 @@ def _handled(abi: int) -> int:
 
 
 def _objects(patterns: Iterable[str]) -> set[str]:
-    """Return the paths that match now."""
+    """Return the paths that match now, those in one directory under one name of it: `/bin` may be `/usr/bin`."""
     found: set[str] = set()
     for text in patterns:
         parsed = pattern.parse(text)
-        found.update(_expand(parsed.prefix or "/", parsed.rest))
+        if parsed.rest:
+            found.update(_expand(parsed.prefix or "/", parsed.rest))
+        else:
+            found.add(parsed.prefix)
     _names_in.cache_clear()
-    return found
+    split = [path.rpartition("/") for path in found]
+    places = {place: os.path.realpath(place or "/").rstrip("/") for place in {place for place, _, _ in split}}
+    return {f"{places[place]}/{name}" for place, _, name in split}
 
 
 def _expand(directory: str, rest: tuple[Component | None, ...]) -> Iterator[str]:

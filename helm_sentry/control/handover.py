@@ -12,7 +12,7 @@ from helm_sentry.control.door import DOOR
 from helm_sentry.control.host import hand_over
 from helm_sentry.errors import LaunchError, SentryError
 from helm_sentry.launch.caller import hold_signals, wait_for
-from helm_sentry.launch.relay import end_as
+from helm_sentry.launch.signals import end_as
 from helm_sentry.options import Options
 from helm_sentry.policy.loader import text_of
 from helm_sentry.receipt.keyring import key_descriptor

@@ -1,22 +1,18 @@
 """The caller of a hosted run: the `helm-sentry run` that somebody started, while the supervisor is the host's child.
 
 A stream between the two. The caller sends a byte a signal, marked where it was the terminal's; the supervisor sends how
-the agent ended, as a line of JSON.
+the agent ended, as a line.
 A caller that is gone has the run ended, as it would end if it were the supervisor itself.
 """
 
-import contextlib
-import json
+import _signal
+import _socket
+import _thread
 import os
-import select
-import signal
-import socket
 from collections.abc import Callable, Mapping
 
-from helm_sentry.abi import libc
-from helm_sentry.abi.structs import SIGNALFD_SIGINFO
 from helm_sentry.errors import SentryError
-from helm_sentry.launch.relay import FROM_KERNEL, RELAYED
+from helm_sentry.launch.signals import FROM_KERNEL, RELAYED
 
 _CHUNK = 4096
 _KERNEL = 0x80  # marks a signal of the terminal's
@@ -52,8 +48,10 @@ class Caller:
             if number in instead:
                 instead[number]()
             elif (plain := number & ~_KERNEL) in RELAYED:
-                with contextlib.suppress(ProcessLookupError):
+                try:
                     os.kill(agent, plain)
+                except ProcessLookupError:
+                    break  # it has just ended
         return bool(numbers)
 
     def forget(self) -> int:
@@ -64,31 +62,38 @@ class Caller:
 
 def tell(connection: int, **ended: int) -> None:
     """Tell a caller how the run ended: `status`, the agent's wait status, or `exit`, the supervisor's own."""
-    with contextlib.suppress(OSError):  # it is gone, and hears it from nobody
-        os.write(connection, json.dumps(ended).encode() + b"\n")
+    try:
+        os.write(connection, b"".join(f"{name} {number}\n".encode() for name, number in ended.items()))
+    except OSError:
+        return  # it is gone, and hears it from nobody
 
 
-def wait_for(connection: socket.socket) -> dict[str, int]:
-    """Be the caller: pass signals on until the run has ended, and return what `tell` was given.
+def wait_for(connection: _socket.socket) -> dict[str, int]:
+    """Be the caller, whose signals are held: pass them on until the run has ended, and return what `tell` was given.
 
     Raises:
         SentryError: the supervisor was killed; its agent is ended.
     """
-    signals = libc.signalfd({int(number) for number in RELAYED})
+    # Not a signalfd, nor `threading`, nor JSON: to load those takes longer than all that a forked run's caller does.
+    _thread.start_new_thread(_pass_on, (connection,))
     ended = b""
     while not ended.endswith(b"\n"):
-        ready = select.select([signals, connection.fileno()], [], [])[0]
-        if signals in ready:
-            number, _, code = SIGNALFD_SIGINFO.unpack(os.read(signals, SIGNALFD_SIGINFO.size))
-            with contextlib.suppress(BrokenPipeError):
-                connection.send(bytes([number | (_KERNEL if code == FROM_KERNEL else 0)]))
-        if connection.fileno() in ready:
-            ended += (part := connection.recv(_CHUNK))
-            if not part:
-                raise SentryError("the supervisor was killed; the agent was ended")
-    return {str(name): int(value) for name, value in json.loads(ended).items()}
+        ended += (part := connection.recv(_CHUNK))
+        if not part:
+            raise SentryError("the supervisor was killed; the agent was ended")
+    name, number = ended.split()
+    return {name.decode(): int(number)}
+
+
+def _pass_on(connection: _socket.socket) -> None:
+    try:
+        while True:
+            came = _signal.sigwaitinfo(RELAYED)
+            connection.send(bytes([came.si_signo | (_KERNEL if came.si_code == FROM_KERNEL else 0)]))
+    except OSError:
+        return  # the run has ended
 
 
 def hold_signals() -> set[int]:
     """Keep the signals that `wait_for` passes on from this process, and return the mask there was."""
-    return {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, RELAYED)}
+    return {int(number) for number in _signal.pthread_sigmask(_signal.SIG_BLOCK, RELAYED)}

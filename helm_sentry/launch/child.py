@@ -37,7 +37,9 @@ class Launch:
         identity: whose authority the agent has.
         limits: resource limits.
         group: descriptor of a control group to enter, -1 for none.
-        ruleset: Landlock ruleset descriptor, -1 where the host has no Landlock and the user accepted that.
+        floor: makes the Landlock ruleset and returns its descriptor; None where the host has no Landlock and the user
+            accepted that. The guardian calls it, while the supervisor goes on with other things.
+        ruleset: descriptor of the Landlock ruleset, once there is one.
         filter: packed seccomp program.
         filter_flags: SECCOMP_FILTER_FLAG_* besides NEW_LISTENER.
         hidden: key of the channel (`intercept.injection`), when a tracer takes the listener's place.
@@ -54,7 +56,7 @@ class Launch:
     environment: dict[str, str]
     identity: Identity
     limits: tuple[ResourceLimit, ...]
-    ruleset: int
+    floor: Callable[[], int] | None
     filter: bytes
     filter_flags: int
     signal_mask: frozenset[int]
@@ -64,6 +66,7 @@ class Launch:
     trials: tuple[int, ...] = ()
     act: Callable[[], int] | None = None
     group: int = -1
+    ruleset: int = -1
 
 
 def become_agent(launch: Launch, report: int, acknowledge: int) -> None:

@@ -9,10 +9,11 @@ import contextlib
 import os
 import select
 import signal
+from dataclasses import replace
 
 from helm_sentry.abi import flags, libc
 from helm_sentry.intercept.process_tree import descendants
-from helm_sentry.launch.child import REPORT, Launch, become_agent
+from helm_sentry.launch.child import FAILED, REPORT, STAGES, Launch, become_agent
 from helm_sentry.launch.enclosure import enclose, kill_enclosed
 
 STOPPED, CONTINUED, EXITED, LEFT = b"S", b"C", b"X", b"D"
@@ -36,6 +37,7 @@ def guard(launch: Launch, lifeline: int, report: int, acknowledge: int) -> None:
         # Nothing but SIGKILL and SIGSTOP may disturb it; SIGCHLD is read from a descriptor.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         enclosed = enclose()
+        launch = _with_floor(launch, report)
         agent = os.fork()
         if agent == 0:
             become_agent(launch, report, acknowledge)
@@ -48,6 +50,16 @@ def guard(launch: Launch, lifeline: int, report: int, acknowledge: int) -> None:
     finally:
         _end_tree(enclosed)
         os._exit(0)
+
+
+def _with_floor(launch: Launch, report: int) -> Launch:
+    if launch.floor is None:
+        return launch
+    try:
+        return replace(launch, ruleset=launch.floor())
+    except OSError as error:
+        _tell(report, FAILED, error.errno or 0, STAGES.index("landlock"))
+        raise
 
 
 def _step_aside() -> None:

@@ -6,7 +6,6 @@ sends to the group the agent gets by itself; what somebody sends to the supervis
 
 import contextlib
 import os
-import resource
 import select
 import signal
 from collections.abc import Callable, Iterator
@@ -14,22 +13,10 @@ from collections.abc import Callable, Iterator
 from helm_sentry.abi import libc
 from helm_sentry.abi.structs import SIGNALFD_SIGINFO
 from helm_sentry.intercept.process_tree import group_members, parent_of, stat_fields
+from helm_sentry.launch.signals import FROM_KERNEL, RELAYED
 
-RELAYED = {
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGTSTP,
-    signal.SIGALRM,
-    signal.SIGWINCH,
-}
 # A line for the user must not stop the supervisor because the agent, a shell say, has the terminal.
 _NEVER = {signal.SIGTTIN, signal.SIGTTOU}
-FROM_KERNEL = 0x80
-"""SI_KERNEL of <asm-generic/siginfo.h>: the terminal driver sent it, to the whole group."""
 
 
 class Relay:
@@ -79,19 +66,6 @@ def stop_with_agent(agent: int, guardian: int, number: int, is_stopped: Callable
             os.tcsetpgrp(terminal, group)
     if is_stopped(agent):
         os.killpg(group, signal.SIGCONT) if group != os.getpgrp() else _send(agent, signal.SIGCONT)
-
-
-def end_as(wait_status: int) -> int:
-    """Return the exit status that repeats the agent's; if it died of a signal, die of the same one."""
-    if not os.WIFSIGNALED(wait_status):
-        return os.waitstatus_to_exitcode(wait_status)
-    number = os.WTERMSIG(wait_status)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
-    if number not in (signal.SIGKILL, signal.SIGSTOP):
-        signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
-    return 128 + number
 
 
 def _send(agent: int, number: int) -> None:

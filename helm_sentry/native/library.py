@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from ctypes import Structure, c_char, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from enum import Enum, auto
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from helm_sentry.abi import structs, syscalls
 from helm_sentry.abi.arch import Arch
@@ -21,7 +21,9 @@ from helm_sentry.audit.record import FIRST_PREV
 from helm_sentry.intercept.injection import PLACE
 from helm_sentry.intercept.interceptor import Connecting, Notification, Unserved
 from helm_sentry.intercept.notify import Listener
-from helm_sentry.intercept.tracer import Tracer
+
+if TYPE_CHECKING:  # loaded by the runs that have one
+    from helm_sentry.intercept.tracer import Tracer
 
 _PATH = os.path.join(os.path.dirname(__file__), "libreceiver.so")
 _ANOTHER_STOP = 2
@@ -321,7 +323,7 @@ class TracedReceiver(Receiver):
         arch: the agent's architecture.
     """
 
-    def __init__(self, library: ctypes.CDLL, tracer: Tracer, state: SharedLogState, arch: Arch) -> None:
+    def __init__(self, library: ctypes.CDLL, tracer: "Tracer", state: SharedLogState, arch: Arch) -> None:
         super().__init__(library, -1, state, arch, steer=True)
         channel = tracer.channel
         self._stops = library.tracer_new(channel.ours.fileno(), channel.theirs.fileno(), channel.key, PLACE)
@@ -405,9 +407,9 @@ class Library:
         except OSError:
             return None
 
-    def receiver(self, source: Listener | Tracer, state: SharedLogState, arch: Arch) -> Receiver:
+    def receiver(self, source: "Listener | Tracer", state: SharedLogState, arch: Arch) -> Receiver:
         """Return a receiver that writes to the log with this state."""
-        if isinstance(source, Tracer):
+        if not isinstance(source, Listener):
             return TracedReceiver(self._waiting, source, state, arch)
         return Receiver(self._waiting, source.descriptor, state, arch, steer=source.sync_wake_up)
 

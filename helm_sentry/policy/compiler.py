@@ -124,14 +124,12 @@ class _Builder(NamedTuple):
                 # Whoever may use something may see the directories that lead to it.
                 for directory in (*wanted.ancestors, wanted.prefix or "/") if leads else ():
                     index.add_path(directory, rule.effect, rule.id)
-        index.seal()
         return index
 
     def _moves(self, paths: PathIndex) -> MoveIndex:
         moves = MoveIndex(paths)
         for wanted, rule in self.blocked:
             moves.add(wanted, rule, wild=self.kind in _FILLED)  # one that is deleted is empty
-        moves.seal()
         return moves
 
     def _endpoints(self) -> EndpointIndex:

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias, TypeVar
 
 import yaml
@@ -82,6 +83,7 @@ class Table:
 Node: TypeAlias = Scalar | Items | Table
 
 
+@lru_cache(maxsize=64)  # a standby has read the shipped policies before a run is forked from it
 def parse(text: str, source: str) -> Node:
     """Return the tree of a policy text.
 

@@ -154,7 +154,6 @@ def _programs(paths: tuple[str, ...]) -> PathIndex:
     index = PathIndex()
     for path in paths:
         index.add(pattern.parse(path), Effect.ALLOW, "program")
-    index.seal()
     return index
 
 

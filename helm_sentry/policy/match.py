@@ -43,11 +43,19 @@ class _Branch:
     def __init__(self) -> None:
         self.block = self.allow = NONE
         self.sources: dict[Found, list[str]] = {}
-        self.globs: tuple[tuple[re.Pattern[str], Found], ...] = ()
+        self.globs: tuple[tuple[re.Pattern[str], Found], ...] | None = None
+
+    def compile(self) -> tuple[tuple[re.Pattern[str], Found], ...]:
+        """Return its globs, those of one rule as one regular expression.
+
+        Done when a path first leads here, which it does at few directories. Two threads may both do it.
+        """
+        self.globs = tuple((re.compile("|".join(sources)), rules) for rules, sources in self.sources.items())
+        return self.globs
 
 
 class PathIndex:
-    """Path patterns of many rules. Filled, sealed, and from then on only read."""
+    """Path patterns of many rules. Filled, and from then on only read."""
 
     __slots__ = ("_branches", "_exact")
 
@@ -73,12 +81,6 @@ class PathIndex:
         """Add a regular expression for what follows a directory."""
         self._branch(prefix).sources.setdefault(_found(effect, rule), []).append(regex)
 
-    def seal(self) -> None:
-        """Make ready to be read: the globs of one rule in one directory become one regular expression."""
-        for branch in self._branches.values():
-            found = branch.sources.items()
-            branch.globs = tuple((re.compile("|".join(sources)), rules) for rules, sources in found)
-
     def find(self, operation: Operation) -> Found:
         """Return the rules that match the operation's path."""
         return self.find_path(operation.path)
@@ -98,7 +100,8 @@ class PathIndex:
                     block = branch.block
                 if branch.allow < allow:
                     allow = branch.allow
-                for regex, found in branch.globs:
+                globs = branch.globs
+                for regex, found in branch.compile() if globs is None else globs:
                     if regex.fullmatch(path, len(place)):
                         block, allow = min(block, found[0]), min(allow, found[1])
             if not place:
@@ -134,10 +137,6 @@ class MoveIndex:
         if wild and blocked.rest:
             self._passages.add_path(blocked.prefix or "/", Effect.BLOCK, rule)
             self._passages.add_regex(blocked.prefix, pattern.partial_regex(blocked.rest), Effect.BLOCK, rule)
-
-    def seal(self) -> None:
-        """Make ready to be read."""
-        self._passages.seal()
 
     def find(self, operation: Operation) -> Found:
         """Return the rules that match the operation's path, or anything in the directory it names."""

@@ -185,7 +185,10 @@ def _has_deep(name: str) -> bool:
     return any(len(token["stars"] or "") > 1 for token in _TOKEN.finditer(name))
 
 
+@lru_cache(maxsize=4096)
 def _component(name: str) -> Component:
+    if _PLAIN.fullmatch(name):  # most names: every character stands for itself
+        return Component(name, _component_regex([re.escape(name)]))
     runs, literal = [""], True
     word = ""  # literal characters not yet written: bytes that follow each other may be one UTF-8 character
     for token in _TOKEN.finditer(name):

@@ -339,7 +339,10 @@ def test_most_constants_are_known_to_the_headers() -> None:
     known = {name for name, (_, macros) in spellings().items() if name in ENUMERATED or there.issuperset(macros)}
     assert len(known) >= AT_LEAST
     # Newer than some headers; everything else must be there.
-    recent = ("LANDLOCK_", "MFD_", "SECCOMP_IOCTL_NOTIF_SET_FLAGS", "SECCOMP_USER_NOTIF_FD", "SECCOMP_FILTER_FLAG_WAIT")
+    recent = (
+        *("LANDLOCK_", "MFD_", "SECCOMP_IOCTL_NOTIF_SET_FLAGS", "SECCOMP_USER_NOTIF_FD", "SECCOMP_FILTER_FLAG_WAIT"),
+        "SO_PEERPIDFD",
+    )
     assert [name for name in spellings() if name not in known and not name.startswith(recent)] == []
 
 

@@ -1,0 +1,1 @@
+"""A warm process of the user's, from which runs are forked that would otherwise wait for an interpreter."""
