@@ -40,13 +40,23 @@ static inline int is_restart(long ret)
 	return ret <= -512 && ret >= -516;
 }
 
+/* A member of a structure that the verifier knows the type of: a plain load, where bpf_probe_read_kernel() is a call. */
+#define MEMBER(structure, offset, width)                                                                               \
+	({                                                                                                             \
+		__u64 _value;                                                                                          \
+		asm volatile("%0 = *(" width " *)(%1 + %2)" : "=r"(_value) : "r"(structure), "i"(offset));              \
+		_value;                                                                                                \
+	})
+
+static inline __u64 this_task(void)
+{
+	return (__u64)bpf_get_current_task_btf();
+}
+
 static inline int in_foreign_abi(void)
 {
 #ifdef __x86_64__
-	__u32 status = 0;
-	if (bpf_probe_read_kernel(&status, sizeof(status), (char *)bpf_get_current_task() + TASK_STATUS))
-		return 1;
-	return status & 2; /* TS_COMPAT */
+	return MEMBER(this_task(), TASK_STATUS, "u32") & 2; /* TS_COMPAT */
 #else
 	return 0; /* compat tasks of arm64 cannot be an agent: they would have to execute a 32-bit program */
 #endif

@@ -40,7 +40,7 @@ static inline int share_descriptors(char *one, char *other)
 static inline struct removals *removals_here(void)
 {
 	struct removals none = {};
-	__u64 files = descriptors_of((char *)bpf_get_current_task());
+	__u64 files = MEMBER(this_task(), TASK_FILES, "u64");
 	return removals.lookup_or_try_init(&files, &none);
 }
 
@@ -99,16 +99,9 @@ struct entry_span {
 
 static inline char *file_of(__u32 descriptor)
 {
-	char span[SPAN(FILES_TABLE, FILES_OWN_TABLE + TABLE_FILES, 8)] __attribute__((aligned(8)));
-	char *set = (char *)descriptors_of((char *)bpf_get_current_task()), *files = 0, *file = 0;
-	if (READ(span, set + FILES_TABLE))
-		return 0;
-	char *table = FROM(span, FILES_TABLE, FILES_TABLE, char *);
-	if (table == set + FILES_OWN_TABLE) /* it has few descriptors */
-		files = FROM(span, FILES_TABLE, FILES_OWN_TABLE + TABLE_FILES, char *);
-	else if (READ(files, table + TABLE_FILES))
-		return 0;
-	return READ(file, files + 8ul * descriptor) ? 0 : file;
+	__u64 table = MEMBER(MEMBER(this_task(), TASK_FILES, "u64"), FILES_TABLE, "u64");
+	char *file = 0;
+	return READ(file, MEMBER(table, TABLE_FILES, "u64") + 8ul * descriptor) ? 0 : file;
 }
 
 /* Quicker than to read each by a call. What is behind the name is written over, or not sent. */

@@ -35,6 +35,7 @@ KERNEL, BROKER = "kernel", "broker"
 _MOVES = frozenset({Kind.FILE_RENAME, Kind.FILE_DELETE, Kind.FILE_CREATE})
 _FILLED = frozenset({Kind.FILE_RENAME, Kind.FILE_CREATE})  # take what a directory holds along
 _COUNTS = "run.counts."
+_LATE = "it has an effect, which must be in the log first, and what the kernel reports is written there later"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,12 +189,14 @@ class Mechanism:
         kinds: kinds it has hooks or rights for.
         denies: a rule that denies can lie inside one that allows.
         own_processes: it knows the run's own processes, which rules call /proc/self.
+        late: kinds that it could judge, but whose effect would be there before their record.
     """
 
     name: str
     kinds: frozenset[Kind]
     denies: bool
     own_processes: bool
+    late: frozenset[Kind] = frozenset()
 
 
 # The hooks for these are given an entry of a file system, not where it is mounted, so not its path; a look has none.
@@ -227,7 +230,7 @@ def lower(policy: Policy, mechanism: Mechanism, judge: Judge = lambda kind, rule
     for kind in Kind:
         mine = tuple(_rules_for(kind, plain))
         if kind not in mechanism.kinds:
-            obstacles = [Obstacle("", f"{mechanism.name} has nothing for it")]
+            obstacles = [Obstacle("", _LATE if kind in mechanism.late else f"{mechanism.name} has nothing for it")]
         else:
             obstacles = [
                 *([Obstacle("", "the run above sets a ceiling, which the supervisor knows")] if policy.within else []),

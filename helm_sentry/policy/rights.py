@@ -14,13 +14,15 @@ from helm_sentry.decision import Verdict
 from helm_sentry.operation import Kind
 from helm_sentry.policy import pattern
 from helm_sentry.policy.compiler import kinds as kinds_of
-from helm_sentry.policy.lower import BROKER, Held, KernelRule, Lowered, Mechanism, Obstacle, PathRule, lower
+from helm_sentry.policy.lower import BPF_LSM, BROKER, Held, KernelRule, Lowered, Mechanism, Obstacle, PathRule, lower
 from helm_sentry.policy.model import ConnectMatch, Effect, FileMatch, Policy
 from helm_sentry.policy.reach import may_match
 
-LANDLOCK = Mechanism("landlock", HELD_KINDS, denies=False, own_processes=False)
+_CHANGES = BPF_LSM.kinds - HELD_KINDS
+_RIGHTS = frozenset(kind for kind in _CHANGES if kind.startswith("file.")) - {Kind.FILE_CHMOD, Kind.FILE_CHOWN}
+LANDLOCK = Mechanism("landlock", HELD_KINDS, denies=False, own_processes=False, late=_RIGHTS)
 _SHORTENED = Mechanism("landlock", frozenset({Kind.FILE_TRUNCATE}), denies=False, own_processes=False)
-HOOKS = Mechanism("bpf lsm", HELD_KINDS, denies=True, own_processes=False)
+HOOKS = Mechanism("bpf lsm", HELD_KINDS, denies=True, own_processes=False, late=_CHANGES)
 
 
 _OWN = "sentry/"  # rules of the supervisor itself

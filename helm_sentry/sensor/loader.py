@@ -27,7 +27,6 @@ _OFFSETS = {
 _OPEN_OFFSETS = {
     "TASK_FILES": ("task_struct", "files"),
     "FILES_TABLE": ("files_struct", "fdt"),
-    "FILES_OWN_TABLE": ("files_struct", "fdtab"),
     "TABLE_FILES": ("fdtable", "fd"),
     "FILE_PATH": ("file", "f_path"),
     "FILE_INODE": ("file", "f_inode"),

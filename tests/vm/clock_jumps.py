@@ -16,6 +16,8 @@ from tests.kernel.test_faults import Talk, finish, records, talk
 
 __all__ = ["installation", "sandbox"]
 
+pytestmark = pytest.mark.parametrize("sandbox", ["root"], indirect=True)  # the clock is the same for everybody
+
 DAY = 86400
 CLOCK_TOLERANCE = 60  # seconds: how near to the jump its record must say it was
 PATIENCE = 60.0

@@ -26,8 +26,11 @@ def main() -> int:
     for kernel in kernels:
         guest.prepare(guest.PACKAGES[kernel])
     # Guests see this machine's files and write none: without this they would compile every module at every start.
-    subprocess.run([PYTHON, "-m", "compileall", "-q", CHECKOUT / "helm_sentry", CHECKOUT / "tests/vm"], check=True)
+    compiled = [CHECKOUT / name for name in ("helm_sentry", "tests/vm", "tests/attacks")]
+    subprocess.run([PYTHON, "-m", "compileall", "-q", *compiled], check=True)
     subprocess.run([PYTHON, CHECKOUT / "tests/vm/compile_ahead.py", KEPT / "programs", guest.CACHE], check=True)
+    with open(KEPT / "copies", "w", encoding="utf-8") as copies:
+        subprocess.run([PYTHON, CHECKOUT / "tests/vm/often_read.py"], stdout=copies, check=True)
     with ThreadPoolExecutor() as threads:
         results = list(threads.map(run, kernels))
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -41,7 +44,7 @@ def main() -> int:
 def run(kernel: str) -> int:
     began = time.monotonic()
     command = [sys.executable, CHECKOUT / "tests/vm/guest.py", "--kernel", kernel, "--timeout", str(MOST_SECONDS)]
-    command += ["--processors", sys.argv[1], "--"]
+    command += ["--processors", sys.argv[1], "--copies", KEPT / "copies", "--"]
     command += [CHECKOUT / "tests/vm/inside.sh", KEPT / "programs", sys.argv[2]]
     with open(KEPT / f"{kernel}.txt", "w+", encoding="utf-8", errors="replace") as output:
         status = subprocess.run(

@@ -4,7 +4,8 @@
 
 The guest is QEMU without hardware acceleration. Its root is this machine's, or a directory of it, read-only, under a
 layer in memory: what the command writes is gone when it ends, and it can read whatever root can there, so run only
-what you trust. It has one processor unless it is asked for two, no network but loopback unless it is asked for, and
+what you trust. To open a file takes a millisecond that way; files that are named by --copies are in the guest's memory
+from the start, where it takes twenty times less. The guest has one processor unless it is asked for two, no network but loopback unless it is asked for, and
 the Linux Security Modules of a Debian server with BPF among them.
 
 With --systemd the command is a service of systemd, which is process 1 then; Debian's systemd must be installed.
@@ -28,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import IO
 
 PACKAGES = {"6.1": "linux-image-amd64", "6.12": "linux-image-6.12-amd64"}
 MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_rng", "virtio_net", "fuse")
@@ -44,7 +46,7 @@ $b mount -t proc proc /proc; $b mount -t sysfs sysfs /sys; $b mount -t devtmpfs 
 for module in /modules/*; do $b insmod $module; done
 $b mount -t 9p -o {SHARE},cache=loose,ro,noatime root /lower
 $b mount -t tmpfs tmpfs /layer; $b mkdir /layer/upper /layer/work
-$b mount -t overlay -o lowerdir=/lower,upperdir=/layer/upper,workdir=/layer/work overlay /new
+$b mount -t overlay -o lowerdir=/copies:/lower,upperdir=/layer/upper,workdir=/layer/work overlay /new
 for place in proc sys dev; do $b mount --move /$place /new/$place; done
 $b mount -t tmpfs tmpfs /new/run; $b mkdir -p /new/run/guest /new/dev/pts /new/dev/shm
 $b mount -t 9p -o {SHARE},cache=none exchange /new/run/guest
@@ -59,7 +61,8 @@ if [ -e /new/run/guest/network ]; then  # as QEMU's user network has it
   $b ip link set eth0 up; $b ip addr add 10.0.2.15/24 dev eth0; $b ip route add default via 10.0.2.2
   $b rm -f /new/etc/resolv.conf; echo nameserver 10.0.2.3 >/new/etc/resolv.conf
 fi
-exec $b switch_root /new /bin/sh /run/guest/main
+# As switch_root does it, but that removes what is here, and with it the copies.
+cd /new; $b mount --move . /; exec $b chroot . /bin/sh /run/guest/main
 """
 
 SYSTEMD = """mkdir -p /run/systemd/system
@@ -88,6 +91,7 @@ def main() -> int:
     parser.add_argument("--directory", default=os.getcwd(), help="where the command starts")
     parser.add_argument("--root", default="/", help="directory that is the guest's root")
     parser.add_argument("--network", action="store_true", help="reach what this machine reaches")
+    parser.add_argument("--copies", type=Path, help="file with the names of those to copy into memory, one a line")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
     kernel, initial = prepare(PACKAGES[options.kernel])
@@ -153,19 +157,36 @@ def section_of(image: bytes, name: str) -> bytes:
 
 def initial_files(tree: Path, modules: Path) -> Path:
     """Return an archive with busybox, the modules that reach the root, and what to do with them."""
-    for name in ("bin", "proc", "sys", "dev", "modules", "lower", "layer", "new"):
+    for name in ("bin", "proc", "sys", "dev", "modules", "lower", "layer", "new", "copies"):
         (tree / name).mkdir(parents=True)
     shutil.copy(BUSYBOX, tree / "bin/busybox")
     (tree / "init").write_text(INIT)
     (tree / "init").chmod(0o755)
     for position, (name, contents) in enumerate(with_dependencies(modules)):
         (tree / "modules" / f"{position:02}-{name}").write_bytes(contents)
-    archive = tree.with_suffix(".cpio")
-    names = "\n".join(str(path.relative_to(tree)) for path in [tree, *sorted(tree.rglob("*"))])
-    with open(archive, "wb") as file:
-        command = [BUSYBOX, "cpio", "-o", "-H", "newc"]
-        subprocess.run(command, input=names.encode(), stdout=file, stderr=subprocess.DEVNULL, cwd=tree, check=True)
-    return archive
+    made = tree.with_suffix(".cpio")
+    with open(made, "wb") as file:
+        archive(tree, [str(path.relative_to(tree)) for path in [tree, *sorted(tree.rglob("*"))]], file)
+    return made
+
+
+def archive(directory: Path, names: list[str], file: IO[bytes]) -> None:
+    """Append an archive of what is in a directory to a file; the kernel unpacks all that it finds in one."""
+    command = [BUSYBOX, "cpio", "-o", "-H", "newc"]
+    text = "\n".join(names).encode()
+    subprocess.run(command, input=text, stdout=file, stderr=subprocess.DEVNULL, cwd=directory, check=True)
+
+
+def with_copies(initial: Path, named: Path, exchange: Path) -> Path:
+    """Return the initial file system with copies of files for the lower layer of the guest's root."""
+    wanted = {parent for name in named.read_text().splitlines() for parent in (Path(name), *Path(name).parents)}
+    (exchange / "copies").symlink_to("/")
+    made = exchange / "initial"
+    with open(made, "wb", buffering=0) as file:
+        file.write(initial.read_bytes())
+        archive(exchange, [f"copies{path}" for path in sorted(wanted - {Path("/")})], file)
+    (exchange / "copies").unlink()
+    return made
 
 
 def with_dependencies(directory: Path) -> list[tuple[str, bytes]]:
@@ -195,6 +216,8 @@ def run(kernel: Path, initial: Path, options: argparse.Namespace) -> int:
             (exchange / "keep-tmp").touch()
         if options.network:
             (exchange / "network").touch()
+        if options.copies:
+            initial = with_copies(initial, options.copies, exchange)
         command = (
             "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8\n"
             "export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 SENTRY_GUEST=1\n"
