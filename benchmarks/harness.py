@@ -145,7 +145,7 @@ class Lab:
         policy = self.policy_file("kernel-tier", KERNEL_POLICY.read_text())
         plain = self.supervised(policy)[1]
         return [
-            Side(f"{name} tier, kernel-tier.yaml", (*plain.prefix[:-1], "--tier", name, "--"))
+            Side(f"{OURS}, {name} tier, kernel-tier.yaml", (*plain.prefix[:-1], "--tier", name, "--"))
             for name in ("seccomp", "kernel")
         ]
 

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ POLICY_OF_ALL = (
     POLICY.replace("extends: [shell]", "extends: [shell, python, node, git]")
     + """  - id: packages-beside
     file: {{do: [read, list], paths: ["{}/**"]}}
-""".format(sysconfig.get_path("purelib"))
+""".format(sys.prefix)
 )
 
 
@@ -78,7 +77,7 @@ def _programs(place: Path) -> list[Program]:
     ]
     if importlib.util.find_spec("pytest"):
         _tests(place / "project")
-        tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "project"]
+        tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "project/pytest.ini", "project"]
         programs.append(Program("pytest of a small project", tests))
     if shutil.which("npm"):
         (place / "package").mkdir()
@@ -112,6 +111,7 @@ def _repository(place: Path, contents: Path) -> None:
 
 def _tests(place: Path) -> None:
     place.mkdir()
+    (place / "pytest.ini").write_text("[pytest]\n")  # or it looks for one above the workspace
     for number in range(20):
         tests = "\n".join(f"def test_{case}():\n    assert json.loads('{case}') == {case}" for case in range(5))
         (place / f"test_{number}.py").write_text(f"import json\n{tests}\n")
