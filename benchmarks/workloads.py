@@ -18,9 +18,9 @@ from harness import POLICY, Figures, Lab, Row, Side, main
 PYTHON = "/usr/bin/python3"
 POLICY_OF_ALL = (
     POLICY.replace("extends: [shell]", "extends: [shell, python, node, git]")
-    + """  - id: packages-beside
-    file: {{do: [read, list], paths: ["{}/**"]}}
-""".format(sys.prefix)
+    + f"""  - id: packages-beside
+    file: {{do: [read, list], paths: ["{sys.prefix}/**"]}}
+"""
 )
 
 
