@@ -7,7 +7,6 @@
 #define PLACES 8192 /* of the table; half of them are used before it starts anew */
 
 /* A call that was decided, and the record's parts that stay the same. An open or a look is named by its object, a
-/* A call that was decided, and the record's parts that stay the same. An open or a look is named by its object, a
  * call that the kernel may carry out by its arguments, none of which is a pointer, a connect by its address. Or the same was
  * decided for all that lies beneath a directory, on one file system; then `target` ends where the path begins. */
 struct decided {
