@@ -147,7 +147,7 @@ class Given(tuple[Any, ...]):
 
 
 # Addresses: bytes, or what makes them for a side that has ports of its own.
-numbers = st.sampled_from([*["p0"] * 6, *["p1"] * 4, *["outside"] * 3, "p2", "0", "1"])
+numbers = st.sampled_from([*["p0"] * 6, *["p1"] * 4, "p2", "0", "1"])
 HOSTS = {
     IPV4: ["127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.2", "0.0.0.0"],  # noqa: S104
     IPV6: ["::1", "::1", "::1", "::", "::ffff:127.0.0.1", "::ffff:0.0.0.0"],
@@ -213,10 +213,16 @@ def pair(made: Callable[[Agent], bytes], length: int | None) -> tuple[Any, Any]:
     )
 
 
+# Both sides reach it, so neither may bind it.
+outside_kinds = st.sampled_from([(IPV4, STREAM), (IPV4, STREAM), (IPV6, STREAM), (IPV4, DGRAM)])
+outside_places = outside_kinds.flatmap(
+    lambda kind: st.tuples(st.just(kind), st.builds(internet, st.sampled_from(HOSTS[kind[0]]), st.just("outside")))
+)
 lengths = st.one_of(st.none(), st.none(), st.none(), st.none(), odd_lengths)
 targets = st.one_of(
     st.builds(pair, cut, lengths),
     st.builds(pair, st.one_of(addresses, addresses, addresses, no_name), st.none()),
+    st.builds(pair, outside_places.map(lambda place: place[1]), st.none()),
     st.just((UNMAPPED, 16)),
     st.just((0, 0)),
 )
@@ -355,7 +361,7 @@ class Sockets(Sequences):
         self.make("listen", Descriptor(0), backlog)
         self.named_as(Descriptor(0))
 
-    @rule(place=places, flags=kind_flags)
+    @rule(place=st.one_of(places, outside_places), flags=kind_flags)
     def connected(self, place: tuple[tuple[int, int], Any], flags: int) -> None:
         self.reach(place, flags)
 

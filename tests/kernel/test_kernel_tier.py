@@ -24,6 +24,8 @@ from tests.kernel.test_witness import InTheMiddle, gaps, last_account, require_r
 
 pytestmark = pytest.mark.kernel
 
+ATTEMPTS = 10  # where both threads share a processor, no swap comes in between
+
 
 def verified_alone(result: Result) -> bool:
     """Whether the verifier in one file accepts a run."""
@@ -231,14 +233,18 @@ def test_a_swapped_descriptor_hides_nothing(sandbox: Sandbox, policy: Path, vict
     """Another thread puts one file in the place of the other before the kernel is asked what was opened."""
     for name in ("one", "other"):
         (sandbox.workspace / name).write_text(name)
-    result = run(sandbox, policy, str(victims / "tier_opens"), "swap", "one", "other", "2")
-    assert result.status == 0, result.stderr
-    opened = int(result.stdout)
-    mine = [r for r in by_kernel(result) if Path(r["target"]).parent == sandbox.workspace]
-    wrong = [r for r in mine if r["target"].endswith("other")][1:]  # the first is the thread's own
-    unsure = [r for r in result.records if "another thread" in r.get("detail", "")]
-    print(f"{opened} opens, {len(wrong)} named the other file, {len(unsure)} are not sure")
-    assert unsure
+    for _ in range(ATTEMPTS):
+        result = run(sandbox, policy, str(victims / "tier_opens"), "swap", "one", "other", "2")
+        assert result.status == 0, result.stderr
+        opened = int(result.stdout)
+        mine = [r for r in by_kernel(result) if Path(r["target"]).parent == sandbox.workspace]
+        wrong = [r for r in mine if r["target"].endswith("other")][1:]  # the first is the thread's own
+        unsure = [r for r in result.records if "another thread" in r.get("detail", "")]
+        print(f"{opened} opens, {len(wrong)} named the other file, {len(unsure)} are not sure")
+        if unsure:
+            break
+    else:
+        pytest.fail("the race was never run")
     assert all("another thread" in r.get("detail", "") for r in wrong)
     kernel = last_account(result)
     assert kernel["kernel"]["held"] == kernel["log"]["held"] >= opened

@@ -25,7 +25,6 @@ false | true; echo "pipestatus ${PIPESTATUS[*]}"
 function f { local x=$1; echo "function $x"; return 3; }; f arg; echo $?
 declare -A map=([k]=v); echo "${map[k]}" "${!map[@]}"
 trap 'echo "trapped USR1"' USR1; kill -USR1 $$
-trap 'echo "exit trap"' EXIT
 for i in 1 2 3; do (echo "child $i"; exit "$i") & wait $!; echo "waited $?"; done
 set -m
 sleep 100 & sleep 101 &
@@ -56,4 +55,5 @@ echo "$RANDOM" | grep -c . ; printf '%(%Y)T\n' 0
 mapfile -t lines < <(seq 5); echo "${#lines[@]} ${lines[-1]}"
 select x in a b; do echo "chose $x"; break; done <<< 2 2>/dev/null
 sh -c 'echo dash $0 $1' x y; bash -lc 'echo login shell'
+trap 'echo "exit trap"' EXIT
 kill -TERM $$
