@@ -84,6 +84,15 @@ class Connector(Agent):
         return found
 
 
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """What a receiver here does to this process's signals is not for the tests that come after, nor their children."""
+    mask, handler = signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.getsignal(INTERRUPT)
+    yield
+    signal.signal(INTERRUPT, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 @pytest.fixture
 def server() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0), backlog=512) as made:
