@@ -253,7 +253,7 @@ def test_no_descriptor_is_kept(tmp_path: Path, closed: int) -> None:
     agent.learn_connect(sockaddr(closed))
     begun = len(os.listdir("/proc/self/fd"))
     assert agent.serve()[0].split() == answers * 100
-    assert len(os.listdir("/proc/self/fd")) == begun
+    assert len(os.listdir("/proc/self/fd")) <= begun  # an earlier agent may just have been let go
 
 
 def test_one_that_waits_is_handed_on_with_its_socket(tmp_path: Path) -> None:
