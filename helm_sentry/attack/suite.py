@@ -20,6 +20,7 @@ from helm_sentry.attack.catalogue import Attack, programs_directory
 from helm_sentry.attack.nursery import FLAGS, Child, Nursery
 from helm_sentry.attack.scorecard import Outcome, Performance, judge
 from helm_sentry.attack.surroundings import Surroundings
+from helm_sentry.audit.segments import Follower
 from helm_sentry.errors import SentryError
 from helm_sentry.receipt.store import read_run
 from helm_sentry.receipt.verify import verify_run
@@ -72,6 +73,8 @@ class _Stage:
     run: str = field(init=False)
     errors: str = field(init=False)
     inherited: int = field(init=False)
+    log: Follower | None = None
+    rest: bytes = b""
 
     def start(self) -> None:
         """Start the driver and wait until it is ready.
@@ -94,6 +97,7 @@ class _Stage:
             self.process.kill()
             raise SentryError(f"the attacks could not be started: {self._said()}")
         self.run = _newest_run(self.arena)
+        self.log = Follower(self.run) if self.supervised else None
 
     def _start(self, environment: dict[str, str], errors: int, secret: int) -> tuple[Child, int]:
         workspace = self.arena.path("workspace")
@@ -160,17 +164,18 @@ class _Stage:
         stdin = _piped(self.process.stdin)
         stdin.write(json.dumps(task) + "\n")
         stdin.flush()
-        _, at = self._rules(0)
+        self._rules()  # forget what it took to start
         for attack in attacks:
             line = self._line(self.settings.patience + _PATIENCE)
             ended: dict[str, Any] = json.loads(line) if line else {"status": None, "said": "the run ended"}
             witnessed = attack.witness not in ("", "outlived") and self.around.saw(attack.witness)
             self.around.saw("datagram")  # forget what others have sent
-            rules, at = self._rules(at)
-            yield Performance(attack, ended["status"], ended["said"], witnessed, rules)
+            yield Performance(attack, ended["status"], ended["said"], witnessed, tuple(self._rules()))
 
     def end(self) -> list[str]:
         """End the run and return what is wrong with what it leaves behind."""
+        if self.log:
+            self.log.close()
         with suppress(OSError):
             _piped(self.process.stdin).close()
         try:
@@ -208,17 +213,17 @@ class _Stage:
         with open(self.errors, encoding="utf-8", errors="replace") as file:
             return file.read()
 
-    def _rules(self, start: int) -> tuple[tuple[str, ...], int]:
-        """Return the rules of the user's policy that allowed something outside, and where the log has been read to."""
-        if not self.supervised:
-            return (), start
-        with open(f"{self.run}/audit.jsonl", "rb") as file:
-            file.seek(start)
-            text = file.read()
-        whole = text[: text.rfind(b"\n") + 1]  # a record that is being written may be there in part
-        records = [json.loads(line) for line in whole.splitlines() if b'"ALLOW"' in line]
+    def _rules(self) -> set[str]:
+        """Return the rules of the user's policy that have allowed something outside since the last look."""
+        if self.log is None:
+            return set()
+        text = self.rest
+        while chunk := self.log.read():  # of whatever segment: a long race fills more than one
+            text += chunk
+        *whole, self.rest = text.split(b"\n")
+        records = [json.loads(line) for line in whole if b'"ALLOW"' in line]
         outside = tuple(self.arena.path(name) for name in ("outside/", "workspacefoo/", "workspace/hide0/", "home/"))
-        return tuple({r["rule"] for r in records if str(r.get("target", "")).startswith(outside)}), start + len(whole)
+        return {record["rule"] for record in records if str(record.get("target", "")).startswith(outside)}
 
 
 def play(attacks: Iterable[Attack], settings: Settings) -> Iterator[Outcome]:

@@ -239,8 +239,8 @@ def _shown(argument: Argument) -> str:
 
 
 def text(data: bytes) -> str:
-    """Show a buffer of text up to its NULs; pipes are numbered anew in every run."""
-    return re.sub(r"pipe:\[\d+\]", "pipe:[]", os.fsdecode(data.rstrip(b"\0")))
+    """Show a buffer of text up to its NULs; pipes and files without a name are numbered anew in every run."""
+    return re.sub(r"(pipe:\[|/#)\d+", r"\1", os.fsdecode(data.rstrip(b"\0")))
 
 
 def when(seconds: int, nanoseconds: int) -> tuple[int, int] | str:

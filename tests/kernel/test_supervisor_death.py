@@ -63,7 +63,7 @@ def alive(process: Process) -> bool:
 def children(parent: int) -> list[int]:
     """The children of a process, the oldest first."""
     stats = {pid: stat for pid in tree(parent) if (stat := _stat(pid)) and int(stat[1]) == parent}
-    return sorted(stats, key=lambda pid: int(stats[pid][19]))
+    return sorted(stats, key=lambda pid: (int(stats[pid][19]), pid))  # the clock's ticks are long
 
 
 def eldest(parent: int) -> int:
