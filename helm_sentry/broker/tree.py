@@ -203,10 +203,20 @@ def _second_place(call: Call, name: _Name, first: Pinned) -> Pinned:
     try:
         return call.place(name[0], call.string(name[1]))
     except OSError:
-        if first.error:
+        if error := first.error or _search_error(first):
             call.judge(file_operation(Kind.FILE_STAT, first.path))
-            call.require(first)
+            raise OSError(error, os.strerror(error)) from None
         raise
+
+
+def _search_error(place: Pinned) -> int:
+    """Return what keeps the caller from looking for an entry in a pinned directory, 0 for nothing."""
+    try:
+        if place.parent >= 0:
+            os.stat(".", dir_fd=place.parent)
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
 
 
 def _link_source(call: Call, directory: int, path: bytes, at_flags: int) -> Pinned:

@@ -61,13 +61,21 @@ class Ports:
     def __init__(self) -> None:
         self.names: dict[int, str] = {}
         self.of: dict[str, list[int]] = {}
+        self._kept: list[socket.socket] = []
 
     @cached_property
     def outside(self) -> socket.socket:
-        """Takes connections on a port that is neither side's."""
-        made = socket.create_server(("::", 0), family=IPV6, dualstack_ipv6=True, backlog=512)
-        made.setblocking(False)
-        return made
+        """Takes connections on a port that is neither side's, of any protocol."""
+        while True:
+            made = socket.create_server(("::", 0), family=IPV6, dualstack_ipv6=True, backlog=512)
+            made.setblocking(False)
+            try:
+                for protocol in (socket.IPPROTO_UDP, socket.IPPROTO_UDPLITE):
+                    self._kept.append(socket.socket(IPV6, DGRAM, protocol))
+                    self._kept[-1].bind(made.getsockname())
+            except OSError:
+                continue
+            return made
 
     def clear_outside(self) -> None:
         """Close what earlier examples have connected to it."""
