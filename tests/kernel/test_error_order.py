@@ -277,3 +277,13 @@ def test_an_exec_that_is_wrong_in_two_ways(twins: Twins) -> None:
     result = twins.equal(script, policy=EVERYTHING.rstrip() + anything)
     assert not result.denials(), result.denials()
     assert [record["exe"] for record in result.records if record["type"] == "exec"] == [str(twins.program)]
+
+
+def test_a_directory_that_may_not_be_searched_before_the_other_name(twins: Twins) -> None:
+    script = Script()
+    script.call("mkdir", "closed", 0)
+    for name in ("", UNMAPPED, "missing/x"):
+        script.call("renameat", AT_FDCWD, "closed/a", AT_FDCWD, name)
+        script.call("renameat", AT_FDCWD, "file", AT_FDCWD, name)
+    script.call("chmod", "closed", 0o700)
+    twins.equal(script)
