@@ -201,7 +201,10 @@ def _link(call: Call, old_name: _Name, new_name: _Name, at_flags: int) -> Action
 def _second_place(call: Call, name: _Name, first: Pinned) -> Pinned:
     """Pin the other name of a call; the kernel reports what is wrong with the first one before."""
     try:
-        return call.place(name[0], call.string(name[1]))
+        second = call.place(name[0], call.string(name[1]))
+        if second.error:
+            second.error = first.error or _search_error(first) or second.error
+        return second
     except OSError:
         if error := first.error or _search_error(first):
             call.judge(file_operation(Kind.FILE_STAT, first.path))
