@@ -8,7 +8,7 @@ from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.operation import Kind, Operation
 
 VARIABLES = {
-    "workspace": "/work",
+    "workspace": "/wksp",
     "home": "/home/u",
     "tmp": "/tmp/run",
     "user": "u",

@@ -35,12 +35,12 @@ def test_nothing_seen_is_nothing_allowed() -> None:
 
 
 def test_what_was_seen_is_allowed_and_no_more() -> None:
-    text = draft.text(learnt(log(*reads("/srv/a", "/work/x", "/home/u/y", "/tmp/run/z"))))
+    text = draft.text(learnt(log(*reads("/srv/a", "/wksp/x", "/home/u/y", "/tmp/run/z"))))
     assert verdicts(text, on("file.read", "/srv/a"), on("file.read", "/srv/b"), on("file.write", "/srv/a")) == [
         "ALLOW", "DENY", "DENY",
     ]  # fmt: skip
     elsewhere = VARIABLES | {"workspace": "/w2", "home": "/h2", "tmp": "/t2"}
-    seen = [on("file.read", path) for path in ("/w2/x", "/h2/y", "/t2/z", "/work/x")]
+    seen = [on("file.read", path) for path in ("/w2/x", "/h2/y", "/t2/z", "/wksp/x")]
     assert verdicts(text, *seen, variables=elsewhere) == ["ALLOW", "ALLOW", "ALLOW", "DENY"]
 
 
@@ -67,10 +67,10 @@ def test_a_number_is_a_number_only_when_several_were_seen() -> None:
 
 
 def test_many_names_are_a_directory() -> None:
-    text = draft.text(learnt(log(*reads(*(f"/work/in/{letter}" for letter in "abcdefgh")))))
+    text = draft.text(learnt(log(*reads(*(f"/wksp/in/{letter}" for letter in "abcdefgh")))))
     assert "'${workspace}/in/*'" in text
     assert "all in it: 8 names, confidence medium" in text
-    nested = draft.text(learnt(log(*reads(*(f"/work/in/{letter}/x" for letter in "abcdefgh")))))
+    nested = draft.text(learnt(log(*reads(*(f"/wksp/in/{letter}/x" for letter in "abcdefgh")))))
     assert "'${workspace}/in/**'" in nested
 
 
@@ -85,7 +85,7 @@ def test_shared_directories_are_never_one(directory: str) -> None:
     "operation",
     [
         on("file.read", "/home/u/.ssh/id_rsa"),
-        on("file.read", "/work/.env"),
+        on("file.read", "/wksp/.env"),
         on("file.read", "/etc/shadow"),
         on("file.write", "/home/u/.bashrc"),
         Operation(Kind.UNIX_CONNECT, path="/run/docker.sock"),
@@ -104,7 +104,7 @@ def test_what_is_dangerous_is_listed_and_not_granted(operation: Operation) -> No
 
 
 def test_many_withheld_are_cut_short() -> None:
-    text = draft.text(learnt(log(*reads(*(f"/work/{chr(0x4E00 + number)}.key" for number in range(203))))))
+    text = draft.text(learnt(log(*reads(*(f"/wksp/{chr(0x4E00 + number)}.key" for number in range(203))))))
     assert "#   and 3 more" in text
 
 
@@ -114,36 +114,36 @@ def test_withheld_that_differ_in_a_number_are_one_line() -> None:
 
 
 def test_a_secret_name_the_run_made_itself_is_granted() -> None:
-    text = draft.text(learnt(log(asked("openat", on("file.create", "/work/own")), *reads("/work/own/a.key"))))
-    assert verdicts(text, on("file.read", "/work/own/a.key")) == ["ALLOW"]
+    text = draft.text(learnt(log(asked("openat", on("file.create", "/wksp/own")), *reads("/wksp/own/a.key"))))
+    assert verdicts(text, on("file.read", "/wksp/own/a.key")) == ["ALLOW"]
 
 
 def test_a_directory_that_was_there_is_not_made_by_a_failed_mkdir() -> None:
-    records = [asked("mkdir", on("file.create", "/work/keys")), record.outcome(1, "EEXIST"), *reads("/work/keys/a.key")]
+    records = [asked("mkdir", on("file.create", "/wksp/keys")), record.outcome(1, "EEXIST"), *reads("/wksp/keys/a.key")]
     text = draft.text(learnt(log(*records)))
-    assert verdicts(text, on("file.read", "/work/keys/a.key")) == ["DENY"]
+    assert verdicts(text, on("file.read", "/wksp/keys/a.key")) == ["DENY"]
 
 
 def test_secrets_in_a_directory_stay_closed() -> None:
     text = draft.text(
-        learnt(log(*reads(*(f"/work/{letter}" for letter in "abcdefgh"), *(f"/work/s/{c}" for c in "abc"))))
+        learnt(log(*reads(*(f"/wksp/{letter}" for letter in "abcdefgh"), *(f"/wksp/s/{c}" for c in "abc"))))
     )
-    closed = [on("file.read", path) for path in ("/work/.env", "/work/s/id_rsa", "/work/s/.env.local")]
-    assert verdicts(text, *closed, on("file.read", "/work/s/new")) == ["DENY", "DENY", "DENY", "ALLOW"]
+    closed = [on("file.read", path) for path in ("/wksp/.env", "/wksp/s/id_rsa", "/wksp/s/.env.local")]
+    assert verdicts(text, *closed, on("file.read", "/wksp/s/new")) == ["DENY", "DENY", "DENY", "ALLOW"]
 
 
 def test_renames_are_not_refused_by_the_rules_for_secrets() -> None:
-    renames = [asked("rename", on("file.rename", f"/work/{c}"), Operation(Kind.FILE_CREATE, path=f"/work/{c}2", directory=True), on("file.delete", f"/work/{c}2")) for c in "abcdefgh"]  # fmt: skip
-    text = draft.text(learnt(log(*renames, *reads(*(f"/work/{c}/{c}" for c in "abcdefgh")))))
-    assert verdicts(text, on("file.rename", "/work/a"), on("file.read", "/work/.env")) == ["ALLOW", "DENY"]
+    renames = [asked("rename", on("file.rename", f"/wksp/{c}"), Operation(Kind.FILE_CREATE, path=f"/wksp/{c}2", directory=True), on("file.delete", f"/wksp/{c}2")) for c in "abcdefgh"]  # fmt: skip
+    text = draft.text(learnt(log(*renames, *reads(*(f"/wksp/{c}/{c}" for c in "abcdefgh")))))
+    assert verdicts(text, on("file.rename", "/wksp/a"), on("file.read", "/wksp/.env")) == ["ALLOW", "DENY"]
     assert "only directly in it, because files are renamed there" in text
 
 
 def test_programs_are_named_and_made_ones_by_their_directory() -> None:
     execs = [
         asked("execve", on("exec", "/usr/bin/x")),
-        asked("openat", on("file.create", "/work/made")),
-        asked("execve", on("exec", "/work/made")),
+        asked("openat", on("file.create", "/wksp/made")),
+        asked("execve", on("exec", "/wksp/made")),
     ]
     text = draft.text(learnt(log(*execs)))
     assert "- /usr/bin/x  #" in text
@@ -185,8 +185,8 @@ def test_network_rules_name_hosts_where_they_are_known() -> None:
 
 def test_unix_sockets_are_named_by_verb() -> None:
     records = [
-        asked("connect", Operation(Kind.UNIX_CONNECT, path="/work/s")),
-        asked("bind", Operation(Kind.UNIX_BIND, path="/work/t")),
+        asked("connect", Operation(Kind.UNIX_CONNECT, path="/wksp/s")),
+        asked("bind", Operation(Kind.UNIX_BIND, path="/wksp/t")),
     ]
     policy = load(draft.text(learnt(log(*records))), "learnt.yaml", VARIABLES)
     assert [rule.id for rule in policy.allow if rule.id.startswith("sockets")] == ["sockets-connect", "sockets-bind"]
@@ -219,8 +219,8 @@ def test_alike_directories_are_joined_with_what_is_in_them() -> None:
 
 
 def test_one_rule_for_secrets_covers_what_lies_below() -> None:
-    records = [*reads(*(f"/work/{c}" for c in "abcdefgh"), "/work/s/t/u")]
-    records += [asked("openat", on("file.write", f"/work/s/{c}")) for c in "abcdefgh"]
+    records = [*reads(*(f"/wksp/{c}" for c in "abcdefgh"), "/wksp/s/t/u")]
+    records += [asked("openat", on("file.write", f"/wksp/s/{c}")) for c in "abcdefgh"]
     assert draft.text(learnt(log(*records))).count("- id: secrets-") == 1
 
 
