@@ -96,7 +96,7 @@ def _watch(agent: int, lifeline: int, report: int, enclosed: bool) -> None:
             os.read(children, 128)
         status, more = _reap(agent, report)
         if status is not None:
-            left = descendants(os.getpid())
+            left = descendants(os.getpid()) if _has_children() else []
             _end_tree(enclosed)
             for pid in left:
                 _tell(report, LEFT, pid, 0)
@@ -142,6 +142,15 @@ def end_descendants() -> None:
         if alive <= killed:  # who was born in mid-scan is found by the next one; only the dying are waited for
             signal.sigtimedwait({signal.SIGCHLD}, _PAUSE)
         killed |= alive
+
+
+def _has_children() -> bool:
+    """Whether anybody is left: orphans become this process's own, so without a child there is no descendant."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _reap_dead() -> bool:

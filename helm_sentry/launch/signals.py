@@ -6,7 +6,6 @@ rest of the start of its interpreter.
 
 import _signal
 import os
-import resource
 
 RELAYED = frozenset(
     (
@@ -23,6 +22,9 @@ def end_as(wait_status: int) -> int:
     if not os.WIFSIGNALED(wait_status):
         return os.waitstatus_to_exitcode(wait_status)
     number = os.WTERMSIG(wait_status)
+    # Imported here: an agent that ends by itself needs none of it.
+    import resource
+
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, {number})
     if number not in (_signal.SIGKILL, _signal.SIGSTOP):

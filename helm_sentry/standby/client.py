@@ -6,13 +6,14 @@ It sends its standard input, output, error and its directory, and its words (`st
 taken, says `!`, and from there on is the caller of a hosted run (`launch/caller.py`). Until it has said so nothing was
 done, so whatever does not fit, or takes too long, is an ordinary start.
 
-`_signal` and `_socket` are what `signal` and `socket` give names to: the names take as long as the rest of all this.
+`_signal`, `_socket` and `_struct` are what `signal`, `socket` and `struct` give names to: the names take as long as the
+rest of all this.
 """
 
 import _signal
 import _socket
+import _struct
 import os
-import struct
 import sys
 
 from helm_sentry import state
@@ -24,8 +25,8 @@ from helm_sentry.standby.words import own_words, packed
 GO = b"!"
 _ALONE, _OURS = "--alone", "HELM_SENTRY_"
 _PATIENCE = 2.0  # seconds until a standby that says nothing is left alone
-_CREDENTIALS = struct.Struct("=iII")  # struct ucred in unix(7); `control/peer.py` loads more than this
-_DESCRIPTORS = struct.Struct("=4i")
+_CREDENTIALS = _struct.Struct("=iII")  # struct ucred in unix(7); `control/peer.py` loads more than this
+_DESCRIPTORS = _struct.Struct("=4i")
 
 
 def run() -> int | None:

@@ -32,6 +32,7 @@ from helm_sentry.standby.words import LONGEST_HEAD, MOST_BYTES, Words, own_words
 
 _PASSED = 4  # descriptors: standard input, output, error, and the directory
 _PATIENCE = 2.0  # seconds for a request to arrive, as the client has
+_QUIET = 0.02  # seconds until a new spare makes itself ready: the run before it is just starting, and needs processors
 _ENDS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _CHANGED = 3  # exit status of a fork that found the program changed
 
@@ -131,7 +132,7 @@ class Standby:
             os._exit(1)
 
     def _wait(self) -> None:
-        if not select.select([self._listener], [], [], 0)[0]:
+        if not select.select([self._listener], [], [], _QUIET)[0]:
             _own_memory()
         connection, _ = self._listener.accept()
         os.write(self._take, b"!")
