@@ -23,7 +23,7 @@ from helm_sentry.policy.lower import Lowered
 from helm_sentry.policy.model import Policy
 from helm_sentry.policy.plan import KERNEL_TIER, SECCOMP, Plan, make_plan
 from helm_sentry.policy.rights import HOOKS, Grant, everything, grants, lower_to_hooks, lower_to_rights, named_paths
-from helm_sentry.receipt.keyring import key_file
+from helm_sentry.receipt.keyring import key_descriptor, key_file
 from helm_sentry.sensor import cgroup
 
 _EVERY_PROGRAM = ("/**",)  # the floor of a dry run: what may be executed is only written down
@@ -51,6 +51,7 @@ def prepare(options: Options) -> Prepared:
     Raises:
         SentryError: the program, the policy or the host does not allow a run.
     """
+    key_descriptor(os.environ)  # before anything is opened that could come to have the number of one that is not there
     identity = credentials.of_user(options.user) if options.user else credentials.current()
     program = sys.executable if options.probe else _find_program(options)
     probing = features.begin()  # goes on while the policy is read

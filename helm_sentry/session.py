@@ -51,7 +51,7 @@ from helm_sentry.policy.plan import PTRACE
 from helm_sentry.policy.rights import HOOKS
 from helm_sentry.prepare import Prepared, limited_group, own_rules, prepare, read_again, require_held
 from helm_sentry.receipt import store
-from helm_sentry.receipt.keyring import key_descriptor, known, require_in_place, signing_key
+from helm_sentry.receipt.keyring import known, require_in_place, signing_key
 from helm_sentry.receipt.signer import Signer
 from helm_sentry.refusal import record_refusal
 from helm_sentry.reporter import Reporter
@@ -182,9 +182,9 @@ class _Run:
             trials=() if prepared.host.listener else syscalls.mediated_numbers(arch),
             filter_flags=killable,
             signal_mask=self._relay.callers_mask,
-            secret=key_descriptor(os.environ),
             act=partial(attempt, prepared.options.probe) if prepared.options.probe else None,
             group=self._group,
+            caller=hosted.connection if (hosted := prepared.options.hosted) else -1,
         )
 
     def _open_records(self) -> None:
@@ -321,7 +321,7 @@ class _Run:
             from helm_sentry.sensor import loader as sensor
             from helm_sentry.sensor.witness import Witness
 
-            loaded = sensor.load(state.witness_directory(), opens=bool(self._prepared.plan.kernel))
+            loaded = sensor.load(state.witness_directory(), self._prepared.plan.kernel)
         except FeatureError as error:
             if self._prepared.plan.kernel:
                 raise FeatureError(f"the kernel tier has its log from the witness, but {error}") from error
@@ -337,7 +337,6 @@ class _Run:
             self._log.append,
             lambda code, detail: self._gap(agent, detail),
             self._fail,
-            kernel,
             self._opens(agent) if kernel else None,
         )
         self._witness.start(agent)

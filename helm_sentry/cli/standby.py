@@ -17,10 +17,10 @@ def standby() -> None:
     """
     # Imported here: the other commands start without it.
     from helm_sentry.standby.server import Standby
-    from helm_sentry.standby.warm import warm_up
+    from helm_sentry.standby.warm import load_ahead, warm_up
 
     warm_up()
-    Standby(_run).serve()
+    Standby(_run, load_ahead).serve()
 
 
 def _run(argv: list[str], connection: int) -> NoReturn:

@@ -46,7 +46,8 @@ class Launch:
         channel: descriptor of the agent's end, once there is one.
         trials: syscalls that are to be seen to reach the tracer, where another filter may come before ours.
         signal_mask: signals the caller of helm-sentry had blocked.
-        secret: descriptor that nobody but the supervisor may keep, or -1.
+        caller: descriptor of the connection of who waits for this run, -1 for none. The guardian keeps it as well, so
+            that a caller whose supervisor was killed hears of it when the agent has ended.
         act: done instead of executing the program, when given; its number is the exit status.
     """
 
@@ -60,12 +61,12 @@ class Launch:
     filter: bytes
     filter_flags: int
     signal_mask: frozenset[int]
-    secret: int = -1
     hidden: int | None = None
     channel: int = -1
     trials: tuple[int, ...] = ()
     act: Callable[[], int] | None = None
     group: int = -1
+    caller: int = -1
     ruleset: int = -1
 
 
@@ -92,7 +93,7 @@ def become_agent(launch: Launch, report: int, acknowledge: int) -> None:
         stage = 2
         if launch.ruleset >= 0:
             libc.landlock_restrict_self(launch.ruleset)
-        _close_all_but(report, acknowledge, *channel)
+        close_all_but(report, acknowledge, *channel)
         stage = 3
         listener = -1
         if launch.hidden is None:
@@ -153,10 +154,10 @@ def _restore_signals(mask: frozenset[int]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _close_all_but(*keep: int) -> None:
-    """Close every descriptor above 2 except those kept; nothing that the caller left open reaches the agent."""
+def close_all_but(*keep: int) -> None:
+    """Close every descriptor above 2 except those kept, of which -1 is none."""
     lowest = 3
-    for descriptor in sorted(keep):
+    for descriptor in sorted(set(keep) - {-1}):
         os.closerange(lowest, descriptor)
         lowest = descriptor + 1
     os.closerange(lowest, 1 << 20)

@@ -11,7 +11,7 @@ from helm_sentry.confine.credentials import Identity
 from helm_sentry.errors import LaunchError
 from helm_sentry.intercept.injection import Channel, open_channel
 from helm_sentry.intercept.notify import Listener
-from helm_sentry.launch.child import FAILED, LISTENER, REPORT, STAGES, Launch
+from helm_sentry.launch.child import FAILED, LISTENER, REPORT, STAGES, Launch, close_all_but
 from helm_sentry.launch.enclosure import enclose, kill_enclosed
 from helm_sentry.launch.guardian import guard
 
@@ -92,10 +92,9 @@ def start(launch: Launch) -> Started:
         launch = replace(launch, channel=channel.theirs.fileno())
     guardian = os.fork()
     if guardian == 0:
-        for descriptor in (lifeline_write, report_read, acknowledge_write):
-            os.close(descriptor)
-        if launch.secret >= 0:
-            os.close(launch.secret)
+        # A key on a descriptor and programs for the kernel, if we were given any, are the supervisor's alone.
+        pipes = lifeline_read, report_write, acknowledge_read
+        close_all_but(*pipes, launch.channel, launch.group, launch.caller)
         guard(launch, lifeline_read, report_write, acknowledge_read)
     _raise_descriptor_limit()
     for descriptor in (lifeline_read, report_write, acknowledge_read):

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Mapping
 
-from helm_sentry.abi import syscalls
+from helm_sentry.abi import libc, syscalls
 from helm_sentry.abi.arch import native
 from helm_sentry.errors import FeatureError
+from helm_sentry.operation import Kind
 from helm_sentry.sensor import programs, records
 from helm_sentry.sensor.btf import Types
-from helm_sentry.sensor.programs import Loaded, Source
+from helm_sentry.sensor.programs import Loaded, Ready, Source
 
 EVENT_BYTES = 1 << 18
 """Size of the ring buffer: eight thousand forks and exits between two looks."""
@@ -44,21 +45,60 @@ _OPEN_OFFSETS = {
 }
 
 
-def load(cache: str, opens: bool = False) -> Loaded:
+_ahead: list[Ready] = []
+
+
+def load(cache: str, kernel: frozenset[Kind] = frozenset()) -> Loaded:
     """Load the witness and attach it.
 
     Args:
         cache: directory for compiled programs, created if it is not there.
-        opens: have it also report what is opened by calls that the supervisor does not see.
+        kernel: kinds that the kernel holds by itself: it also reports what is opened by calls that the supervisor
+            does not see.
 
     Raises:
         FeatureError: this host does not allow it; the text says what is missing.
     """
-    return programs.load(cache, source(opens))
+    if _ahead and not kernel:
+        ready = _ahead.pop()
+        if ready.name == programs.kept_name(source()):
+            return ready.attach()
+        ready.close()  # the sources are others by now
+    return _ready(cache, kernel).attach()
+
+
+def load_ahead(cache: str) -> tuple[int, ...]:
+    """Do what takes long of `load`, for the run that this process becomes; nothing where it takes a compiler.
+
+    Until `load` attaches the programs they are memory of the kernel's, and run nowhere.
+
+    Returns:
+        Descriptors, which must stay open.
+    """
+    try:
+        if programs.are_kept(cache, source()):
+            _ahead.append(_ready(cache, frozenset()))
+    except FeatureError:
+        return ()  # the run says so
+    return tuple(descriptor for ready in _ahead for descriptor in ready.descriptors)
+
+
+def _ready(cache: str, kernel: frozenset[Kind]) -> Ready:
+    """Return the programs with the table of syscalls, as the run's filter has it."""
+    ready, arch = programs.ready(cache, source(bool(kernel))), native()
+    try:
+        rows, tests = records.filter_tables(syscalls.table_beside(arch, kernel), arch.argument_offsets)
+        for name, entries in (("rows", rows.items()), ("tests", enumerate(tests))):
+            for place, value in entries:
+                libc.bpf_map_update(ready.maps[name], place.to_bytes(4, "little"), value)
+    except BaseException:
+        ready.close()
+        raise
+    return ready
 
 
 def source(opens: bool = False) -> Source:
-    """Return what the programs are made of; see `load`."""
+    """Return what the programs are made of, with `opens` those that report opens, too."""
     if not opens:
         return Source("witness", ("witness.bpf.c",), ("witness.h",), _sizes(), _offsets)
     sizes = _sizes() | {

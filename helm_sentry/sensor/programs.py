@@ -6,6 +6,7 @@ milliseconds and needs neither BCC nor kernel headers.
 """
 
 import base64
+import contextlib
 import errno
 import hashlib
 import importlib.util
@@ -14,7 +15,7 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,52 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Ready:
+    """Programs that the kernel has taken, and that run nowhere yet.
+
+    Attributes:
+        name: says what they were made of, as the name under which they are kept.
+        maps: descriptors by name.
+        programs: descriptors by tracepoint or hook.
+        hooks: which of them are for a hook.
+    """
+
+    name: str
+    maps: Mapping[str, int]
+    programs: Mapping[str, int]
+    hooks: frozenset[str]
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """Everything that it holds."""
+        return (*self.programs.values(), *self.maps.values())
+
+    def attach(self) -> "Loaded":
+        """Have them run.
+
+        Raises:
+            FeatureError: this host does not allow it.
+        """
+        links: dict[str, int] = {}
+        try:
+            with _refusals():
+                for point, program in self.programs.items():
+                    links[point] = libc.bpf_attach("" if point in self.hooks else point, program)
+        except BaseException:
+            Loaded(self.maps, links).close()
+            raise
+        finally:
+            for program in self.programs.values():
+                os.close(program)
+        return Loaded(self.maps, links)
+
+    def close(self) -> None:
+        """Give them up."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """Programs in the kernel. They run for as long as the links are open, or pinned.
 
@@ -70,7 +117,12 @@ class Loaded:
 
 
 def load(cache: str, source: Source) -> Loaded:
-    """Load programs and attach them.
+    """Load programs and attach them; otherwise as `ready`."""
+    return ready(cache, source).attach()
+
+
+def ready(cache: str, source: Source) -> Ready:
+    """Load programs, for somebody to attach.
 
     Args:
         cache: directory for compiled programs, created if it is not there.
@@ -84,8 +136,15 @@ def load(cache: str, source: Source) -> Loaded:
     if os.readlink("/proc/self/ns/pid") != _INITIAL_PID_NAMESPACE:
         raise FeatureError("in a container with process ids of its own the kernel's cannot be told apart")
     compiled = _compiled(cache, source)
+    with _refusals():
+        return _load(kept_name(source), compiled)
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Say in a FeatureError what the kernel answered."""
     try:
-        return _load(compiled)
+        yield
     except OSError as error:
         if error.errno == errno.EPERM:  # EACCES is the verifier's
             raise FeatureError("the kernel refuses bpf programs, even from root") from None
@@ -111,8 +170,24 @@ def compile_ahead(cache: str, source: Source, types: btf.Types, kernel: bytes) -
     _compiled(cache, source, types, kernel)
 
 
+def kept_name(source: Source, kernel: bytes = b"") -> str:
+    """Return the name of compiled programs, which says everything that they depend on.
+
+    Args:
+        source: what they are made of.
+        kernel: what their kernel shows at /sys/kernel/notes; this one if it is empty.
+    """
+    return f"{source.name}-{_identity(source, kernel or _this_kernel())}.json"
+
+
+def are_kept(cache: str, source: Source) -> bool:
+    """Whether programs have been compiled, so that to load them is quick."""
+    name = kept_name(source)
+    return any(os.path.exists(os.path.join(place, name)) for place in (AHEAD, cache))
+
+
 def _compiled(cache: str, source: Source, types: btf.Types | None = None, kernel: bytes = b"") -> dict[str, Any]:
-    name = f"{source.name}-{_identity(source, kernel or _this_kernel())}.json"
+    name = kept_name(source, kernel)
     if os.path.isdir(AHEAD) and (kept := _read_kept_in(AHEAD, name)) is not None:
         return kept
     os.makedirs(cache, mode=0o700, exist_ok=True)
@@ -232,9 +307,9 @@ def _interpreter() -> str:
     raise FeatureError("bcc is not installed; on debian: apt install python3-bpfcc (`bcc` on pypi is something else)")
 
 
-def _load(compiled: Mapping[str, Any]) -> Loaded:
+def _load(kept: str, compiled: Mapping[str, Any]) -> Ready:
     maps: dict[str, int] = {}
-    links: dict[str, int] = {}
+    programs: dict[str, int] = {}
     try:
         for entry in compiled["maps"]:
             maps[entry["name"]] = libc.bpf_map_create(
@@ -243,14 +318,12 @@ def _load(compiled: Mapping[str, Any]) -> Loaded:
         places = list(maps.values())
         for name, entry in compiled["programs"].items():
             point, program = _load_program(name, _with_maps(base64.b64decode(entry["code"]), places), entry["hook"])
-            try:
-                links[point] = libc.bpf_attach("" if entry["hook"] else point, program)
-            finally:
-                os.close(program)
+            programs[point] = program
     except BaseException:
-        Loaded(maps, links).close()
+        Ready(kept, maps, programs, frozenset()).close()
         raise
-    return Loaded(maps, links)
+    hooks = frozenset(name.removeprefix(_HOOK) for name, entry in compiled["programs"].items() if entry["hook"])
+    return Ready(kept, maps, programs, hooks)
 
 
 def _load_program(name: str, code: bytes, hook: int) -> tuple[str, int]:

@@ -21,11 +21,9 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 
-from helm_sentry.abi import libc, syscalls
-from helm_sentry.abi.arch import native
+from helm_sentry.abi import libc
 from helm_sentry.audit import record
 from helm_sentry.audit.canonical import Fields
-from helm_sentry.operation import Kind
 from helm_sentry.sensor import records
 from helm_sentry.sensor.loader import EVENT_BYTES, OPEN_BYTES
 from helm_sentry.sensor.opens import Opens
@@ -69,8 +67,7 @@ class Witness:
         write: appends a record to the log; may raise.
         on_gap: told the code and the sentence of each gap, after its record is written.
         on_failure: told why the witness cannot go on.
-        kernel: kinds that the kernel holds by itself.
-        opens: writes the records of their calls.
+        opens: writes the records of the calls that the kernel holds by itself.
     """
 
     def __init__(
@@ -80,7 +77,6 @@ class Witness:
         write: Callable[[Fields], object],
         on_gap: Callable[[str, str], None],
         on_failure: Callable[[Exception], None],
-        kernel: frozenset[Kind] = frozenset(),
         opens: Opens | None = None,
     ) -> None:
         self._opens = opens
@@ -93,11 +89,6 @@ class Witness:
         self._last: tuple[Counts, Books] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="witness", daemon=True)
-        arch = native()
-        rows, tests = records.filter_tables(syscalls.table_beside(arch, kernel), arch.argument_offsets)
-        for name, entries in (("rows", rows.items()), ("tests", enumerate(tests))):
-            for place, value in entries:
-                libc.bpf_map_update(loaded.maps[name], place.to_bytes(4, "little"), value)
 
     def start(self, agent: int) -> None:
         """Begin with a process that is inside a syscall and has one thread; all it will start belongs to it."""

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -25,6 +25,7 @@ from helm_sentry.control.gate import listen, private_directory
 from helm_sentry.control.peer import Peer, peer_of
 from helm_sentry.errors import SentryError
 from helm_sentry.intercept.process_tree import parent_of
+from helm_sentry.launch.child import close_all_but
 from helm_sentry.standby.client import GO
 from helm_sentry.standby.likeness import difference, likeness, of_interpreter, umask_and_ignored
 from helm_sentry.standby.program import Loaded, writable
@@ -37,6 +38,7 @@ _ENDS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _CHANGED = 3  # exit status of a fork that found the program changed
 
 Run = Callable[[list[str], int], NoReturn]
+Ahead = Callable[[], Sequence[int]]
 
 
 class Misfit(Exception):
@@ -57,13 +59,14 @@ class Standby:
 
     Args:
         run: does what a command line says, for the caller at the other end of a connection.
+        ahead: does what can be done before it is known for whom; returns descriptors, which `run` needs.
 
     Raises:
         SentryError: there is one already, or the socket cannot be made.
     """
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, run: Run, ahead: Ahead) -> None:
+        self._run, self._ahead = run, ahead
         path = state.standby_socket()
         try:
             self._directory = private_directory(os.path.dirname(path))
@@ -132,14 +135,16 @@ class Standby:
             os._exit(1)
 
     def _wait(self) -> None:
+        kept: Sequence[int] = ()
         if not select.select([self._listener], [], [], _QUIET)[0]:
             _own_memory()
+            kept = self._ahead()
         connection, _ = self._listener.accept()
         os.write(self._take, b"!")
         libc.prctl(flags.PR_SET_PDEATHSIG, 0)
-        self._become(connection)
+        self._become(connection, kept)
 
-    def _become(self, connection: socket.socket) -> None:
+    def _become(self, connection: socket.socket, kept: Sequence[int]) -> None:
         """Become the run that is asked for, if this process can. Does not return."""
         libc.prctl(flags.PR_SET_DUMPABLE, 1)  # as an ordinary start; without it an ordinary user may not read on itself
         connection.settimeout(_PATIENCE)
@@ -154,7 +159,7 @@ class Standby:
             say(f"an ordinary start for process {peer.pid}: {error}")
             os._exit(_CHANGED if isinstance(error, _Changed) else 0)
         connection.settimeout(None)
-        _put_on(asked, connection.fileno(), descriptors)
+        _put_on(asked, connection.fileno(), descriptors, kept)
         self._run(list(asked.words.arguments), connection.fileno())
 
     def _fitting(self, connection: socket.socket, peer: Peer, words: Words, descriptors: int) -> _Asked:
@@ -252,13 +257,12 @@ def _refusal(peer: Peer) -> str:
     return ""
 
 
-def _put_on(asked: _Asked, connection: int, descriptors: list[int]) -> None:
+def _put_on(asked: _Asked, connection: int, descriptors: list[int], kept: Sequence[int]) -> None:
     """Take over what the caller handed over, and let go of all that is the standby's."""
     for number, descriptor in enumerate(descriptors[:3]):
         os.dup2(descriptor, number)
     os.fchdir(descriptors[3])
-    os.closerange(3, connection)
-    os.closerange(connection + 1, 1 << 20)
+    close_all_but(connection, *kept)
     os.setsid()
     os.umask(asked.umask)
     os.environ.clear()
