@@ -174,9 +174,9 @@ def number(name: str, arch: Arch) -> int:
     Raises:
         LookupError: the architecture has no such call.
     """
-    if name not in _numbers(arch):
+    if name not in numbers(arch):
         raise LookupError(f"`{name}` is not a syscall of {arch.name}")
-    return _numbers(arch)[name]
+    return numbers(arch)[name]
 
 
 def parse(text: str) -> tuple[Row, ...]:
@@ -198,7 +198,8 @@ def parse(text: str) -> tuple[Row, ...]:
 
 
 @cache
-def _numbers(arch: Arch) -> Mapping[str, int]:
+def numbers(arch: Arch) -> Mapping[str, int]:
+    """Return the syscall numbers of one architecture by name."""
     return {row.name: key for key, row in table(arch).items()}
 
 

@@ -119,10 +119,7 @@ class Broker:
         self._turn = threading.Lock()  # held while a receiver handles a notification
         # A lock goes to whoever asks first, which under load is the receiver again: it waits here for a new policy.
         self._door, self._changing = threading.Lock(), False
-        self._native: dict[int, tuple[Row, Handler]] = {
-            number: (row, HANDLERS[row.name] if row.treatment is Treatment.MEDIATE else self._deny)
-            for number, row in syscalls.table(arch).items()
-        }
+        self._rows = syscalls.table(arch)
         self._log, self._identity = log, identity
         self._on_denial, self._on_failure = on_denial, on_failure
 
@@ -367,8 +364,10 @@ class Broker:
         self.finish(call, action)
 
     def _entry(self, notification: Notification) -> tuple[Row, Handler]:
-        entry = self._native.get(notification.nr) if notification.arch == self._arch.audit_arch else None
-        return entry or (self._stranger(notification), self._deny)
+        row = self._rows.get(notification.nr) if notification.arch == self._arch.audit_arch else None
+        if row is None:
+            return self._stranger(notification), self._deny
+        return row, HANDLERS[row.name] if row.treatment is Treatment.MEDIATE else self._deny
 
     def _stranger(self, notification: Notification) -> Row:
         """Return a row for a call that is in no table: another ABI's, or newer than this version."""

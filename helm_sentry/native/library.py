@@ -193,7 +193,8 @@ class Receiver:
 
     def __init__(self, library: ctypes.CDLL, listener: int, state: SharedLogState, arch: Arch, *, steer: bool) -> None:
         self._library = library
-        self._numbers = {row.name: number for number, row in syscalls.table(arch).items() if row.name in _REPEATED}
+        every = syscalls.numbers(arch)
+        self._numbers = {name: every[name] for name in _REPEATED if name in every}
         self._receiver = library.receiver_new(
             listener,
             ctypes.byref(state),
