@@ -61,6 +61,7 @@ if TYPE_CHECKING:  # loaded by the runs that have them: the others start 7 ms so
     from helm_sentry.intercept.tracer import Tracer
     from helm_sentry.sensor.holding import Holding
     from helm_sentry.sensor.opens import Opens
+    from helm_sentry.sensor.programs import Loaded
     from helm_sentry.sensor.witness import Books, Witness
 
 _LAST_WORK = 2.0  # seconds for what was begun for processes that have ended
@@ -237,6 +238,7 @@ class _Run:
             decide(policy, Operation(kind, path=prepared.program))
         names = Names(policy, self._asked_for, self._fail, enforcing=not prepared.options.dry_run)
         live = LivePolicy(self._live_run(), prepared.policy, self._fail)
+        programs = self._load_witness()
         if prepared.plan.tier != PTRACE:
             started.confined()  # until here the floor was laid meanwhile, on another processor if there is one
         self._relay.pass_on_early(started.agent)
@@ -261,7 +263,7 @@ class _Run:
             reload = Reload(live, partial(read_again, prepared), prepared.policy, self._reporter.say)
             self._relay.instead[signal.SIGHUP] = reload.now
         self._broker.start()
-        self._call_witness(started)
+        self._call_witness(programs, started.agent)
         self._hold(started)
         with contextlib.suppress(BrokenPipeError):  # interrupted before it began: the guardian says how it ended
             started.proceed()
@@ -308,8 +310,8 @@ class _Run:
             return None
         return self._native.receiver(listener, self._log_state, native())
 
-    def _call_witness(self, started: Started) -> None:
-        """Have the kernel count what the agent does, from before its first instruction."""
+    def _load_witness(self) -> "Loaded | None":
+        """Return the programs that count what the agent does; None where there can be none, which is recorded."""
         try:
             if self._prepared.plan.tier == PTRACE:
                 raise FeatureError("it does not know what a tracer does")
@@ -319,25 +321,26 @@ class _Run:
                 raise FeatureError("only root may load bpf programs")
             # Imported here, as what follows.
             from helm_sentry.sensor import loader as sensor
-            from helm_sentry.sensor.witness import Witness
 
-            loaded = sensor.load(state.witness_directory(), self._prepared.plan.kernel)
+            return sensor.load(state.witness_directory(), self._prepared.plan.kernel)
         except FeatureError as error:
             if self._prepared.plan.kernel:
                 raise FeatureError(f"the kernel tier has its log from the witness, but {error}") from error
             if self._prepared.policy.on_witness_gap == "deny":
                 raise FeatureError(f"the policy asks for a witness (`on_witness_gap: deny`), but {error}") from error
             self._log.append(record.notice("no-witness", str(error)))
+            return None
+
+    def _call_witness(self, programs: "Loaded | None", agent: int) -> None:
+        """Have the kernel count what the agent does, from before its first instruction."""
+        if programs is None:
             return
-        agent = started.agent
-        kernel = self._prepared.plan.kernel
+        # Imported here for the same reason.
+        from helm_sentry.sensor.witness import Witness
+
+        opens = self._opens(agent) if self._prepared.plan.kernel else None
         self._witness = Witness(
-            loaded,
-            self._books,
-            self._log.append,
-            lambda code, detail: self._gap(agent, detail),
-            self._fail,
-            self._opens(agent) if kernel else None,
+            programs, self._books, self._log.append, lambda code, detail: self._gap(agent, detail), self._fail, opens
         )
         self._witness.start(agent)
 

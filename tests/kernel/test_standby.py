@@ -379,3 +379,65 @@ def test_there_is_one_and_it_ends_when_it_is_told(standby):
     standby.process.terminate()
     assert standby.process.wait(PATIENCE) == 0
     assert not standby.socket.exists()
+
+
+TRACEPOINTS = 5  # of the witness: entry and exit of a call; fork, exec and exit of a process
+
+
+def bpf(pid: int) -> dict[str, set[str]]:
+    """The programs, links and maps that a process has descriptors of, as the kernel shows them."""
+    found: dict[str, set[str]] = {"link_id": set(), "prog_id": set(), "map_id": set()}
+    for name in os.listdir(f"/proc/{pid}/fdinfo"):
+        for line in Path(f"/proc/{pid}/fdinfo/{name}").read_text().splitlines():
+            kind, _, value = line.partition(":\t")
+            if kind in found:
+                found[kind].add(value)
+    return found
+
+
+def eldest(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+@ONCE
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may load bpf programs")
+def test_the_witness_is_loaded_before_anybody_asks_and_runs_for_the_one_who_did(standby):
+    first = standby.begun()  # has it compiled, if nobody has before
+    assert first.communicate("done\n", timeout=PATIENCE)[0] == "done\n"
+    standby.begun().communicate("done\n", timeout=PATIENCE)  # the spare of this one may have been made too early
+    until(lambda: len(standby.children) == 1 and len(bpf(standby.children[0])["prog_id"]) == TRACEPOINTS, "it is ready")
+    ready = bpf(standby.children[0])
+    assert not ready["link_id"]  # no program runs
+    process = standby.begun()
+    (supervisor,) = standby.supervisors()
+    has = bpf(supervisor)
+    assert has["prog_id"] == ready["prog_id"] and has["map_id"] == ready["map_id"]
+    assert len(has["link_id"]) == len(ready["prog_id"])
+    guardian = eldest(supervisor)
+    for pid in (guardian, eldest(guardian), standby.process.pid):
+        assert not any(bpf(pid).values())
+    assert process.communicate("done\n", timeout=PATIENCE)[0] == "done\n"
+    until(lambda: not standby.supervisors())
+    for directory in standby.sandbox.runs():
+        assert standby.sandbox.verify(directory).returncode == 0
+        records = [json.loads(line) for line in (directory / "audit.jsonl").read_text().splitlines()]
+        assert [r["state"] for r in records if r["type"] == "witness"] == ["begins", "ends"]
+
+
+@ONCE
+def test_the_guardian_has_its_pipes_and_the_callers_connection_and_nothing_else(standby):
+    held = os.open(standby.sandbox.workspace, os.O_RDONLY)
+    try:
+        process = standby.begun("import os; print('ready', flush=True); input()", "--alone", pass_fds=[held])
+        warm = standby.begun()
+        (supervisor,) = standby.supervisors()
+        assert str(held) in os.listdir(f"/proc/{process.pid}/fd")  # the control: it came as far as the supervisor
+        for pid, connections in ((process.pid, 0), (supervisor, 1)):
+            fds = Path(f"/proc/{eldest(pid)}/fd")
+            kept = sorted(os.readlink(fd).partition(":")[0] for fd in fds.iterdir() if int(fd.name) > 2)
+            assert kept == ["anon_inode"] + ["pipe"] * 2 + ["socket"] * connections
+    finally:
+        os.close(held)
+    for each in (process, warm):
+        each.communicate("done\n", timeout=PATIENCE)
+        assert each.returncode == 0
