@@ -20,6 +20,8 @@ $(STAMP): pyproject.toml $(wildcard helm_sentry/native/*.c helm_sentry/native/*.
 	    python3-venv python3-bpfcc gcc libc6-dev; fi
 	$(PYTHON) -m venv --system-site-packages $(VENV)
 	$(BIN)/pip install -q --upgrade-strategy only-if-needed -e '.[test]'
+# As other ways to install do: with PYTHONDONTWRITEBYTECODE set, every start of a checkout would compile it again.
+	$(BIN)/python -m compileall -q helm_sentry
 	@touch $@
 
 demo: setup ## run the bundled agent under a policy and verify its receipts

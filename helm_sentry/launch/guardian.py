@@ -2,7 +2,8 @@
 
 It is a subreaper, so whatever the agent leaves behind becomes its child and cannot escape by daemonising. It watches
 a pipe whose other end only the supervisor holds; when that closes, or when the agent's main program ends, it kills
-every descendant until none is left. It decides nothing and holds no descriptor the agent could want.
+every descendant until none is left. It decides nothing and holds no descriptor the agent could want: its pipes, and the
+connection of whoever waits for the run.
 """
 
 import contextlib
