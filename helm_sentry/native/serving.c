@@ -2,10 +2,10 @@
  * decided before.
  *
  * It knows no policy. Python teaches it one canonical path at a time, with the record's parts, or a directory beneath
- * which all paths are decided alike. It opens the path again without following any link, sees that what it got is
- * the object that bore the name, or bears it, writes the record, and hands the descriptor over, or tells what it is, or that it is not there. A call that
- * may go on it knows by its arguments, which lie in registers. Whatever is not exactly so goes to the broker, which starts
- * from the beginning.
+ * which all paths are decided alike. It opens the path again without following any link, sees that what it got is the
+ * object that was decided about, or bears that very name, writes the record, and hands the descriptor over, or tells what
+ * it is, or that it is not there. A call that may go on it knows by its arguments, which lie in registers. Whatever is not
+ * exactly so goes to the broker, which starts from the beginning.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
