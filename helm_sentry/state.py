@@ -117,8 +117,11 @@ def new_run(run_id: str) -> str:
     os.makedirs(os.path.dirname(state), exist_ok=True)
     # makedirs would give the inner directories the process's umask, not this mode.
     for directory in (state, runs):
-        if not os.path.isdir(directory):
+        try:
             os.mkdir(directory, 0o700)
+        except FileExistsError:  # since long, or another first run makes it now
+            if not os.path.isdir(directory):
+                raise
     path = os.path.join(runs, run_id)
     os.mkdir(path, 0o700)
     return path

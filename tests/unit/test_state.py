@@ -70,3 +70,24 @@ class TestRuns:
     def test_no_such_run(self, name):
         with pytest.raises(UsageError, match=f"there is no run `{name}`"):
             state.run_directory(name)
+
+
+def test_first_runs_that_start_together_make_the_directories_together(tmp_path, monkeypatch):
+    for place in range(60):
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / str(place)))
+        wait, go = os.pipe()
+        runs = []
+        for _ in range(4):
+            if (run := os.fork()) == 0:
+                os.close(go)
+                os.read(wait, 1)
+                try:
+                    state.new_run(state.new_run_id())
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+            runs.append(run)
+        os.close(go)  # all at once
+        os.close(wait)
+        assert [os.waitpid(run, 0)[1] for run in runs] == [0] * 4
+        assert len(os.listdir(state.runs_directory())) == 4
