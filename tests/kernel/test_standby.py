@@ -363,7 +363,7 @@ def test_without_its_spare_it_ends_and_runs_are_ordinary_ones(standby):
 def test_runs_at_the_same_time_are_forked_one_after_the_other(standby):
     processes = [standby.start(WAITS) for _ in range(4)]
     for process in processes:
-        assert process.stdout.readline() == "ready\n"
+        assert process.stdout.readline() == "ready\n", process.communicate()
     assert len(standby.supervisors()) == len(standby.sandbox.runs()) == 4
     for process in processes:
         assert process.communicate("done\n", timeout=PATIENCE)[0] == "done\n"

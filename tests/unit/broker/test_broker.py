@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -16,7 +17,7 @@ from helm_sentry.abi.arch import X86_64
 from helm_sentry.abi.syscalls import Row, Treatment
 from helm_sentry.audit.log import AuditLog
 from helm_sentry.broker.action import Action, Continue, Inject, Later, Value
-from helm_sentry.broker.broker import Broker
+from helm_sentry.broker.broker import HANDLERS, Broker
 from helm_sentry.broker.call import Call
 from helm_sentry.broker.memory import Gone, Unreadable
 from helm_sentry.broker.names import Names
@@ -83,8 +84,9 @@ class Stage:
 
     def handle(self, handler: Callable[[Call], Action | Later], reason: str = "") -> None:
         row = Row("made_up", "file", Kind.FILE_READ, (), Treatment.MEDIATE, (), 0, reason, {"x86_64": NUMBER})
-        self.broker._native[NUMBER] = (row, handler)
-        self.notify(NUMBER)
+        self.broker._rows = {NUMBER: row}
+        with mock.patch.dict(HANDLERS, {row.name: handler}):
+            self.notify(NUMBER)
 
     def notify(self, number: int, arch: int = X86_64.audit_arch) -> None:
         self.broker._handle(Notification(1, os.getpid(), number, arch, (0,) * 6))
