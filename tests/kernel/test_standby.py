@@ -1,5 +1,6 @@
 """Runs that are forked from a standby: the same as ordinary ones, or ordinary ones."""
 
+import contextlib
 import json
 import os
 import pty
@@ -80,7 +81,11 @@ class Standby:
 
     def supervisors(self) -> list[int]:
         """The runs that were forked, and go on: the spare is in the session of the standby."""
-        return [pid for pid in self.children if os.getsid(pid) == pid]
+        found = []
+        for pid in self.children:
+            with contextlib.suppress(ProcessLookupError):  # it has ended since
+                found += [pid] if os.getsid(pid) == pid else []
+        return found
 
     def close(self) -> None:
         for process in [self.process, *self.processes]:
@@ -111,6 +116,7 @@ def test_a_forked_run_is_the_same_as_an_ordinary_one(standby):
         assert "to stderr" in err and "decision" in err
         own = json.loads(out)[2]["HELM_SENTRY_DOOR"].rpartition("/")[0]
         found.append(json.loads(out.replace(own, "OWN")))
+        until(lambda: not standby.supervisors())  # it ends after its caller
     assert found[0] == found[1]
     assert found[0][:2] == [str(standby.sandbox.workspace), 0o027]
     assert signal.SIGUSR2 in found[0][5]
@@ -320,6 +326,7 @@ def test_whoever_descends_from_a_supervisor_is_turned_away(standby):
         assert len(standby.supervisors()) == (badge == "none")
         assert ("an agent, or its supervisor" in standby.log.read_text()) == (badge == "badge")
         assert process.communicate("done\n", timeout=PATIENCE)[0] == "done\n"
+        until(lambda: not standby.supervisors())
 
 
 HESITATES = """
@@ -405,6 +412,7 @@ def test_the_witness_is_loaded_before_anybody_asks_and_runs_for_the_one_who_did(
     first = standby.begun()  # has it compiled, if nobody has before
     assert first.communicate("done\n", timeout=PATIENCE)[0] == "done\n"
     standby.begun().communicate("done\n", timeout=PATIENCE)  # the spare of this one may have been made too early
+    until(lambda: not standby.supervisors())
     until(lambda: len(standby.children) == 1 and len(bpf(standby.children[0])["prog_id"]) == TRACEPOINTS, "it is ready")
     ready = bpf(standby.children[0])
     assert not ready["link_id"]  # no program runs
