@@ -34,6 +34,7 @@ _MOST_BEGUN = 1024  # MOST_BEGUN in connects.h
 _REPEATED = (  # `struct numbers` in receiver.h
     *("open", "openat", "stat", "lstat", "newfstatat", "socket", "connect"),
     *("statx", "access", "faccessat", "faccessat2", "readlink", "readlinkat"),
+    *("mkdir", "mkdirat", "unlink", "rmdir", "unlinkat", "rename", "renameat", "renameat2"),
 )
 _GOES_ON = 0  # in the place of a file type
 MISSING = 0
@@ -48,6 +49,7 @@ class _Decided(Structure):
     _fields_ = (
         ("nr", c_int32),
         ("type", c_uint32),
+        ("manner", c_uint32),
         ("beneath", c_uint32),
         ("device", c_uint64),
         *((name, _Text) for name in ("name", "action", "ops", "reason", "target", "end")),
@@ -180,6 +182,22 @@ class SharedLogState(Structure):
         self._turn.release()
 
 
+class Entries:
+    """Whoever enters it makes directories and moves entries alone: nobody else does, the receiver neither (entries.c).
+
+    Nothing may be taught or forgotten meanwhile, which waits for the calls that the receiver serves.
+    """
+
+    def __init__(self, library: ctypes.CDLL, receiver: int) -> None:
+        self._library, self._receiver = library, receiver
+
+    def __enter__(self) -> None:
+        self._library.receiver_lock_entries(self._receiver)
+
+    def __exit__(self, *_: object) -> None:
+        self._library.receiver_unlock_entries(self._receiver)
+
+
 class Receiver:
     """Takes notifications from a listener and serves those that only repeat what was decided.
 
@@ -189,6 +207,9 @@ class Receiver:
         state: the log's state.
         arch: the agent's architecture.
         steer: the kernel wakes callers on our processor (`Listener.sync_wake_up`).
+
+    Attributes:
+        entries: entered by the broker while it changes entries of directories.
     """
 
     def __init__(self, library: ctypes.CDLL, listener: int, state: SharedLogState, arch: Arch, *, steer: bool) -> None:
@@ -203,7 +224,8 @@ class Receiver:
         )
         if not self._receiver:
             raise MemoryError("no room for the receiver")
-        self._known: set[tuple[str, int, bytes, int]] = set()
+        self.entries = Entries(library, self._receiver)
+        self._known: set[tuple[str, int, bytes, int, int]] = set()
         self._epoch = 0
         self._begun = (_Begun * _MOST_BEGUN)()
 
@@ -236,19 +258,20 @@ class Receiver:
         self._learn(syscall, kind, os.fsencode(path), record, epoch)
 
     def learn_beneath(
-        self, syscall: str, kind: int, directory: str, device: int, record: Template, epoch: int = 0
+        self, syscall: str, kind: int, directory: str, device: int, record: Template, epoch: int = 0, manner: int = 0
     ) -> None:
         """Let the receiver decide the same about all that lies beneath a directory, whatever it is named.
 
         Args:
             syscall: as for `learn`.
-            kind: as for `learn`, or `MISSING` for what is not there.
+            kind: as for `learn`, or `MISSING` for what is not there or need not be.
             directory: canonical path; not the root.
             device: `st_dev` of what it is about.
             record: as for `learn`, but `before_tid` ends where the path begins.
             epoch: as for `learn`.
+            manner: what it changes, as decisions.h has it; by default nothing.
         """
-        self._learn(syscall, kind, os.fsencode(directory), record, epoch, device)
+        self._learn(syscall, kind, os.fsencode(directory), record, epoch, device, manner)
 
     def learn_to_go_on(self, syscall: str, arguments: tuple[int, int, int], record: Template, epoch: int = 0) -> None:
         """Let the receiver leave a call to the kernel that has these arguments, as C `int`; none may be a pointer."""
@@ -258,16 +281,18 @@ class Receiver:
         """Let the receiver connect TCP sockets of a family to a sockaddr that is not slow to answer."""
         self._learn("connect", domain, address, record, epoch)
 
-    def _learn(self, syscall: str, kind: int, name: bytes, record: Template, epoch: int, device: int = -1) -> None:
+    def _learn(
+        self, syscall: str, kind: int, name: bytes, record: Template, epoch: int, device: int = -1, manner: int = 0
+    ) -> None:
         number = self._numbers.get(syscall)
-        what = syscall, kind if device >= 0 else -1, name, device
+        what = syscall, kind if device >= 0 else -1, name, device, manner
         if number is None or what in self._known:
             return
         if len(self._known) >= _MOST_KNOWN:  # the receiver starts anew as well
             self._known.clear()
         self._known.add(what)
         texts = [_Text(text, len(text)) for text in (name, *record)]
-        decided = _Decided(number, kind, device >= 0, max(device, 0), *texts)
+        decided = _Decided(number, kind, manner, device >= 0, max(device, 0), *texts)
         self._library.receiver_learn(self._receiver, ctypes.byref(decided), epoch)
 
     def forget(self, epoch: int | None = None) -> None:
@@ -383,6 +408,7 @@ class Library:
         waiting.receiver_learn.argtypes = (c_void_p, c_void_p, c_uint64)
         waiting.receiver_forget.argtypes = (c_void_p, c_uint64)
         waiting.receiver_settle.argtypes = (c_void_p,)
+        waiting.receiver_lock_entries.argtypes = waiting.receiver_unlock_entries.argtypes = (c_void_p,)
         waiting.receiver_counts.argtypes = (c_void_p, c_void_p)
         waiting.receiver_begun.argtypes = (c_void_p, c_void_p)
         waiting.receiver_begun.restype = c_uint32

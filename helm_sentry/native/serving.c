@@ -1,5 +1,5 @@
 /* What the compiled receiver does about one call: opens for reading, looks, and calls without pointers that the broker has
- * decided before.
+ * decided before. What changes something is in effects.c.
  *
  * It knows no policy. Python teaches it one canonical path at a time, with the record's parts, or a directory beneath
  * which all paths are decided alike. It opens the path again without following any link, sees that what it got bears that
@@ -30,7 +30,7 @@
 
 /* The caller's path, made absolute, in `path` of LONGEST_PATH bytes; its length, or 0 where the broker must look. */
 
-static size_t read_string(const struct receiver *receiver, pid_t tid, uint64_t address, char *text, size_t room)
+size_t read_string(const struct receiver *receiver, pid_t tid, uint64_t address, char *text, size_t room)
 {
 	size_t in_page = PAGE - address % PAGE; /* in two pieces: the page after the one it ends in may be unmapped */
 	struct iovec ours = {text, room}, theirs[] = {{(void *)(uintptr_t)address, room < in_page ? room : in_page},
@@ -80,7 +80,7 @@ static size_t read_path(const struct receiver *receiver, const struct seccomp_no
 
 /* What the kernel calls an open file. To find the link /proc/self/fd/N takes as long as to read it, so the links are kept,
  * opened themselves; each says what lies at its number at present. */
-static ssize_t name_of(struct receiver *receiver, int descriptor, char *name, size_t room)
+ssize_t name_of(struct receiver *receiver, int descriptor, char *name, size_t room)
 {
 	char number[16];
 	int link = descriptor < LINKS ? receiver->links[descriptor] : 0;
@@ -94,7 +94,7 @@ static ssize_t name_of(struct receiver *receiver, int descriptor, char *name, si
 	return readlinkat(receiver->held, number, name, room);
 }
 
-static int is_named(struct receiver *receiver, int opened, const char *path, size_t size)
+int is_named(struct receiver *receiver, int opened, const char *path, size_t size)
 {
 	char name[LONGEST_PATH];
 	return name_of(receiver, opened, name, sizeof name) == (ssize_t)size && !memcmp(name, path, size);
@@ -116,7 +116,7 @@ static int open_again(struct receiver *receiver, const struct known *known, int 
 }
 
 /* Whether a path stands in a record as it is: nothing to escape in JSON, no `%`, no byte beyond ASCII. */
-static int is_plain(const char *path, size_t size)
+int is_plain(const char *path, size_t size)
 {
 	for (size_t i = 0; i < size; i++)
 		if (path[i] < ' ' || path[i] > '~' || path[i] == '"' || path[i] == '\\' || path[i] == '%')
@@ -136,7 +136,7 @@ static const struct decided *decided_about(const struct receiver *receiver, int 
 		return found;
 	if (fstatat(AT_FDCWD, path, &status, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) && errno != ENOENT)
 		return NULL;
-	return decisions_above(&receiver->beneath, key_beneath(nr, status.st_mode & S_IFMT), path, size);
+	return decisions_above(&receiver->beneath, key_beneath(nr, status.st_mode & S_IFMT, 0), path, size);
 }
 
 /* Handing the descriptor over: it is added, then its number is the answer. One step (SECCOMP_ADDFD_FLAG_SEND) would do,
@@ -194,6 +194,16 @@ static int hand_over(struct receiver *receiver, const struct seccomp_notif *aske
 			     : notify(receiver, asked, descriptor, flags, steer);
 	steering_learn(&receiver->steering, steer, nanoseconds() - begin);
 	return number;
+}
+
+enum outcome give(struct receiver *receiver, const struct seccomp_notif *asked, int descriptor, int flags,
+		  struct refusal *refusal)
+{
+	int number = hand_over(receiver, asked, descriptor, flags);
+	close(descriptor);
+	refusal->error = -number;
+	/* -ENOENT, -EINPROGRESS and -ESRCH say that the caller is gone. */
+	return number < 0 && number != -ENOENT && number != -EINPROGRESS && number != -ESRCH ? REFUSED : SERVED;
 }
 
 /* Records. */
@@ -262,18 +272,13 @@ static enum outcome open_for(struct receiver *receiver, const struct seccomp_not
 	int opened = open_again(receiver, opening, O_NONBLOCK | O_NOCTTY | (flags & O_DIRECTORY), &status);
 	if (opened < 0)
 		return FOR_BROKER;
-	int number = 0;
 	refusal->sequence = -1;
 	if (flags & O_NONBLOCK || !fcntl(opened, F_SETFL, 0))
 		refusal->sequence = write_record(receiver, asked, opening, &status);
 	if (refusal->sequence >= 0)
-		number = hand_over(receiver, asked, opened, flags);
+		return give(receiver, asked, opened, flags, refusal);
 	close(opened);
-	if (refusal->sequence < 0)
-		return FOR_BROKER;
-	refusal->error = -number;
-	/* -ENOENT, -EINPROGRESS and -ESRCH say that the caller is gone. */
-	return number < 0 && number != -ENOENT && number != -EINPROGRESS && number != -ESRCH ? REFUSED : SERVED;
+	return FOR_BROKER;
 }
 
 static enum outcome serve_open(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal)
@@ -281,7 +286,7 @@ static enum outcome serve_open(struct receiver *receiver, const struct seccomp_n
 	int at = asked->data.nr == receiver->numbers.openat;
 	int flags = (int)asked->data.args[at + 1];
 	if (flags & ~REPEATABLE_FLAGS)
-		return FOR_BROKER;
+		return serve_writing(receiver, asked, at, refusal);
 	char path[LONGEST_PATH];
 	size_t size = read_path(receiver, asked, at, path);
 	struct known known = {path, size, decided_about(receiver, asked->data.nr, path, size)};
@@ -438,5 +443,7 @@ enum outcome serve(struct receiver *receiver, const struct seccomp_notif *asked,
 		return serve_look(receiver, asked, refusal);
 	if (nr == numbers->connect)
 		return serve_connect(receiver, asked, refusal);
-	return nr == numbers->socket ? let_go_on(receiver, asked) : serve_missing(receiver, asked);
+	if (nr == numbers->socket)
+		return let_go_on(receiver, asked);
+	return changes_entries(numbers, nr) ? serve_entry(receiver, asked, refusal) : serve_missing(receiver, asked);
 }

@@ -42,7 +42,7 @@ class Taught(Agent):
             looking = notified == LOOK or bits not in kinds
             kind, action = (Kind.FILE_STAT, "value") if looking else (kinds[bits], "fd")
             missing = ("errno", "ENOENT") if bits == MISSING else (action, "")
-            text = template_beneath(name, kind, ALLOWED, 0, *missing)
+            text = template_beneath(name, (kind,), ALLOWED, 0, *missing)
             self.receiver.learn_beneath(name, bits, str(beneath), device, text)
 
 
