@@ -32,7 +32,8 @@ pytestmark = pytest.mark.kernel
 FILE = stat.S_IFREG
 CREATES, TRUNCATES, CHANGES = 8, 4, 16
 ALLOWED = Decision(Verdict.ALLOW, Reason.RULE, "test")
-RACE = 2.0  # seconds
+RACE = 1.0  # seconds
+PATIENCE = 20  # times that, for the controls
 MAKE, REMOVE, MOVE = (Kind.FILE_CREATE,), (Kind.FILE_DELETE,), (Kind.FILE_RENAME, Kind.FILE_CREATE, Kind.FILE_DELETE)
 ENTRIES = {
     **dict.fromkeys(("mkdir", "mkdirat"), MAKE),
@@ -410,16 +411,17 @@ def test_no_descriptor_is_kept(tmp_path: Path, place: Path) -> None:
 
 
 @contextmanager
-def exchanging(*pairs: tuple[Path, Path]) -> Iterator[list[int]]:
-    """Exchange the names of each pair, back and forth, as fast as can be."""
+def exchanging(pair: tuple[Path, Path]) -> Iterator[list[int]]:
+    """Exchange the names of a pair, back and forth, as fast as can be; of the first there may be nothing to begin with."""
     stop, turns = threading.Event(), [0]
+    one, other = map(bytes, pair)
+    there = os.path.lexists(one)
 
     def swap() -> None:
         while not stop.is_set():
-            for one, other in pairs:
-                for _ in range(2):
-                    with suppress(OSError):
-                        libc.renameat2(flags.AT_FDCWD, bytes(one), flags.AT_FDCWD, bytes(other), 2)
+            for old, new in ((other, one), (one, other)):
+                with suppress(OSError):
+                    libc.renameat2(flags.AT_FDCWD, old, flags.AT_FDCWD, new, flags.RENAME_EXCHANGE if there else 0)
             turns[0] += 1
 
     thread = threading.Thread(target=swap)
@@ -470,21 +472,47 @@ def victim(tmp_path: Path, place: Path) -> Path:
 UNTOUCHED = {"file": ("-rw-r--r--", b"untouched"), "token": ("-rw-r--r--", b"untouched")}
 
 
-def test_races_for_what_is_changed_are_lost(tmp_path: Path, place: Path, victim: Path) -> None:
-    """The directory is exchanged for a link to the victim's, the file for a link to the victim."""
-    agent = Changing(tmp_path, lambda: repeated(lambda: create_and_remove(place)), place)
-    pairs = (place, place.parent / "beside"), (place / "file", place.parent / "link")
-    with exchanging(*pairs) as turns:
+def exchanged(place: Path) -> tuple[Path, Path]:
+    return place, place.parent / "beside"
+
+
+def exchanged_file(place: Path) -> tuple[Path, Path]:
+    return place / "file", place.parent / "link"
+
+
+def appearing(place: Path) -> tuple[Path, Path]:
+    """A name that is missing, and a link to what the victim lacks."""
+    (place.parent / "link").unlink()
+    (place.parent / "link").symlink_to(place.parent / "secrets" / "more")
+    return place / "new", place.parent / "link"
+
+
+RACES: dict[str, tuple[Callable[[Path], tuple[Path, Path]], Callable[[Path], bytes]]] = {
+    "a directory for a link to the victim's": (exchanged, create_and_remove),
+    "a file for a link to the victim": (exchanged_file, lambda at: wrote(at / "file", W | TRUNC, b"bad")),
+    "nothing for a link to what the victim lacks": (appearing, lambda at: wrote(at / "new", W | CREAT, b"bad")),
+}
+
+
+@pytest.mark.parametrize("race", RACES)
+def test_races_for_what_is_changed_are_lost(tmp_path: Path, place: Path, victim: Path, race: str) -> None:
+    pair, body = RACES[race]
+    agent = Changing(tmp_path, lambda: repeated(lambda: body(place)), place)
+    with exchanging(pair(place)) as turns:
         answer, left = agent.serve()
     assert tree(victim) == UNTOUCHED
     assert turns[0] > 10 and agent.log.count > 10 and len(left) > 10, answer
 
 
-def test_the_same_races_are_won_without_it(place: Path, victim: Path) -> None:
-    pairs = (place, place.parent / "beside"), (place / "file", place.parent / "link")
-    with exchanging(*pairs):
-        repeated(lambda: create_and_remove(place))
-    assert tree(victim) != UNTOUCHED
+@pytest.mark.parametrize("race", RACES)
+def test_the_same_races_are_won_without_it(place: Path, victim: Path, race: str) -> None:
+    pair, body = RACES[race]
+    with exchanging(pair(place)):
+        for _ in range(PATIENCE):
+            repeated(lambda: body(place))
+            if tree(victim) != UNTOUCHED:
+                return
+    pytest.fail("the control did not win")
 
 
 def test_what_a_descriptor_refers_to_is_changed_and_not_its_namesake(tmp_path: Path, place: Path) -> None:
