@@ -271,7 +271,7 @@ class Broker:
         action: ActionName = "value" if call.operations[0].kind is Kind.FILE_STAT else "fd"
         if receiver := self.teachable(call):
             path = call.operations[0].path
-            receiver.learn(call.row.name, kind, path, self._template(call, action), call.epoch)
+            receiver.learn(call.row.name, status, path, self._template(call, action), call.epoch)
             beneath.teach(self, receiver, call, status, action)
 
     def repeat_going_on(self, call: Call) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from helm_sentry import __version__
-from helm_sentry.errors import SentryError, printable
+from helm_sentry.cli.failure import report
+from helm_sentry.errors import SentryError
 
 # Each is a function in a module of its own name, loaded when it is asked for: `run` waits for no other's machinery.
 _COMMANDS = (
@@ -53,9 +54,7 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except SentryError as error:
-            # The text may quote a hostile log or file: nothing in it may steer the terminal.
-            click.echo(f"helm-sentry: {printable(str(error))}", err=True)
-            sys.exit(error.exit_status)
+            sys.exit(report(error))
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})

@@ -3,11 +3,14 @@
 import gc
 import os
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 import click
 
+from helm_sentry.cli.failure import report
 from helm_sentry.cli.tier import tier as with_tier
+from helm_sentry.errors import SentryError
 from helm_sentry.options import Hosted, Options
 
 
@@ -94,14 +97,22 @@ def run(
     if hosted:
         from helm_sentry.hosted import serve
 
-        _leave(serve(options, hosted))
+        _end_with(lambda: serve(options, hosted))
     if not alone and (status := handover.run(options)) is not None:
         sys.exit(status)
-    _leave(run_session(options))
+    _end_with(lambda: run_session(options))
 
 
-def _leave(status: int) -> NoReturn:
-    """End this process at once: what must last is on the disk, and to take the interpreter apart costs 30 ms."""
+def _end_with(work: Callable[[], int]) -> NoReturn:
+    """Do the work and end this process at once with its status.
+
+    What must last is on the disk. To take the interpreter apart costs 30 ms, and while threads of a run that has failed
+    still serve it can end in SIGABRT.
+    """
+    try:
+        status = work()
+    except SentryError as error:
+        status = report(error)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

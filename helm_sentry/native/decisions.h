@@ -19,9 +19,10 @@ struct decided {
 	int32_t nr;         /* syscall number it was asked through */
 	uint32_t type;      /* S_IFREG, S_IFDIR or, for a look, S_IFLNK; 0 of a call that goes on, and of what is missing; of a
 			     * connect the socket's family */
-	uint32_t manner;    /* what it changes, see below; 0 of reading and looking */
+	uint32_t manner;    /* what it changes, see above; 0 of reading and looking */
 	uint32_t beneath;   /* all beneath `name`, but not that itself */
-	uint64_t device;    /* `st_dev` of all that */
+	uint64_t device;    /* `st_dev` of all that, or of the object */
+	uint64_t inode;     /* `st_ino` of the object, which bore that name when it was decided about */
 	struct text name;   /* canonical absolute path; or three arguments as text, as "%d %d %d" gives it; or a sockaddr */
 	struct text action; /* record from its start to the opening quote of the hash */
 	struct text ops;    /* from after the object, or the hash, to the opening quote of `prev` */

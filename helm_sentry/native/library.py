@@ -7,6 +7,7 @@ supervisor's environment leaves it aside. Without it the broker does the same wo
 import ctypes
 import errno
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from ctypes import Structure, c_char, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
@@ -52,6 +53,7 @@ class _Decided(Structure):
         ("manner", c_uint32),
         ("beneath", c_uint32),
         ("device", c_uint64),
+        ("inode", c_uint64),
         *((name, _Text) for name in ("name", "action", "ops", "reason", "target", "end")),
     )
 
@@ -225,7 +227,7 @@ class Receiver:
         if not self._receiver:
             raise MemoryError("no room for the receiver")
         self.entries = Entries(library, self._receiver)
-        self._known: set[tuple[str, int, bytes, int, int]] = set()
+        self._known: set[tuple[str, int, bytes, int, int | None]] = set()
         self._epoch = 0
         self._begun = (_Begun * _MOST_BEGUN)()
 
@@ -245,17 +247,18 @@ class Receiver:
         help_ = partial(self._library.receiver_help, self._receiver)
         return [_calls(serve), *(_calls(partial(help_, processor)) for processor in helpers)]
 
-    def learn(self, syscall: str, kind: int, path: str, record: Template, epoch: int = 0) -> None:
+    def learn(self, syscall: str, status: os.stat_result, path: str, record: Template, epoch: int = 0) -> None:
         """Let the receiver repeat an open for reading, or a look.
 
         Args:
             syscall: that it was asked through; of a few only it is repeated.
-            kind: file type bits of the object: S_IFREG, S_IFDIR or, for a look that follows no link, S_IFLNK.
+            status: of the object: a file, a directory or, for a look that follows no link, a symbolic link.
             path: canonical path that was judged.
             record: what every record of this decision has in common.
             epoch: of the rules it was made under; one that is over is not taken.
         """
-        self._learn(syscall, kind, os.fsencode(path), record, epoch)
+        kind, object_ = stat.S_IFMT(status.st_mode), (status.st_dev, status.st_ino)
+        self._learn(syscall, kind, os.fsencode(path), record, epoch, object_)
 
     def learn_beneath(
         self, syscall: str, kind: int, directory: str, device: int, record: Template, epoch: int = 0, manner: int = 0
@@ -264,14 +267,14 @@ class Receiver:
 
         Args:
             syscall: as for `learn`.
-            kind: as for `learn`, or `MISSING` for what is not there or need not be.
+            kind: file type bits of what it is about, or `MISSING` for what is not there or need not be.
             directory: canonical path; not the root.
             device: `st_dev` of what it is about.
             record: as for `learn`, but `before_tid` ends where the path begins.
             epoch: as for `learn`.
             manner: what it changes, as decisions.h has it; by default nothing.
         """
-        self._learn(syscall, kind, os.fsencode(directory), record, epoch, device, manner)
+        self._learn(syscall, kind, os.fsencode(directory), record, epoch, (device, 0), manner)
 
     def learn_to_go_on(self, syscall: str, arguments: tuple[int, int, int], record: Template, epoch: int = 0) -> None:
         """Let the receiver leave a call to the kernel that has these arguments, as C `int`; none may be a pointer."""
@@ -282,17 +285,25 @@ class Receiver:
         self._learn("connect", domain, address, record, epoch)
 
     def _learn(
-        self, syscall: str, kind: int, name: bytes, record: Template, epoch: int, device: int = -1, manner: int = 0
+        self,
+        syscall: str,
+        kind: int,
+        name: bytes,
+        record: Template,
+        epoch: int,
+        object_: tuple[int, int] = (0, 0),
+        manner: int | None = None,
     ) -> None:
-        number = self._numbers.get(syscall)
-        what = syscall, kind if device >= 0 else -1, name, device, manner
+        """Teach about a name, or, in a manner, about all beneath it."""
+        number, beneath = self._numbers.get(syscall), manner is not None
+        what = (syscall, kind, name, object_[0], manner) if beneath else (syscall, -1, name, -1, manner)
         if number is None or what in self._known:
             return
         if len(self._known) >= _MOST_KNOWN:  # the receiver starts anew as well
             self._known.clear()
         self._known.add(what)
         texts = [_Text(text, len(text)) for text in (name, *record)]
-        decided = _Decided(number, kind, manner, device >= 0, max(device, 0), *texts)
+        decided = _Decided(number, kind, manner or 0, beneath, *object_, *texts)
         self._library.receiver_learn(self._receiver, ctypes.byref(decided), epoch)
 
     def forget(self, epoch: int | None = None) -> None:

@@ -2,10 +2,10 @@
  * decided before. What changes something is in effects.c.
  *
  * It knows no policy. Python teaches it one canonical path at a time, with the record's parts, or a directory beneath
- * which all paths are decided alike. It opens the path again without following any link, sees that what it got bears that
- * very name, writes the record, and hands the descriptor over, or tells what it is, or that it is not there. A call that
- * may go on it knows by its arguments, which lie in registers. Whatever is not exactly so goes to the broker, which starts
- * from the beginning.
+ * which all paths are decided alike. It opens the path again without following any link, sees that what it got is the
+ * object that was decided about, or bears that very name, writes the record, and hands the descriptor over, or tells what
+ * it is, or that it is not there. A call that may go on it knows by its arguments, which lie in registers. Whatever is not
+ * exactly so goes to the broker, which starts from the beginning.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -100,16 +100,27 @@ int is_named(struct receiver *receiver, int opened, const char *path, size_t siz
 	return name_of(receiver, opened, name, sizeof name) == (ssize_t)size && !memcmp(name, path, size);
 }
 
-/* A name without links, opened so that nothing can make us wait, is the object only if the kernel calls it so. */
-static int open_again(struct receiver *receiver, const struct known *known, int flags, struct stat *status)
+/* Whether an object, reached by a name just now, bears it. Of the one that was decided about by itself the kernel has said so
+ * before; it is asked about any other. */
+static int is_meant(struct receiver *receiver, const struct known *known, int opened, const struct stat *status)
 {
 	const struct decided *decided = known->decided;
+	int here = status->st_dev == decided->device;
+	if ((status->st_mode & S_IFMT) != decided->type || (decided->beneath && !here))
+		return 0;
+	if (!decided->beneath && here && status->st_ino == decided->inode)
+		return 1;
+	return is_named(receiver, opened, known->path, known->size);
+}
+
+/* A name without links, opened so that nothing can make us wait. */
+static int open_again(struct receiver *receiver, const struct known *known, int flags, struct stat *status)
+{
 	struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC), .resolve = RESOLVE_NO_SYMLINKS};
 	int opened = (int)syscall(SYS_openat2, AT_FDCWD, known->path, &how, sizeof how);
 	if (opened < 0)
 		return -1;
-	if (is_named(receiver, opened, known->path, known->size) && !fstat(opened, status) &&
-	    (status->st_mode & S_IFMT) == decided->type && (!decided->beneath || status->st_dev == decided->device))
+	if (!fstat(opened, status) && is_meant(receiver, known, opened, status))
 		return opened;
 	close(opened);
 	return -1;

@@ -389,8 +389,11 @@ def test_the_supervisor_cannot_be_looked_into(twins: Twins, policy: str) -> None
     """Not even by a policy that opens every file: whoever opens /proc/PID/mem for the agent is that very process."""
     entries = ("mem", "environ", "maps", "fd", "fd/1", "fdinfo", "root/etc/passwd", "cwd", "task", "stat", "comm", "")
     prefix = POWERLESS if os.getuid() == 0 and twins.sandbox.uid == 0 else ()
-    bystander = twins.sandbox.popen([*prefix, "sleep", "60"], stdin=-3, stdout=-3)
+    say_so = [*prefix, "sh", "-c", "echo ready >&2; exec sleep 60"]
+    bystander = twins.sandbox.popen(say_so, stdin=-3, stdout=-3, stderr=-1)
     try:
+        # Until then it is whoever starts it: root, and closed to who is not.
+        assert bystander.stderr and bystander.stderr.readline() == "ready\n"
         control = Script()
         looked = _looks(control, bystander.pid, entries)
         assert not _failures(control, looked, twins.native(control)), "natively"

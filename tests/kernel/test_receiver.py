@@ -90,14 +90,13 @@ class Agent:
     def learn(self, path: Path, kind: Kind = Kind.FILE_READ) -> None:
         operation = file_operation(kind, str(path))
         allowed = Decision(Verdict.ALLOW, Reason.RULE, "test")
-        bits = os.stat(path).st_mode & 0o170000
-        self.receiver.learn("openat", bits, str(path), template("openat", operation, allowed))
+        self.receiver.learn("openat", os.stat(path), str(path), template("openat", operation, allowed))
 
     def learn_look(self, path: Path) -> None:
         operation = file_operation(Kind.FILE_STAT, str(path))
         allowed = Decision(Verdict.ALLOW, Reason.RULE, "test")
-        bits = os.lstat(path).st_mode & 0o170000
-        self.receiver.learn("newfstatat", bits, str(path), template("newfstatat", operation, allowed, 0, "value"))
+        text = template("newfstatat", operation, allowed, 0, "value")
+        self.receiver.learn("newfstatat", os.lstat(path), str(path), text)
 
     def learn_socket(self, *arguments: int, epoch: int = 0) -> None:
         operation = Operation(Kind.NET_SOCKET, name="inet")
@@ -288,6 +287,36 @@ def test_what_was_a_file_and_is_something_else(tmp_path: Path, place: Path) -> N
     answer, left = agent.serve()
     assert answer == b"EACCES EACCES EACCES EACCES"
     assert (len(left), agent.log.count) == (4, 0)
+
+
+def test_another_object_that_bears_the_name_is_opened(tmp_path: Path, place: Path) -> None:
+    def body() -> bytes:
+        first = read(place / "file")
+        os.replace(place / "other", place / "file")
+        return first + b" " + read(place / "file")
+
+    agent = Agent(tmp_path, body)
+    agent.learn(place / "file")
+    assert agent.serve() == (b"good other", [])
+    (first, second) = (entry["object"] for entry in agent.records(tmp_path))
+    assert first != second
+
+
+def test_the_same_object_by_another_way_is_the_brokers(tmp_path: Path, place: Path) -> None:
+    (place / "directory").mkdir()
+    (place / "directory" / "file").write_bytes(b"deep")
+    file = place / "directory" / "file"
+
+    def body() -> bytes:
+        (place / "directory").rename(place / "moved")
+        first = read(place / "moved" / "file")
+        (place / "directory").symlink_to(place / "moved")
+        return first + b" " + read(file)
+
+    agent = Agent(tmp_path, body)
+    agent.learn(file)
+    answer, left = agent.serve()
+    assert (answer, len(left)) == (b"EACCES EACCES", 2)
 
 
 def test_a_deleted_directory_is_not_its_namesake(tmp_path: Path, place: Path) -> None:

@@ -50,7 +50,10 @@ $b mount -t overlay -o lowerdir=/copies:/lower,upperdir=/layer/upper,workdir=/la
 for place in proc sys dev; do $b mount --move /$place /new/$place; done
 $b mount -t tmpfs tmpfs /new/run; $b mkdir -p /new/run/guest /new/dev/pts /new/dev/shm
 $b mount -t 9p -o {SHARE},cache=none exchange /new/run/guest
-[ -e /new/run/guest/keep-tmp ] || {{ $b mount -t tmpfs tmpfs /new/tmp; $b chmod 1777 /new/tmp; }}
+# A checkout beneath /tmp is kept there; all else in it is memory.
+[ -e /new/run/guest/kept ] && {{ kept=/new$($b cat /new/run/guest/kept); $b mount --bind "$kept" /kept; }}
+$b mount -t tmpfs tmpfs /new/tmp; $b chmod 1777 /new/tmp
+[ -z "$kept" ] || {{ $b mkdir -p "$kept"; $b mount --move /kept "$kept"; }}
 $b mount -t devpts devpts /new/dev/pts; $b mount -t tmpfs tmpfs /new/dev/shm
 $b ln -s /proc/self/fd /new/dev/fd
 for number in 0:stdin 1:stdout 2:stderr; do $b ln -s /proc/self/fd/${{number%:*}} /new/dev/${{number#*:}}; done
@@ -157,7 +160,7 @@ def section_of(image: bytes, name: str) -> bytes:
 
 def initial_files(tree: Path, modules: Path) -> Path:
     """Return an archive with busybox, the modules that reach the root, and what to do with them."""
-    for name in ("bin", "proc", "sys", "dev", "modules", "lower", "layer", "new", "copies"):
+    for name in ("bin", "proc", "sys", "dev", "modules", "lower", "layer", "new", "copies", "kept"):
         (tree / name).mkdir(parents=True)
     shutil.copy(BUSYBOX, tree / "bin/busybox")
     (tree / "init").write_text(INIT)
@@ -213,7 +216,7 @@ def run(kernel: Path, initial: Path, options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="helm-sentry-guest-", dir="/var/tmp") as name:
         exchange = Path(name)
         if Path(options.directory).resolve().is_relative_to("/tmp"):
-            (exchange / "keep-tmp").touch()
+            (exchange / "kept").write_text(str(Path(options.directory).resolve()))
         if options.network:
             (exchange / "network").touch()
         if options.copies:

@@ -97,7 +97,9 @@ def test_is_no_tampering_and_says_where_it_ended(tmp_path):
         kept = signed_size(files)
         left = files | {LOG: lose(chance, files[LOG], kept)}
         left |= {name: lose(chance, files[name], 0) for name in SIGNATURES}
-        with pytest.raises(UnsealedError, match=r"the run ended without a seal (after record \d+|before its first record)") as caught:
+        with pytest.raises(
+            UnsealedError, match=r"the run ended without a seal (after record \d+|before its first record)"
+        ) as caught:
             verify_run(run_files(left))
         report = verify_run(run_files(left), allow_unsealed=True)
         assert report == caught.value.report
