@@ -246,29 +246,35 @@ int64_t write_record(struct receiver *receiver, const struct seccomp_notif *aske
 	return sequence;
 }
 
-/* What is not there: a name that is missing in a directory which bears the name that the path gives it. */
-static int is_missing(struct receiver *receiver, const struct known *known)
+/* What is not there: a name that is missing in a directory which bears the name that the path gives it. Of a path on which
+ * more is missing that is the first one, which `known` is shortened to: where the rest would lead is no matter. */
+static int is_missing(struct receiver *receiver, struct known *known)
 {
-	char directory[LONGEST_PATH];
+	char path[LONGEST_PATH];
 	struct stat status;
 	struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS};
-	const char *leaf = memrchr(known->path, '/', known->size) + 1;
-	size_t size = (size_t)(leaf - known->path) - 1;
-	if (!*leaf || !strcmp(leaf, ".") || !strcmp(leaf, ".."))
-		return 0;
-	memcpy(directory, known->path, size);
-	directory[size] = 0;
-	int opened = (int)syscall(SYS_openat2, AT_FDCWD, directory, &how, sizeof how);
+	memcpy(path, known->path, known->size + 1);
+	char *leaf = (char *)memrchr(path, '/', known->size) + 1;
+	int opened = -1;
+	while (*leaf && strcmp(leaf, ".") && strcmp(leaf, "..")) {
+		leaf[-1] = 0;
+		opened = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
+		size_t above = (size_t)(leaf - path) - 1;
+		if (opened >= 0 || errno != ENOENT || above <= known->decided->name.size + 1)
+			break;
+		known->size = above;
+		leaf = (char *)memrchr(path, '/', above) + 1;
+	}
 	if (opened < 0)
 		return 0;
-	int missing = is_named(receiver, opened, directory, size) && !fstat(opened, &status) &&
+	int missing = is_named(receiver, opened, path, (size_t)(leaf - path) - 1) && !fstat(opened, &status) &&
 		      status.st_dev == known->decided->device &&
 		      fstatat(opened, leaf, &status, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) && errno == ENOENT;
 	close(opened);
 	return missing;
 }
 
-static enum outcome tell_missing(struct receiver *receiver, const struct seccomp_notif *asked, const struct known *known)
+static enum outcome tell_missing(struct receiver *receiver, const struct seccomp_notif *asked, struct known *known)
 {
 	if (receiver->tracer || !is_missing(receiver, known) || write_record(receiver, asked, known, NULL) < 0)
 		return FOR_BROKER;

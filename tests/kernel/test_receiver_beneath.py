@@ -73,6 +73,25 @@ def test_what_was_never_seen_before_is_opened(tmp_path: Path, place: Path) -> No
         assert {k: v for k, v in written.items() if k not in ("seq", "prev", "hash", "time")} == wanted
 
 
+def test_of_several_names_that_are_missing_the_first_is_told(tmp_path: Path, place: Path) -> None:
+    """As the broker does."""
+    names = ("missing/file", "missing/more/deep/file", "sub/missing/file", "missing")
+    (place / "sub").mkdir()
+    agent = Taught(tmp_path, lambda: b" ".join(read(place / name) for name in names), place)
+    assert agent.serve() == (b"ENOENT ENOENT ENOENT ENOENT", [])
+    told = [(r["target"], r["errno"]) for r in agent.records(tmp_path)]
+    assert told == [(f"{place}/{name}", "ENOENT") for name in ("missing", "missing", "sub/missing", "missing")]
+
+
+def test_what_is_missing_above_is_the_brokers(tmp_path: Path, place: Path) -> None:
+    """What was taught is about all beneath a directory, and not about that."""
+    (place / "sub").mkdir()
+    agent = Taught(tmp_path, lambda: read(place / "sub" / "missing" / "file"), place / "sub")
+    (place / "sub").rmdir()
+    answer, left = agent.serve()
+    assert (answer, len(left), agent.log.count) == (b"EACCES", 1, 0)
+
+
 def test_what_was_never_seen_before_is_looked_at(tmp_path: Path, place: Path) -> None:
     (place / "link").symlink_to("file")
     asked = [(place / "file", True), (place / "link", False), (place / "missing", True), (place / "missing", False)]
@@ -96,7 +115,10 @@ def test_what_was_never_seen_before_is_looked_at(tmp_path: Path, place: Path) ->
         pytest.param("file/", 0, id="a slash at the end"),
         pytest.param("missing/", 0, id="a slash at the end of nothing"),
         pytest.param("missing/.", 0, id="a dot in nothing"),
-        pytest.param("missing/file", 0, id="nothing in nothing"),
+        pytest.param("missing/../file", 0, id="two dots in nothing"),
+        pytest.param("missing/./file", 0, id="a dot between nothing and nothing"),
+        pytest.param("missing//file", 0, id="two slashes between nothing and nothing"),
+        pytest.param("file/missing", 0, id="nothing in a file"),
         pytest.param("link", 0, id="a link"),
         pytest.param("dangling", 0, id="a link to nothing"),
         pytest.param("linked/file", 0, id="through a link"),
