@@ -62,7 +62,7 @@ int name_read(struct receiver *receiver, const struct seccomp_notif *asked, int 
 			return 0;
 	}
 	memcpy(name->path + name->from, written, size + 1);
-	name->size = name->from + size;
+	name->size = tidy(name->path, name->from + size);
 	return is_plain(name->path, name->size);
 }
 

@@ -57,6 +57,19 @@ static size_t directory_of(const struct receiver *receiver, pid_t tid, int numbe
 	return size >= mark && !memcmp(path + size - mark, deleted, mark) ? 0 : size;
 }
 
+size_t tidy(char *path, size_t size)
+{
+	size_t kept = 0;
+	for (size_t i = 0; i < size; i++) {
+		int twice = path[i] == '/' && path[i + 1] == '/', here = path[i] == '/' && !strncmp(path + i, "/./", 3);
+		i += (size_t)here;
+		if (!twice && !here)
+			path[kept++] = path[i];
+	}
+	path[kept] = 0;
+	return kept;
+}
+
 /* `at`: the path is the second argument, beneath the directory that is the first. */
 static size_t read_path(const struct receiver *receiver, const struct seccomp_notif *asked, int at, char *path)
 {
@@ -66,7 +79,7 @@ static size_t read_path(const struct receiver *receiver, const struct seccomp_no
 		return 0;
 	if (written[0] == '/') {
 		memcpy(path, written, size + 1);
-		return size;
+		return tidy(path, size);
 	}
 	int directory = at ? (int)asked->data.args[0] : AT_FDCWD;
 	size_t base = directory_of(receiver, (pid_t)asked->pid, directory, path, LONGEST_PATH - sizeof written - 1);
@@ -75,7 +88,7 @@ static size_t read_path(const struct receiver *receiver, const struct seccomp_no
 	if (base > 1)
 		path[base++] = '/';
 	memcpy(path + base, written, size + 1);
-	return base + size;
+	return tidy(path, base + size);
 }
 
 /* What the kernel calls an open file. To find the link /proc/self/fd/N takes as long as to read it, so the links are kept,
@@ -306,6 +319,8 @@ static enum outcome serve_open(struct receiver *receiver, const struct seccomp_n
 		return serve_writing(receiver, asked, at, refusal);
 	char path[LONGEST_PATH];
 	size_t size = read_path(receiver, asked, at, path);
+	if (flags & O_DIRECTORY && size > 1 && path[size - 1] == '/') /* says the same */
+		path[--size] = 0;
 	struct known known = {path, size, decided_about(receiver, asked->data.nr, path, size)};
 	if (!known.decided || known.decided->type == S_IFLNK)
 		return FOR_BROKER;

@@ -62,6 +62,8 @@ int64_t write_record(struct receiver *receiver, const struct seccomp_notif *aske
 		     const struct stat *object);
 /* A text of the caller's, without its end, in `text`; its length, or 0. It is read once. */
 size_t read_string(const struct receiver *receiver, pid_t tid, uint64_t address, char *text, size_t room);
+/* Leave out of a path what means nothing in it, `//` and `/./`; at its end it asks for a directory. Returns its length. */
+size_t tidy(char *path, size_t size);
 /* What the kernel calls an open file, as readlink(2) gives it; and whether that is a path. */
 ssize_t name_of(struct receiver *receiver, int descriptor, char *name, size_t room);
 int is_named(struct receiver *receiver, int opened, const char *path, size_t size);

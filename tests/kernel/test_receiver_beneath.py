@@ -73,6 +73,40 @@ def test_what_was_never_seen_before_is_opened(tmp_path: Path, place: Path) -> No
         assert {k: v for k, v in written.items() if k not in ("seq", "prev", "hash", "time")} == wanted
 
 
+@pytest.mark.parametrize(
+    ("written", "open_flags", "meant"),
+    [
+        ("./file", 0, "file"),
+        (".//file", 0, "file"),
+        ("//./././sub/.///./file", 0, "sub/file"),
+        ("sub/", os.O_DIRECTORY, "sub"),
+        ("./sub//", os.O_DIRECTORY, "sub"),
+        ("missing/./file", 0, "missing"),
+        ("missing//file", 0, "missing"),
+        (".../file", 0, "..."),
+        (".hidden", 0, ".hidden"),
+    ],
+)
+@pytest.mark.parametrize("relative", [False, True])
+def test_what_means_nothing_in_a_path_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    place: Path,
+    written: str,
+    open_flags: int,
+    meant: str,
+    relative: bool,
+) -> None:
+    (place / "sub").mkdir()
+    (place / "sub" / "file").write_bytes(b"good")
+    path = f"{'.' if relative else place}/{written}"
+    monkeypatch.chdir(place)
+    natively = read(path, open_flags)
+    agent = Taught(tmp_path, lambda: read(path, open_flags), place)
+    assert agent.serve() == (natively, [])
+    assert [r["target"] for r in agent.records(tmp_path)] == [f"{place}/{meant}"]
+
+
 def test_of_several_names_that_are_missing_the_first_is_told(tmp_path: Path, place: Path) -> None:
     """As the broker does."""
     names = ("missing/file", "missing/more/deep/file", "sub/missing/file", "missing")
@@ -109,15 +143,16 @@ def test_what_was_never_seen_before_is_looked_at(tmp_path: Path, place: Path) ->
         pytest.param("file", os.O_DIRECTORY, id="a file as a directory"),
         pytest.param("", 0, id="the directory itself"),
         pytest.param("../outside", 0, id="outside"),
-        pytest.param("./file", 0, id="a dot"),
+        pytest.param("file/.", 0, id="a dot at the end"),
+        pytest.param("linked/./file", 0, id="a dot behind a link"),
+        pytest.param("file/./missing", 0, id="a dot behind a file"),
+        pytest.param("link/", os.O_DIRECTORY, id="a slash behind a link"),
+        pytest.param("file/", os.O_DIRECTORY, id="a slash behind a file that is to be a directory"),
         pytest.param("sub/../file", 0, id="two dots"),
-        pytest.param("sub//file", 0, id="two slashes"),
         pytest.param("file/", 0, id="a slash at the end"),
         pytest.param("missing/", 0, id="a slash at the end of nothing"),
         pytest.param("missing/.", 0, id="a dot in nothing"),
         pytest.param("missing/../file", 0, id="two dots in nothing"),
-        pytest.param("missing/./file", 0, id="a dot between nothing and nothing"),
-        pytest.param("missing//file", 0, id="two slashes between nothing and nothing"),
         pytest.param("file/missing", 0, id="nothing in a file"),
         pytest.param("link", 0, id="a link"),
         pytest.param("dangling", 0, id="a link to nothing"),
