@@ -98,7 +98,7 @@ def test_where_files_are_moved_alike_directories_are_too(policy: Policy, path: s
         assert as_file == as_tree, (kind, other)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_of_several_operations_each_is_decided_as_the_engine_does(data: st.DataObject) -> None:
     compiled = compile_policy(data.draw(blocking_policies()))
