@@ -174,7 +174,8 @@ def _create(call: Call, directory: int, path: bytes, open_flags: int, mode: int,
 
 def _create_new(call: Call, place: Pinned, open_flags: int, mode: int) -> Inject | None:
     """Judge and create a file, None when there is one by now."""
-    call.sequence = -1  # what was judged in an earlier round is another object, with a record of its own
+    # What was judged in an earlier round is another object, with a record of its own.
+    call.resumed, call.sequence = call.resumed or call.sequence >= 0, -1
     call.judge(*opening(open_flags, place.path, exists=False, directory=False), effect=True)
     os.umask(umask_of(call.tid))
     ours = (open_flags & ~os.O_TRUNC) | os.O_EXCL | _OURS  # O_EXCL follows no link either
