@@ -96,11 +96,14 @@ def template(
 
 
 def template_beneath(
-    syscall: str, kind: Kind, decided: Decision, epoch: int, action: ActionName, errno: str = ""
+    syscall: str, kinds: tuple[Kind, ...], decided: Decision, epoch: int, action: ActionName, errno: str = ""
 ) -> Template:
-    """Return the same for one decision about many paths; `before_tid` ends in the quotation mark before the path."""
+    """Return the same for one decision about many paths; `before_tid` ends in the quotation mark before the path.
+
+    Where a call has a second path, `end` begins after it.
+    """
     before_hash, ops, before_seq, before_target, end = _frame(
-        syscall, (kind,), decided.verdict, decided.reason, decided.rule, action, errno, epoch, ""
+        syscall, kinds, decided.verdict, decided.reason, decided.rule, action, errno, epoch, ""
     )
     return Template(before_hash, ops, before_seq, before_target + b'"', end)
 

@@ -59,7 +59,7 @@ class Call:
         asked: what the last judgement found that needs a person's approval.
         answers: operations that a person has approved for this very call, each with `digest` as it was then.
         epoch: of the rules it was judged by.
-        resumed: it was held before, so it has been counted.
+        resumed: it was held before or is judged anew, so it has been counted.
     """
 
     __slots__ = (

@@ -8,7 +8,7 @@ from functools import lru_cache
 from helm_sentry.abi import flags, libc
 from helm_sentry.abi.flags import AT_FDCWD
 from helm_sentry.abi.structs import OPEN_HOW
-from helm_sentry.broker import terminals
+from helm_sentry.broker import beneath, terminals
 from helm_sentry.broker.action import Action, Inject, Later
 from helm_sentry.broker.call import Call
 from helm_sentry.broker.path_descriptors import OWN_OBJECT as OWN_OBJECT
@@ -139,6 +139,8 @@ def _open_pinned(call: Call, pinned: Pinned, open_flags: int, mode: int = 0) -> 
     opened = call.broker.resolver.reopen(pinned, (open_flags & ~_SPENT) | _OURS, mode)
     if not (open_flags & ~_REPEATABLE or pinned.anonymous):
         call.broker.repeat(call, status)
+    elif not pinned.anonymous:
+        beneath.teach_opening(call, open_flags, status)
     return _hand_over(call, call.hold(opened), open_flags)
 
 
@@ -172,7 +174,8 @@ def _create(call: Call, directory: int, path: bytes, open_flags: int, mode: int,
 
 def _create_new(call: Call, place: Pinned, open_flags: int, mode: int) -> Inject | None:
     """Judge and create a file, None when there is one by now."""
-    call.sequence = -1  # what was judged in an earlier round is another object, with a record of its own
+    # What was judged in an earlier round is another object, with a record of its own.
+    call.resumed, call.sequence = call.resumed or call.sequence >= 0, -1
     call.judge(*opening(open_flags, place.path, exists=False, directory=False), effect=True)
     os.umask(umask_of(call.tid))
     ours = (open_flags & ~os.O_TRUNC) | os.O_EXCL | _OURS  # O_EXCL follows no link either
@@ -184,6 +187,7 @@ def _create_new(call: Call, place: Pinned, open_flags: int, mode: int) -> Inject
         return None
     status = os.fstat(created)
     call.object = f"{status.st_dev:x}:{status.st_ino:x}"
+    beneath.teach_opening(call, open_flags, None)
     return _hand_over(call, created, open_flags)
 
 

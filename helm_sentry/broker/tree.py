@@ -3,11 +3,11 @@
 import errno
 import os
 import stat
-import threading
 from collections.abc import Callable
 
 from helm_sentry.abi import flags, libc
 from helm_sentry.abi.flags import AT_FDCWD
+from helm_sentry.broker import beneath
 from helm_sentry.broker.action import SUCCESS, Action
 from helm_sentry.broker.call import Call
 from helm_sentry.broker.paths import Pinned
@@ -243,13 +243,14 @@ def _one_at_a_time(handler: Callable[[Call], Action]) -> Callable[[Call], Action
     """Keep other calls from changing entries between the look at one and what is done with it."""
 
     def handle(call: Call) -> Action:
-        with _TURN:
-            return handler(call)
+        try:
+            with call.broker.entries:
+                return handler(call)
+        finally:  # an error of the kernel's, such as that the name is taken, changes nothing about the decision
+            beneath.teach_entry(call)
 
     return handle
 
-
-_TURN = threading.Lock()
 
 HANDLERS = {
     name: _one_at_a_time(handler)

@@ -10,7 +10,10 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 _HERE = Path("helm_sentry") / "native"
-_SOURCES = ("brief.c", "connects.c", "decisions.c", "log.c", "receiver.c", "serving.c", "steering.c", "tracer.c")
+_SOURCES = (
+    *("brief.c", "connects.c", "decisions.c", "effects.c", "entries.c", "log.c", "names.c", "receiver.c", "serving.c"),
+    *("steering.c", "tracer.c"),
+)
 _OPTIONS = (
     "-std=gnu11", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-D_FORTIFY_SOURCE=2", "-fstack-protector-strong",
     "-Wl,-z,relro,-z,now",

@@ -112,14 +112,16 @@ static int64_t write_outcome(struct receiver *receiver, int64_t sequence, const 
 	return log_append(receiver->log, &line, 0);
 }
 
-/* The two errors that programs count on: a socket that does not wait, a server that is not there yet. */
+/* The errors that programs count on: a socket that does not wait, a server that is not there yet, a directory that is. */
 static const char *usual(int error)
 {
+	if (error == EEXIST)
+		return "EEXIST";
 	return error == EINPROGRESS ? "EINPROGRESS" : error == ECONNREFUSED ? "ECONNREFUSED" : NULL;
 }
 
-static enum outcome answer(struct receiver *receiver, const struct seccomp_notif *asked, int error,
-			   struct refusal *refusal)
+enum outcome answer_recorded(struct receiver *receiver, const struct seccomp_notif *asked, int error,
+			     struct refusal *refusal)
 {
 	struct seccomp_notif_resp response = {.id = asked->id, .error = -error};
 	refusal->error = error;
@@ -173,5 +175,5 @@ enum outcome serve_connect(struct receiver *receiver, const struct seccomp_notif
 		return REFUSED;
 	}
 	close(ours);
-	return answer(receiver, asked, -result, refusal);
+	return answer_recorded(receiver, asked, -result, refusal);
 }

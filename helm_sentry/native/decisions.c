@@ -39,9 +39,9 @@ const struct decided *decisions_find(const struct decisions *decisions, int nr, 
 	return entry ? &entry->decided : NULL;
 }
 
-int32_t key_beneath(int32_t nr, uint32_t type)
+int32_t key_beneath(int32_t nr, uint32_t type, uint32_t manner)
 {
-	return (int32_t)((uint32_t)nr | (type & S_IFMT));
+	return (int32_t)((uint32_t)nr | (type & S_IFMT) | manner << 16);
 }
 
 const struct decided *decisions_above(const struct decisions *decisions, int32_t key, const char *path, size_t size)

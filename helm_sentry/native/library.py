@@ -35,6 +35,7 @@ _MOST_BEGUN = 1024  # MOST_BEGUN in connects.h
 _REPEATED = (  # `struct numbers` in receiver.h
     *("open", "openat", "stat", "lstat", "newfstatat", "socket", "connect"),
     *("statx", "access", "faccessat", "faccessat2", "readlink", "readlinkat"),
+    *("mkdir", "mkdirat", "unlink", "rmdir", "unlinkat", "rename", "renameat", "renameat2"),
 )
 _GOES_ON = 0  # in the place of a file type
 MISSING = 0
@@ -49,6 +50,7 @@ class _Decided(Structure):
     _fields_ = (
         ("nr", c_int32),
         ("type", c_uint32),
+        ("manner", c_uint32),
         ("beneath", c_uint32),
         ("device", c_uint64),
         ("inode", c_uint64),
@@ -182,6 +184,22 @@ class SharedLogState(Structure):
         self._turn.release()
 
 
+class Entries:
+    """Whoever enters it makes directories and moves entries alone: nobody else does, the receiver neither (entries.c).
+
+    Nothing may be taught or forgotten meanwhile, which waits for the calls that the receiver serves.
+    """
+
+    def __init__(self, library: ctypes.CDLL, receiver: int) -> None:
+        self._library, self._receiver = library, receiver
+
+    def __enter__(self) -> None:
+        self._library.receiver_lock_entries(self._receiver)
+
+    def __exit__(self, *_: object) -> None:
+        self._library.receiver_unlock_entries(self._receiver)
+
+
 class Receiver:
     """Takes notifications from a listener and serves those that only repeat what was decided.
 
@@ -191,6 +209,9 @@ class Receiver:
         state: the log's state.
         arch: the agent's architecture.
         steer: the kernel wakes callers on our processor (`Listener.sync_wake_up`).
+
+    Attributes:
+        entries: entered by the broker while it changes entries of directories.
     """
 
     def __init__(self, library: ctypes.CDLL, listener: int, state: SharedLogState, arch: Arch, *, steer: bool) -> None:
@@ -206,7 +227,8 @@ class Receiver:
         )
         if not self._receiver:
             raise MemoryError("no room for the receiver")
-        self._known: set[tuple[str, int, bytes, int]] = set()
+        self.entries = Entries(library, self._receiver)
+        self._known: set[tuple[str, int, bytes, int, int | None]] = set()
         self._epoch = 0
         self._begun = (_Begun * _MOST_BEGUN)()
 
@@ -240,19 +262,20 @@ class Receiver:
         self._learn(syscall, kind, os.fsencode(path), record, epoch, object_)
 
     def learn_beneath(
-        self, syscall: str, kind: int, directory: str, device: int, record: Template, epoch: int = 0
+        self, syscall: str, kind: int, directory: str, device: int, record: Template, epoch: int = 0, manner: int = 0
     ) -> None:
         """Let the receiver decide the same about all that lies beneath a directory, whatever it is named.
 
         Args:
             syscall: as for `learn`.
-            kind: file type bits of what it is about, or `MISSING` for what is not there.
+            kind: file type bits of what it is about, or `MISSING` for what is not there or need not be.
             directory: canonical path; not the root.
             device: `st_dev` of what it is about.
             record: as for `learn`, but `before_tid` ends where the path begins.
             epoch: as for `learn`.
+            manner: what it changes, as decisions.h has it; by default nothing.
         """
-        self._learn(syscall, kind, os.fsencode(directory), record, epoch, (device, 0), beneath=True)
+        self._learn(syscall, kind, os.fsencode(directory), record, epoch, (device, 0), manner)
 
     def learn_to_go_on(self, syscall: str, arguments: tuple[int, int, int], record: Template, epoch: int = 0) -> None:
         """Let the receiver leave a call to the kernel that has these arguments, as C `int`; none may be a pointer."""
@@ -270,17 +293,18 @@ class Receiver:
         record: Template,
         epoch: int,
         object_: tuple[int, int] = (0, 0),
-        beneath: bool = False,
+        manner: int | None = None,
     ) -> None:
-        number = self._numbers.get(syscall)
-        what = (syscall, kind, name, object_[0]) if beneath else (syscall, -1, name, -1)
+        """Teach about a name, or, in a manner, about all beneath it."""
+        number, beneath = self._numbers.get(syscall), manner is not None
+        what = (syscall, kind, name, object_[0], manner) if beneath else (syscall, -1, name, -1, manner)
         if number is None or what in self._known:
             return
         if len(self._known) >= _MOST_KNOWN:  # the receiver starts anew as well
             self._known.clear()
         self._known.add(what)
         texts = [_Text(text, len(text)) for text in (name, *record)]
-        decided = _Decided(number, kind, beneath, *object_, *texts)
+        decided = _Decided(number, kind, manner or 0, beneath, *object_, *texts)
         self._library.receiver_learn(self._receiver, ctypes.byref(decided), epoch)
 
     def forget(self, epoch: int | None = None) -> None:
@@ -396,6 +420,7 @@ class Library:
         waiting.receiver_learn.argtypes = (c_void_p, c_void_p, c_uint64)
         waiting.receiver_forget.argtypes = (c_void_p, c_uint64)
         waiting.receiver_settle.argtypes = (c_void_p,)
+        waiting.receiver_lock_entries.argtypes = waiting.receiver_unlock_entries.argtypes = (c_void_p,)
         waiting.receiver_counts.argtypes = (c_void_p, c_void_p)
         waiting.receiver_begun.argtypes = (c_void_p, c_void_p)
         waiting.receiver_begun.restype = c_uint32

@@ -38,7 +38,8 @@ struct receiver *receiver_new(int listener, struct log_state *log, uint32_t audi
 	receiver->held = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	receiver->proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (receiver->held < 0 || receiver->proc < 0 || start_lock(&receiver->table_lock) ||
-	    sem_init(&receiver->call, 0, 0) || pthread_mutex_init(&receiver->begun.lock, NULL)) {
+	    sem_init(&receiver->call, 0, 0) || pthread_mutex_init(&receiver->begun.lock, NULL) ||
+	    pthread_mutex_init(&receiver->entries, NULL)) {
 		free(receiver);
 		return NULL;
 	}
@@ -66,7 +67,7 @@ static int keep(struct receiver *receiver, const struct decided *decided)
 	struct decided of_type = *decided;
 	if (!decided->beneath)
 		return decisions_keep(&receiver->decisions, decided);
-	of_type.nr = key_beneath(decided->nr, decided->type);
+	of_type.nr = key_beneath(decided->nr, decided->type, decided->manner);
 	return decisions_keep(&receiver->beneath, &of_type);
 }
 

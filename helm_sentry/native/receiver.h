@@ -45,6 +45,7 @@ struct receiver;
 struct numbers {
 	int32_t open, openat, stat, lstat, newfstatat, socket, connect; /* -1 where the architecture has none */
 	int32_t statx, access, faccessat, faccessat2, readlink, readlinkat;
+	int32_t mkdir, mkdirat, unlink, rmdir, unlinkat, rename, renameat, renameat2;
 };
 struct receiver *receiver_new(int listener, struct log_state *log, uint32_t audit_arch, const struct numbers *numbers,
 			      int steer);
@@ -92,5 +93,9 @@ struct begun {
 uint32_t receiver_begun(struct receiver *receiver, struct begun *room);
 /* Return when no call is being served. */
 void receiver_settle(struct receiver *receiver);
+/* Keep the receiver from making directories and from moving entries meanwhile; see effects.c. Whoever has the lock must not
+ * call what waits for calls that are being served: `receiver_learn`, `receiver_forget`, `receiver_settle`. */
+void receiver_lock_entries(struct receiver *receiver);
+void receiver_unlock_entries(struct receiver *receiver);
 
 #endif

@@ -1,5 +1,5 @@
 /* What the compiled receiver does about one call: opens for reading, looks, and calls without pointers that the broker has
- * decided before.
+ * decided before. What changes something is in effects.c.
  *
  * It knows no policy. Python teaches it one canonical path at a time, with the record's parts, or a directory beneath
  * which all paths are decided alike. It opens the path again without following any link, sees that what it got is the
@@ -30,7 +30,7 @@
 
 /* The caller's path, made absolute, in `path` of LONGEST_PATH bytes; its length, or 0 where the broker must look. */
 
-static size_t read_string(const struct receiver *receiver, pid_t tid, uint64_t address, char *text, size_t room)
+size_t read_string(const struct receiver *receiver, pid_t tid, uint64_t address, char *text, size_t room)
 {
 	size_t in_page = PAGE - address % PAGE; /* in two pieces: the page after the one it ends in may be unmapped */
 	struct iovec ours = {text, room}, theirs[] = {{(void *)(uintptr_t)address, room < in_page ? room : in_page},
@@ -57,6 +57,19 @@ static size_t directory_of(const struct receiver *receiver, pid_t tid, int numbe
 	return size >= mark && !memcmp(path + size - mark, deleted, mark) ? 0 : size;
 }
 
+size_t tidy(char *path, size_t size)
+{
+	size_t kept = 0;
+	for (size_t i = 0; i < size; i++) {
+		int twice = path[i] == '/' && path[i + 1] == '/', here = path[i] == '/' && !strncmp(path + i, "/./", 3);
+		i += (size_t)here;
+		if (!twice && !here)
+			path[kept++] = path[i];
+	}
+	path[kept] = 0;
+	return kept;
+}
+
 /* `at`: the path is the second argument, beneath the directory that is the first. */
 static size_t read_path(const struct receiver *receiver, const struct seccomp_notif *asked, int at, char *path)
 {
@@ -66,7 +79,7 @@ static size_t read_path(const struct receiver *receiver, const struct seccomp_no
 		return 0;
 	if (written[0] == '/') {
 		memcpy(path, written, size + 1);
-		return size;
+		return tidy(path, size);
 	}
 	int directory = at ? (int)asked->data.args[0] : AT_FDCWD;
 	size_t base = directory_of(receiver, (pid_t)asked->pid, directory, path, LONGEST_PATH - sizeof written - 1);
@@ -75,12 +88,12 @@ static size_t read_path(const struct receiver *receiver, const struct seccomp_no
 	if (base > 1)
 		path[base++] = '/';
 	memcpy(path + base, written, size + 1);
-	return base + size;
+	return tidy(path, base + size);
 }
 
 /* What the kernel calls an open file. To find the link /proc/self/fd/N takes as long as to read it, so the links are kept,
  * opened themselves; each says what lies at its number at present. */
-static ssize_t name_of(struct receiver *receiver, int descriptor, char *name, size_t room)
+ssize_t name_of(struct receiver *receiver, int descriptor, char *name, size_t room)
 {
 	char number[16];
 	int link = descriptor < LINKS ? receiver->links[descriptor] : 0;
@@ -94,7 +107,7 @@ static ssize_t name_of(struct receiver *receiver, int descriptor, char *name, si
 	return readlinkat(receiver->held, number, name, room);
 }
 
-static int is_named(struct receiver *receiver, int opened, const char *path, size_t size)
+int is_named(struct receiver *receiver, int opened, const char *path, size_t size)
 {
 	char name[LONGEST_PATH];
 	return name_of(receiver, opened, name, sizeof name) == (ssize_t)size && !memcmp(name, path, size);
@@ -127,7 +140,7 @@ static int open_again(struct receiver *receiver, const struct known *known, int 
 }
 
 /* Whether a path stands in a record as it is: nothing to escape in JSON, no `%`, no byte beyond ASCII. */
-static int is_plain(const char *path, size_t size)
+int is_plain(const char *path, size_t size)
 {
 	for (size_t i = 0; i < size; i++)
 		if (path[i] < ' ' || path[i] > '~' || path[i] == '"' || path[i] == '\\' || path[i] == '%')
@@ -147,7 +160,7 @@ static const struct decided *decided_about(const struct receiver *receiver, int 
 		return found;
 	if (fstatat(AT_FDCWD, path, &status, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) && errno != ENOENT)
 		return NULL;
-	return decisions_above(&receiver->beneath, key_beneath(nr, status.st_mode & S_IFMT), path, size);
+	return decisions_above(&receiver->beneath, key_beneath(nr, status.st_mode & S_IFMT, 0), path, size);
 }
 
 /* Handing the descriptor over: it is added, then its number is the answer. One step (SECCOMP_ADDFD_FLAG_SEND) would do,
@@ -207,6 +220,16 @@ static int hand_over(struct receiver *receiver, const struct seccomp_notif *aske
 	return number;
 }
 
+enum outcome give(struct receiver *receiver, const struct seccomp_notif *asked, int descriptor, int flags,
+		  struct refusal *refusal)
+{
+	int number = hand_over(receiver, asked, descriptor, flags);
+	close(descriptor);
+	refusal->error = -number;
+	/* -ENOENT, -EINPROGRESS and -ESRCH say that the caller is gone. */
+	return number < 0 && number != -ENOENT && number != -EINPROGRESS && number != -ESRCH ? REFUSED : SERVED;
+}
+
 /* Records. */
 
 int64_t write_record(struct receiver *receiver, const struct seccomp_notif *asked, const struct known *known,
@@ -236,29 +259,35 @@ int64_t write_record(struct receiver *receiver, const struct seccomp_notif *aske
 	return sequence;
 }
 
-/* What is not there: a name that is missing in a directory which bears the name that the path gives it. */
-static int is_missing(struct receiver *receiver, const struct known *known)
+/* What is not there: a name that is missing in a directory which bears the name that the path gives it. Of a path on which
+ * more is missing that is the first one, which `known` is shortened to: where the rest would lead is no matter. */
+static int is_missing(struct receiver *receiver, struct known *known)
 {
-	char directory[LONGEST_PATH];
+	char path[LONGEST_PATH];
 	struct stat status;
 	struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS};
-	const char *leaf = memrchr(known->path, '/', known->size) + 1;
-	size_t size = (size_t)(leaf - known->path) - 1;
-	if (!*leaf || !strcmp(leaf, ".") || !strcmp(leaf, ".."))
-		return 0;
-	memcpy(directory, known->path, size);
-	directory[size] = 0;
-	int opened = (int)syscall(SYS_openat2, AT_FDCWD, directory, &how, sizeof how);
+	memcpy(path, known->path, known->size + 1);
+	char *leaf = (char *)memrchr(path, '/', known->size) + 1;
+	int opened = -1;
+	while (*leaf && strcmp(leaf, ".") && strcmp(leaf, "..")) {
+		leaf[-1] = 0;
+		opened = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
+		size_t above = (size_t)(leaf - path) - 1;
+		if (opened >= 0 || errno != ENOENT || above <= known->decided->name.size + 1)
+			break;
+		known->size = above;
+		leaf = (char *)memrchr(path, '/', above) + 1;
+	}
 	if (opened < 0)
 		return 0;
-	int missing = is_named(receiver, opened, directory, size) && !fstat(opened, &status) &&
+	int missing = is_named(receiver, opened, path, (size_t)(leaf - path) - 1) && !fstat(opened, &status) &&
 		      status.st_dev == known->decided->device &&
 		      fstatat(opened, leaf, &status, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) && errno == ENOENT;
 	close(opened);
 	return missing;
 }
 
-static enum outcome tell_missing(struct receiver *receiver, const struct seccomp_notif *asked, const struct known *known)
+static enum outcome tell_missing(struct receiver *receiver, const struct seccomp_notif *asked, struct known *known)
 {
 	if (receiver->tracer || !is_missing(receiver, known) || write_record(receiver, asked, known, NULL) < 0)
 		return FOR_BROKER;
@@ -273,18 +302,13 @@ static enum outcome open_for(struct receiver *receiver, const struct seccomp_not
 	int opened = open_again(receiver, opening, O_NONBLOCK | O_NOCTTY | (flags & O_DIRECTORY), &status);
 	if (opened < 0)
 		return FOR_BROKER;
-	int number = 0;
 	refusal->sequence = -1;
 	if (flags & O_NONBLOCK || !fcntl(opened, F_SETFL, 0))
 		refusal->sequence = write_record(receiver, asked, opening, &status);
 	if (refusal->sequence >= 0)
-		number = hand_over(receiver, asked, opened, flags);
+		return give(receiver, asked, opened, flags, refusal);
 	close(opened);
-	if (refusal->sequence < 0)
-		return FOR_BROKER;
-	refusal->error = -number;
-	/* -ENOENT, -EINPROGRESS and -ESRCH say that the caller is gone. */
-	return number < 0 && number != -ENOENT && number != -EINPROGRESS && number != -ESRCH ? REFUSED : SERVED;
+	return FOR_BROKER;
 }
 
 static enum outcome serve_open(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal)
@@ -292,9 +316,11 @@ static enum outcome serve_open(struct receiver *receiver, const struct seccomp_n
 	int at = asked->data.nr == receiver->numbers.openat;
 	int flags = (int)asked->data.args[at + 1];
 	if (flags & ~REPEATABLE_FLAGS)
-		return FOR_BROKER;
+		return serve_writing(receiver, asked, at, refusal);
 	char path[LONGEST_PATH];
 	size_t size = read_path(receiver, asked, at, path);
+	if (flags & O_DIRECTORY && size > 1 && path[size - 1] == '/') /* says the same */
+		path[--size] = 0;
 	struct known known = {path, size, decided_about(receiver, asked->data.nr, path, size)};
 	if (!known.decided || known.decided->type == S_IFLNK)
 		return FOR_BROKER;
@@ -449,5 +475,7 @@ enum outcome serve(struct receiver *receiver, const struct seccomp_notif *asked,
 		return serve_look(receiver, asked, refusal);
 	if (nr == numbers->connect)
 		return serve_connect(receiver, asked, refusal);
-	return nr == numbers->socket ? let_go_on(receiver, asked) : serve_missing(receiver, asked);
+	if (nr == numbers->socket)
+		return let_go_on(receiver, asked);
+	return changes_entries(numbers, nr) ? serve_entry(receiver, asked, refusal) : serve_missing(receiver, asked);
 }

@@ -29,6 +29,7 @@ struct receiver {
 	struct decisions decisions;
 	struct decisions beneath; /* for each syscall and file type, which `nr` holds both */
 	struct begun_connections begun;
+	pthread_mutex_t entries; /* see effects.c */
 };
 
 enum outcome { SERVED, FOR_BROKER, REFUSED };
@@ -44,9 +45,29 @@ struct known {
  * the caller is to get. */
 enum outcome serve(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal);
 enum outcome serve_connect(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal);
+/* Answer a call whose record `refusal` names; of one that failed the errors that programs count on are recorded here. */
+enum outcome answer_recorded(struct receiver *receiver, const struct seccomp_notif *asked, int error,
+			     struct refusal *refusal);
+/* Calls that change something, see effects.c: an open for writing or one that creates, whose path is argument `at`, and
+ * those that make, remove or move an entry of a directory. */
+enum outcome serve_writing(struct receiver *receiver, const struct seccomp_notif *asked, int at, struct refusal *refusal);
+int changes_entries(const struct numbers *numbers, int nr);
+enum outcome serve_entry(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal);
+/* Hand a descriptor over, which is closed then, after the record that `refusal` names. */
+enum outcome give(struct receiver *receiver, const struct seccomp_notif *asked, int descriptor, int flags,
+		  struct refusal *refusal);
 /* Write the record of a decision that is made again; `object` is NULL where the record names none. Returns its sequence
  * number or a negative errno. */
 int64_t write_record(struct receiver *receiver, const struct seccomp_notif *asked, const struct known *known,
 		     const struct stat *object);
+/* A text of the caller's, without its end, in `text`; its length, or 0. It is read once. */
+size_t read_string(const struct receiver *receiver, pid_t tid, uint64_t address, char *text, size_t room);
+/* Leave out of a path what means nothing in it, `//` and `/./`; at its end it asks for a directory. Returns its length. */
+size_t tidy(char *path, size_t size);
+/* What the kernel calls an open file, as readlink(2) gives it; and whether that is a path. */
+ssize_t name_of(struct receiver *receiver, int descriptor, char *name, size_t room);
+int is_named(struct receiver *receiver, int opened, const char *path, size_t size);
+/* Whether a path stands in a record as it is. */
+int is_plain(const char *path, size_t size);
 
 #endif

@@ -33,6 +33,15 @@ def may_lead_through(wanted: Pattern, path: str, prefix: bool) -> bool:
     return may_match(wanted, path, prefix) or _follow(wanted, path) is _Way.BENEATH
 
 
+def matches_all_beneath(wanted: Pattern, directory: str) -> bool:
+    """Whether a pattern matches everything beneath a directory, whatever it is named."""
+    return (
+        None in wanted.rest
+        and wanted.rest.index(None) == len(wanted.rest) - 1
+        and (_follow(wanted, directory) is _Way.ANYWHERE)
+    )
+
+
 def _follow(wanted: Pattern, path: str) -> _Way:
     place = "/" if not wanted.prefix else wanted.prefix
     if place != path and _is_at_or_beneath(place, path):

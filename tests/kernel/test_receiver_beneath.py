@@ -42,7 +42,7 @@ class Taught(Agent):
             looking = notified == LOOK or bits not in kinds
             kind, action = (Kind.FILE_STAT, "value") if looking else (kinds[bits], "fd")
             missing = ("errno", "ENOENT") if bits == MISSING else (action, "")
-            text = template_beneath(name, kind, ALLOWED, 0, *missing)
+            text = template_beneath(name, (kind,), ALLOWED, 0, *missing)
             self.receiver.learn_beneath(name, bits, str(beneath), device, text)
 
 
@@ -73,6 +73,59 @@ def test_what_was_never_seen_before_is_opened(tmp_path: Path, place: Path) -> No
         assert {k: v for k, v in written.items() if k not in ("seq", "prev", "hash", "time")} == wanted
 
 
+@pytest.mark.parametrize(
+    ("written", "open_flags", "meant"),
+    [
+        ("./file", 0, "file"),
+        (".//file", 0, "file"),
+        ("//./././sub/.///./file", 0, "sub/file"),
+        ("sub/", os.O_DIRECTORY, "sub"),
+        ("./sub//", os.O_DIRECTORY, "sub"),
+        ("missing/./file", 0, "missing"),
+        ("missing//file", 0, "missing"),
+        (".../file", 0, "..."),
+        (".hidden", 0, ".hidden"),
+    ],
+)
+@pytest.mark.parametrize("relative", [False, True])
+def test_what_means_nothing_in_a_path_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    place: Path,
+    written: str,
+    open_flags: int,
+    meant: str,
+    relative: bool,
+) -> None:
+    (place / "sub").mkdir()
+    (place / "sub" / "file").write_bytes(b"good")
+    path = f"{'.' if relative else place}/{written}"
+    monkeypatch.chdir(place)
+    natively = read(path, open_flags)
+    agent = Taught(tmp_path, lambda: read(path, open_flags), place)
+    assert agent.serve() == (natively, [])
+    assert [r["target"] for r in agent.records(tmp_path)] == [f"{place}/{meant}"]
+
+
+def test_of_several_names_that_are_missing_the_first_is_told(tmp_path: Path, place: Path) -> None:
+    """As the broker does."""
+    names = ("missing/file", "missing/more/deep/file", "sub/missing/file", "missing")
+    (place / "sub").mkdir()
+    agent = Taught(tmp_path, lambda: b" ".join(read(place / name) for name in names), place)
+    assert agent.serve() == (b"ENOENT ENOENT ENOENT ENOENT", [])
+    told = [(r["target"], r["errno"]) for r in agent.records(tmp_path)]
+    assert told == [(f"{place}/{name}", "ENOENT") for name in ("missing", "missing", "sub/missing", "missing")]
+
+
+def test_what_is_missing_above_is_the_brokers(tmp_path: Path, place: Path) -> None:
+    """What was taught is about all beneath a directory, and not about that."""
+    (place / "sub").mkdir()
+    agent = Taught(tmp_path, lambda: read(place / "sub" / "missing" / "file"), place / "sub")
+    (place / "sub").rmdir()
+    answer, left = agent.serve()
+    assert (answer, len(left), agent.log.count) == (b"EACCES", 1, 0)
+
+
 def test_what_was_never_seen_before_is_looked_at(tmp_path: Path, place: Path) -> None:
     (place / "link").symlink_to("file")
     asked = [(place / "file", True), (place / "link", False), (place / "missing", True), (place / "missing", False)]
@@ -90,13 +143,17 @@ def test_what_was_never_seen_before_is_looked_at(tmp_path: Path, place: Path) ->
         pytest.param("file", os.O_DIRECTORY, id="a file as a directory"),
         pytest.param("", 0, id="the directory itself"),
         pytest.param("../outside", 0, id="outside"),
-        pytest.param("./file", 0, id="a dot"),
+        pytest.param("file/.", 0, id="a dot at the end"),
+        pytest.param("linked/./file", 0, id="a dot behind a link"),
+        pytest.param("file/./missing", 0, id="a dot behind a file"),
+        pytest.param("link/", os.O_DIRECTORY, id="a slash behind a link"),
+        pytest.param("file/", os.O_DIRECTORY, id="a slash behind a file that is to be a directory"),
         pytest.param("sub/../file", 0, id="two dots"),
-        pytest.param("sub//file", 0, id="two slashes"),
         pytest.param("file/", 0, id="a slash at the end"),
         pytest.param("missing/", 0, id="a slash at the end of nothing"),
         pytest.param("missing/.", 0, id="a dot in nothing"),
-        pytest.param("missing/file", 0, id="nothing in nothing"),
+        pytest.param("missing/../file", 0, id="two dots in nothing"),
+        pytest.param("file/missing", 0, id="nothing in a file"),
         pytest.param("link", 0, id="a link"),
         pytest.param("dangling", 0, id="a link to nothing"),
         pytest.param("linked/file", 0, id="through a link"),

@@ -18,7 +18,7 @@ from helm_sentry.abi import libc
 from helm_sentry.intercept.process_tree import descendants
 from helm_sentry.sensor import loader
 from helm_sentry.sensor.witness import Books, Witness
-from tests.kernel.conftest import TIER, Result, Sandbox
+from tests.kernel.conftest import SYSTEM_PYTHON, TIER, Result, Sandbox
 
 pytestmark = [
     pytest.mark.kernel,
@@ -249,3 +249,31 @@ def test_without_the_right_the_log_says_so(sandbox: Sandbox, victims: Path) -> N
     refused = sandbox.run(["true"], policy(sandbox, victims, "on_witness_gap: deny\n"))
     assert refused.status == 125
     assert "the policy asks for a witness" in refused.stderr
+
+
+RACED = """
+import os, threading, time
+end = time.monotonic() + 2
+def make(flags):
+    while time.monotonic() < end:
+        for what in (lambda: os.close(os.open("raced", os.O_CREAT | os.O_WRONLY | flags)), lambda: os.unlink("raced")):
+            try: what()
+            except OSError: pass
+threads = [threading.Thread(target=make, args=(flags,)) for flags in (os.O_SYNC, 0, os.O_SYNC, 0)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+@as_root
+def test_a_call_that_is_judged_anew_is_counted_once(sandbox: Sandbox) -> None:
+    """A name that is missing when it is looked at and there when it is created: by broker (O_SYNC) and receiver."""
+    (sandbox.workspace / "raced.py").write_text(RACED)
+    for _ in range(8):
+        result = sandbox.run([SYSTEM_PYTHON, "raced.py"])
+        account = last_account(result)["log"]
+        assert gaps(result) == set(), result.stderr
+        assert account["recorded"] + account["unjudged"] == account["received"]
+        if len([r for r in result.records if r["type"] == "decision"]) > account["recorded"]:
+            return
+    pytest.fail("no call was judged twice")

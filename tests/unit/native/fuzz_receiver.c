@@ -1,4 +1,4 @@
-/* Drive what the receiver does with texts and tables, under sanitizers: arguments SEED ROUNDS. */
+/* Drive what the receiver does with texts, tables and files, under sanitizers: arguments SEED ROUNDS DIRECTORY. */
 #define _GNU_SOURCE
 #include "brief.c"
 #undef LOOK_EVERY
@@ -10,9 +10,12 @@ static int says_yes(int descriptor, unsigned long request, const void *argument)
 }
 #define ioctl says_yes
 #include "connects.c"
+#include "effects.c"
+#include "entries.c"
 #undef ioctl
 #include "decisions.c"
 #include "log.c"
+#include "names.c"
 #include "receiver.c"
 #include "serving.c"
 #include "steering.c"
@@ -86,7 +89,7 @@ static void learn_and_find_beneath(struct receiver *receiver)
 		*texts[i] = text(limits[i]);
 	*(char *)decided.name.bytes = '/'; /* its end, where it is empty */
 	expect(receiver_learn(receiver, &decided, 0) == 0, "learn beneath");
-	int32_t key = key_beneath(decided.nr, type);
+	int32_t key = key_beneath(decided.nr, type, 0);
 	int size = snprintf(path, sizeof path, "%s/%zu", decided.name.size ? decided.name.bytes : "", below(1000));
 	const struct decided *found = decisions_above(&receiver->beneath, key, path, (size_t)size);
 	expect(found || decided.name.size < 2, "find beneath");
@@ -161,6 +164,101 @@ static void connect_somewhere(struct receiver *receiver)
 	close(opened);
 }
 
+static void teach(struct receiver *receiver, const char *beneath, int nr, uint32_t type, uint32_t manner)
+{
+	static const char empty[] = "";
+	struct stat status;
+	expect(!stat(beneath, &status), "the directory");
+	struct text none = {empty, 0};
+	struct decided decided = {.nr = nr, .type = type, .manner = manner, .beneath = 1, .device = status.st_dev,
+				  .name = {beneath, strlen(beneath)}, .action = none, .ops = none, .reason = none,
+				  .target = none, .end = none};
+	expect(receiver_learn(receiver, &decided, 0) == 0, "learn an effect");
+}
+
+static const int *entry_calls(const struct receiver *receiver)
+{
+	static int calls[8];
+	memcpy(calls, &receiver->numbers.mkdir, sizeof calls);
+	return calls;
+}
+
+static void teach_effects(struct receiver *receiver, const char *beneath)
+{
+	for (int i = 0; i < 8; i++)
+		teach(receiver, beneath, entry_calls(receiver)[i], 0, CHANGES);
+	for (uint32_t access = 0; access < 3; access++) {
+		teach(receiver, beneath, receiver->numbers.openat, 0, access | CREATES);
+		teach(receiver, beneath, receiver->numbers.openat, S_IFREG, access);
+		teach(receiver, beneath, receiver->numbers.openat, S_IFREG, access | TRUNCATES);
+	}
+}
+
+/* A name of few, so that they meet: absolute, relative, long, no path at all. It lives until the next but two. */
+static uint64_t some_name(const char *beneath)
+{
+	static const char *const names[] = {"a", "b", "c", "a/b", "a/c", "c/a", ".", "..", "a/", "./b", "", "b\n", "link", "link/a"};
+	static char room[4][LONGEST_PATH];
+	static int turn;
+	char *place = room[turn++ % 4], *junk = noise(below(300));
+	const char *name = below(40) ? names[below(sizeof names / sizeof *names)] : junk;
+	snprintf(place, LONGEST_PATH, "%s%s%s", below(2) ? beneath : "", below(8) ? "/" : "", name);
+	if (place[0] == '/' && below(2))
+		memmove(place, place + 1, strlen(place));
+	free(junk);
+	return below(30) ? (uint64_t)(uintptr_t)place : below(1 << 20);
+}
+
+static void change_something(struct receiver *receiver, const char *beneath, int held)
+{
+	static const int flags[] = {O_WRONLY, O_RDWR, O_RDONLY, O_CREAT, O_CREAT, O_EXCL, O_TRUNC, O_APPEND, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK};
+	const int directories[] = {AT_FDCWD, held, held, 0, 1 << 20};
+	int opens = below(2), nr = opens ? receiver->numbers.openat : entry_calls(receiver)[below(8)];
+	int plain = nr == receiver->numbers.mkdir || nr == receiver->numbers.unlink || nr == receiver->numbers.rmdir || nr == receiver->numbers.rename;
+	struct seccomp_notif asked = {.pid = (uint32_t)getpid(), .data = {.nr = nr}};
+	uint64_t *arguments = (uint64_t *)asked.data.args;
+	for (int i = 0; i < 5; i++)
+		arguments[i] = i % 2 == plain ? (uint64_t)directories[below(5)] : some_name(beneath);
+	if (plain)
+		arguments[1] = moves(&receiver->numbers, nr) ? some_name(beneath) : below(01000);
+	if (nr == receiver->numbers.unlinkat || nr == receiver->numbers.mkdirat)
+		arguments[2] = below(2) ? below(01000) : below(2) ? AT_REMOVEDIR : 0;
+	arguments[4] = below(4) == 0;
+	for (int i = opens ? 3 : 0; i >= 0 && opens; i--)
+		arguments[2] = (i == 3 ? 0 : arguments[2]) | (uint64_t)flags[below(sizeof flags / sizeof *flags)];
+	if (opens)
+		arguments[3] = below(010000);
+	uint64_t before = receiver->log->count, recorded = receiver->recorded;
+	struct refusal refusal = {.sequence = -1};
+	enum outcome outcome = opens ? serve_writing(receiver, &asked, 1, &refusal) : serve_entry(receiver, &asked, &refusal);
+	expect((outcome != FOR_BROKER) == (receiver->log->count > before), "an effect without a record, or the reverse");
+	expect((outcome != FOR_BROKER) == (receiver->recorded == recorded + 1), "a call without a record, or the reverse");
+	expect(outcome != REFUSED || (refusal.error > 0 && refusal.sequence >= 0), "a refusal without its error");
+}
+
+static void change_files(struct receiver *receiver, const char *directory, long rounds)
+{
+	char beneath[LONGEST_PATH], link[LONGEST_PATH + 8];
+	expect(realpath(directory, beneath) != NULL && !chdir(beneath), "realpath");
+	snprintf(link, sizeof link, "%s/link", beneath);
+	symlink("a", link);
+	int held = open(beneath, O_PATH | O_DIRECTORY | O_CLOEXEC), highest = dup(held);
+	close(highest);
+	uint64_t recorded = receiver->recorded;
+	for (long i = 0; i < rounds; i++) {
+		if (i % 1000 == 0) {
+			receiver_forget(receiver, 0);
+			teach_effects(receiver, beneath);
+		}
+		change_something(receiver, beneath, held);
+	}
+	expect(rounds < 1000 || receiver->recorded > recorded + (uint64_t)rounds / 20, "nothing was changed");
+	int again = dup(held);
+	expect(again <= highest + LINKS / 8, "descriptors are kept");
+	close(again);
+	close(held);
+}
+
 static void nothing(int number)
 {
 	(void)number;
@@ -173,7 +271,8 @@ int main(int argc, char **argv)
 	seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
 	long rounds = argc > 2 ? strtol(argv[2], NULL, 10) : 1000;
 	expect(log_init(&log, open("/dev/null", O_WRONLY), zeros) == 0, "log_init");
-	const struct numbers numbers = {2, 257, 4, 6, 262, 41, 42, 332, 21, 269, 439, 89, 267};
+	const struct numbers numbers = {2, 257, 4, 6, 262, 41, 42, 332, 21, 269, 439, 89, 267,
+					83, 258, 87, 84, 263, 82, 264, 316};
 	struct receiver *receiver = receiver_new(-1, &log, 0, &numbers, 0);
 	expect(receiver != NULL, "receiver_new");
 	struct sigaction interrupted = {.sa_handler = nothing};
@@ -186,6 +285,8 @@ int main(int argc, char **argv)
 		connect_somewhere(receiver);
 	}
 	expect(rounds < 100 || receiver->recorded, "no connect was repeated");
+	expect(argc > 3, "a directory");
+	change_files(receiver, argv[3], rounds);
 	decisions_clear(&receiver->decisions);
 	decisions_clear(&receiver->beneath);
 	free(receiver);

@@ -24,8 +24,8 @@ def harness(tmp_path_factory):
 
 
 @pytest.mark.parametrize("seed", ["1", "20261121", "77"])
-def test_texts_tables_and_memory(harness, seed):
-    done = subprocess.run([harness, seed, ROUNDS], capture_output=True, text=True, timeout=300, check=False)
+def test_texts_tables_memory_and_files(harness, seed, tmp_path):
+    done = subprocess.run([harness, seed, ROUNDS, tmp_path], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
 
 
