@@ -401,6 +401,17 @@ static struct look look_of(const struct receiver *receiver, const struct seccomp
 	return (struct look){0, asked->data.nr == numbers->lstat ? AT_SYMLINK_NOFOLLOW : 0, arguments[1], 0};
 }
 
+/* Whether the kernel takes these arguments; it looks at them before it looks at the path. */
+static int is_look(const struct seccomp_notif *asked, const struct look *look)
+{
+	const int known = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH;
+	if (!look->extended)
+		return !(look->flags & ~known);
+	return !(look->flags & ~(known | AT_STATX_SYNC_TYPE)) &&
+	       (look->flags & AT_STATX_SYNC_TYPE) != AT_STATX_SYNC_TYPE &&
+	       !((uint32_t)asked->data.args[3] & STATX__RESERVED);
+}
+
 static enum outcome answer_look(struct receiver *receiver, const struct seccomp_notif *asked, const struct look *look,
 				const struct known *known, struct refusal *refusal)
 {
@@ -423,8 +434,7 @@ static enum outcome answer_look(struct receiver *receiver, const struct seccomp_
 static enum outcome serve_look(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal)
 {
 	const struct look look = look_of(receiver, asked);
-	const int known_flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH;
-	if (receiver->tracer || look.flags & ~(look.extended ? known_flags | AT_STATX_SYNC_TYPE : known_flags))
+	if (receiver->tracer || !is_look(asked, &look))
 		return FOR_BROKER;
 	if (look.flags & AT_EMPTY_PATH && is_empty(asked, asked->data.args[1]))
 		return look.extended ? FOR_BROKER : look_at_descriptor(receiver, asked);

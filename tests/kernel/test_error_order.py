@@ -287,3 +287,18 @@ def test_a_directory_that_may_not_be_searched_before_the_other_name(twins: Twins
         script.call("renameat", AT_FDCWD, "file", AT_FDCWD, name)
     script.call("chmod", "closed", 0o700)
     twins.equal(script)
+
+
+def test_arguments_before_what_is_known_to_be_missing(twins: Twins) -> None:
+    script = Script()
+    for name in ("missing", "others"):
+        script.call("statx", AT_FDCWD, name, 0, 0x7FF, Out(256))
+        script.call("newfstatat", AT_FDCWD, name, Out(144), 0)
+        script.call("statx", AT_FDCWD, name, 0, 0x80000000, Out(256))
+        script.call("statx", AT_FDCWD, name, 0x6000, 0x7FF, Out(256))
+        script.call("statx", AT_FDCWD, name, 0x10000, 0x7FF, Out(256))
+        script.call("newfstatat", AT_FDCWD, name, Out(144), 0x10000)
+        script.call("access", name, 8)
+        script.call("faccessat2", AT_FDCWD, name, 0, 0x10000)
+        script.call("readlink", name, Out(9), 0)
+    twins.equal(script, policy=EVERYTHING)
