@@ -35,7 +35,7 @@ class LogState(Protocol):
         count: number of records written.
         size: bytes written.
         allowed: decisions with the verdict ALLOW that the compiled receiver wrote.
-        closed: nothing may be appended any more.
+        closed: nothing may be appended any more; the error, where the compiled receiver could not write.
         head: hash of the last record.
     """
 
@@ -233,7 +233,7 @@ class AuditLog:
 
     def _require_open(self) -> None:
         if self._state.closed:
-            raise AuditError(self._failure or self._unwritable("the receiver failed to write; is the disk full?"))
+            raise AuditError(self._failure or self._unwritable(os.strerror(self._state.closed)))
 
     def _close(self, why: str) -> None:
         self._failure, self._state.closed = self._failure or why, 1

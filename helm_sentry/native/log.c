@@ -126,8 +126,8 @@ static int64_t append(struct log_state *log, const struct line *line, int allowe
 	put_hash(&whole, hash);
 	ssize_t written = write(log->file, whole.bytes, whole.size);
 	if (written != (ssize_t)whole.size) {
-		log->closed = 1; /* nobody can know what the file holds now */
-		return written < 0 ? -errno : -ENOSPC;
+		log->closed = written < 0 ? errno : ENOSPC; /* nobody can know what the file holds now */
+		return -log->closed;
 	}
 	memcpy(log->head, whole.bytes + hash, HEX_HASH);
 	log->size += whole.size;

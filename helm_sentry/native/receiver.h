@@ -24,7 +24,7 @@ struct log_state {
 	uint64_t size;       /* bytes written */
 	uint64_t allowed;    /* decisions with the verdict ALLOW among the records */
 	int32_t file;        /* descriptor, O_APPEND */
-	int32_t closed;      /* nothing may be appended any more, or not by the receiver */
+	int32_t closed;      /* nothing may be appended any more; the error, where the receiver could not write */
 	char head[HEX_HASH]; /* hash of the last record, in hex */
 	pthread_mutex_t lock;
 };
