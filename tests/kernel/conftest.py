@@ -11,7 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,17 @@ class Sandbox:
         process = self.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # its user's keys are trusted
         out, err = process.communicate(timeout=120)
         return subprocess.CompletedProcess(argv, process.returncode, out, err)
+
+
+AFTERWARDS: list[Callable[[], object]] = []
+"""What lets go of things when the test that made them is over."""
+
+
+@pytest.fixture(autouse=True)
+def let_go() -> Iterator[None]:
+    yield
+    while AFTERWARDS:
+        AFTERWARDS.pop()()
 
 
 @pytest.fixture(scope="session")

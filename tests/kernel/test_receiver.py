@@ -30,7 +30,7 @@ from helm_sentry.intercept.interceptor import Unserved
 from helm_sentry.intercept.notify import Listener
 from helm_sentry.native import library
 from helm_sentry.operation import Kind, Operation
-from tests.kernel.conftest import SYSTEM_PYTHON, Sandbox
+from tests.kernel.conftest import AFTERWARDS, SYSTEM_PYTHON, Sandbox
 
 pytestmark = pytest.mark.kernel
 
@@ -72,6 +72,7 @@ class Agent:
         self.receiver = loaded.receiver(self.listener, state, native())
         self._channel = ours
         ours.settimeout(30)
+        AFTERWARDS.extend((self.log.close, lambda: os.close(descriptor)))  # many are made in one process
 
     def _live(self, channel: socket.socket, body: Callable[[], bytes]) -> None:
         answer = b"the child failed"

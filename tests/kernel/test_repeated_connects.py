@@ -452,18 +452,25 @@ def test_a_thread_id_that_becomes_somebody_elses(tmp_path: Path, port: int, dies
     agent = Connector(tmp_path, body)
     agent.learn_connect(sockaddr(port))
 
+    def change_hands() -> None:
+        os.kill(agent.pid, signal.SIGKILL)
+        os.waitpid(agent.pid, 0)
+        born_as(agent.pid)
+        theirs_now = libc.pidfd_getfd(os.pidfd_open(agent.pid), number)
+        assert sock_diag.cookie_of(theirs_now) == sock_diag.cookie_of(victim.fileno())
+        os.close(theirs_now)
+
     def interfere() -> None:
         data, (faults,), _, _ = socket.recv_fds(ours, 8, 1)
-        assert select.select([faults], [], [], 30)[0], "the receiver does not wait for the page"
-        if dies:
-            os.kill(agent.pid, signal.SIGKILL)
-            os.waitpid(agent.pid, 0)
-            born_as(agent.pid)
-            theirs_now = libc.pidfd_getfd(os.pidfd_open(agent.pid), number)
-            assert sock_diag.cookie_of(theirs_now) == sock_diag.cookie_of(victim.fileno())
-            os.close(theirs_now)
-        fill(faults, *struct.unpack("=Q", data), sockaddr(port))
-        os.close(faults)
+        waiting = select.poll()  # select(2) takes no descriptor as high as they are after many tests
+        waiting.register(faults, select.POLLIN)
+        try:
+            assert waiting.poll(30_000), "the receiver does not wait for the page"
+            if dies:
+                change_hands()
+        finally:  # or it waits for ever
+            fill(faults, *struct.unpack("=Q", data), sockaddr(port))
+            os.close(faults)
 
     thread = threading.Thread(target=interfere)
     thread.start()
