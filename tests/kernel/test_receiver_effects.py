@@ -1,7 +1,7 @@
 """What the compiled receiver creates, writes, makes, removes and moves by itself, and what it leaves to the broker."""
 
-import ctypes
 import contextlib
+import ctypes
 import errno
 import fcntl
 import json
