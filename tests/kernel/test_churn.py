@@ -114,7 +114,7 @@ def test_nothing_is_left_behind(daemon, sandbox):
     while churn.live:
         churn.end_one()
     until(settled)
-    assert children(pid) == []
+    until(lambda: children(pid) == [])  # a caller hears of the end before the kernel has taken its supervisor apart
     for agent in churn.ended:
         until(lambda agent=agent: (agent.directory / "receipts/run.json").exists())
     for agent in random.Random(1).sample(churn.ended, min(len(churn.ended), 12)) + churn.ended[-2:]:
