@@ -41,13 +41,8 @@ def teach_missing(broker: "Broker", call: Call, code: int) -> None:
     """Let the receiver say by itself that something is not there, where this call was allowed to be told so."""
     if code != errno.ENOENT or [operation.kind for operation in call.operations] != [Kind.FILE_STAT]:
         return
-    if receiver := broker.teachable(call):
-        try:
-            device = os.stat(os.path.dirname(call.operations[0].path)).st_dev
-        except OSError:
-            return
-        if device not in broker.resolver.proc_devices:
-            _teach(broker, receiver, call, MISSING, device, "errno", errno.errorcode[code])
+    if (receiver := broker.teachable(call)) and (device := _device_above(call)) is not None:
+        _teach(broker, receiver, call, MISSING, device, "errno", errno.errorcode[code])
 
 
 def teach_opening(call: Call, open_flags: int, status: os.stat_result | None) -> None:
@@ -81,13 +76,17 @@ def _kinds(call: Call) -> list[tuple[Kind, bool]]:
 def _teach_effect(call: Call, kind: int, manner: int, before: bool) -> None:
     """Teach it; `before`: its record is written before anything is done."""
     broker = call.broker
-    if receiver := broker.teachable(call):
-        try:
-            device = os.stat(os.path.dirname(call.operations[0].path)).st_dev
-        except OSError:
-            return
-        if device not in broker.resolver.proc_devices:
-            _teach(broker, receiver, call, kind, device, "value" if before else "fd", manner=manner)
+    if (receiver := broker.teachable(call)) and (device := _device_above(call)) is not None:
+        _teach(broker, receiver, call, kind, device, "value" if before else "fd", manner=manner)
+
+
+def _device_above(call: Call) -> int | None:
+    """Return `st_dev` of the directory that a call is about; None where nothing is taught: it is gone, or in /proc."""
+    try:
+        device = os.stat(os.path.dirname(call.operations[0].path)).st_dev
+    except OSError:
+        return None
+    return None if device in call.broker.resolver.proc_devices else device
 
 
 def _teach(

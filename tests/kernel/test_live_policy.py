@@ -128,6 +128,7 @@ def test_a_push_serves_what_was_denied_and_the_reverse(live, sandbox, files):
 
 def test_the_agent_is_not_let_into_the_state_by_any_policy(live, sandbox, files):
     running = live()
+    assert running.read(files[0]) == "first"  # by now it can be reached
     policy = sandbox.policy(
         f"extends: [default]\nallow:\n  - id: all\n    file: {{do: [all], paths: ['{sandbox.root}/**']}}\n", name="wide"
     )

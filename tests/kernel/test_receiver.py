@@ -129,6 +129,12 @@ class Agent:
     def _refuse(self, unserved: Unserved) -> None:
         self.listener.send_errno(unserved.notification.id, unserved.error or errno.EACCES)
 
+    def fill_disk(self) -> None:
+        """From now on there is no room for another record."""
+        full = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full, self.log._state.file)
+        os.close(full)
+
     def records(self, directory: Path) -> list[dict[str, object]]:
         return [json.loads(line) for line in (directory / "audit.jsonl").read_bytes().splitlines()]
 
@@ -534,28 +540,39 @@ def test_no_descriptor_is_kept(tmp_path: Path, place: Path) -> None:
 
 
 @contextlib.contextmanager
-def swapping(file: Path, secret: Path) -> Iterator[list[int]]:
-    """Exchange the file and a link to the secret, and the directory and a link to the secret's, as fast as can be."""
-    link, beside = file.parent / "link", file.parent.parent / "beside"
-    link.symlink_to(secret)
-    beside.symlink_to(secret.parent)
+def repeating(turn: Callable[[], None]) -> Iterator[list[int]]:
+    """Do something again and again on a thread; gives how often it was done."""
     stop, turns = threading.Event(), [0]
 
-    def swap() -> None:
+    def repeat() -> None:
         while not stop.is_set():
-            for _ in range(2):
-                libc.renameat2(flags.AT_FDCWD, bytes(file), flags.AT_FDCWD, bytes(link), 2)
-            for _ in range(2):
-                libc.renameat2(flags.AT_FDCWD, bytes(file.parent), flags.AT_FDCWD, bytes(beside), 2)
+            turn()
             turns[0] += 1
 
-    thread = threading.Thread(target=swap)
+    thread = threading.Thread(target=repeat)
     thread.start()
     try:
         yield turns
     finally:
         stop.set()
         thread.join()
+
+
+@contextlib.contextmanager
+def swapping(file: Path, secret: Path) -> Iterator[list[int]]:
+    """Exchange the file and a link to the secret, and the directory and a link to the secret's, as fast as can be."""
+    link, beside = file.parent / "link", file.parent.parent / "beside"
+    link.symlink_to(secret)
+    beside.symlink_to(secret.parent)
+
+    def swap() -> None:
+        for _ in range(2):
+            libc.renameat2(flags.AT_FDCWD, bytes(file), flags.AT_FDCWD, bytes(link), 2)
+        for _ in range(2):
+            libc.renameat2(flags.AT_FDCWD, bytes(file.parent), flags.AT_FDCWD, bytes(beside), 2)
+
+    with repeating(swap) as turns:
+        yield turns
 
 
 def race(file: Path) -> bytes:
@@ -602,9 +619,7 @@ def test_a_closed_log_serves_nothing(tmp_path: Path, place: Path) -> None:
 def test_a_full_disk_serves_nothing(tmp_path: Path, place: Path) -> None:
     agent = Agent(tmp_path, lambda: read(place / "file") + b" " + read(place / "file"))
     agent.learn(place / "file")
-    full = os.open("/dev/full", os.O_WRONLY)
-    os.dup2(full, agent.log._state.file)
-    os.close(full)
+    agent.fill_disk()
     answer, left = agent.serve()
     assert (answer, len(left), agent.log.count) == (b"EACCES EACCES", 2, 0)
 

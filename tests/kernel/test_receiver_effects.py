@@ -1,6 +1,5 @@
 """What the compiled receiver creates, writes, makes, removes and moves by itself, and what it leaves to the broker."""
 
-import contextlib
 import ctypes
 import errno
 import fcntl
@@ -9,7 +8,6 @@ import os
 import resource
 import stat
 import struct
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,7 +23,7 @@ from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.decode.operations import file_operation, opening, opening_kinds, tree_operation
 from helm_sentry.native.library import MISSING
 from helm_sentry.operation import Kind, Operation
-from tests.kernel.test_receiver import Agent, place
+from tests.kernel.test_receiver import Agent, place, repeating
 
 __all__ = ["place"]
 pytestmark = pytest.mark.kernel
@@ -364,9 +362,7 @@ def test_without_a_record_nothing_is_done(tmp_path: Path, place: Path, how: str)
     if how == "closed":
         agent.log.close()
     else:
-        full = os.open("/dev/full", os.O_WRONLY)
-        os.dup2(full, agent.log._state.file)
-        os.close(full)
+        agent.fill_disk()
     before = tree(place)
     answer, left = agent.serve()
     assert (answer, len(left), agent.log.count, tree(place)) == (REFUSED, 5, 0, before)
@@ -415,24 +411,16 @@ def test_no_descriptor_is_kept(tmp_path: Path, place: Path) -> None:
 @contextmanager
 def exchanging(pair: tuple[Path, Path]) -> Iterator[list[int]]:
     """Exchange the names of a pair, back and forth, as fast as can be; of the first there may be nothing to begin with."""
-    stop, turns = threading.Event(), [0]
     one, other = map(bytes, pair)
-    there = os.path.lexists(one)
+    how = flags.RENAME_EXCHANGE if os.path.lexists(one) else 0
 
     def swap() -> None:
-        while not stop.is_set():
-            for old, new in ((other, one), (one, other)):
-                with suppress(OSError):
-                    libc.renameat2(flags.AT_FDCWD, old, flags.AT_FDCWD, new, flags.RENAME_EXCHANGE if there else 0)
-            turns[0] += 1
+        for old, new in ((other, one), (one, other)):
+            with suppress(OSError):
+                libc.renameat2(flags.AT_FDCWD, old, flags.AT_FDCWD, new, how)
 
-    thread = threading.Thread(target=swap)
-    thread.start()
-    try:
+    with repeating(swap) as turns:
         yield turns
-    finally:
-        stop.set()
-        thread.join()
 
 
 def create_and_remove(at: Path) -> bytes:
@@ -525,7 +513,7 @@ def test_what_a_descriptor_refers_to_is_changed_and_not_its_namesake(tmp_path: P
     def body() -> bytes:
         held = -1
         while held < 0:
-            with contextlib.suppress(PermissionError):  # it has the other's name just now
+            with suppress(PermissionError):  # it has the other's name just now
                 held = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
         made, elsewhere, end = 0, 0, time.monotonic() + RACE
         while time.monotonic() < end:

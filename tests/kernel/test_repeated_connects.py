@@ -230,9 +230,7 @@ def test_old_rules_a_closed_log_and_a_full_disk(tmp_path: Path, port: int) -> No
         elif name == "closed":
             agent.log.close()
         else:
-            full = os.open("/dev/full", os.O_WRONLY)
-            os.dup2(full, agent.log._state.file)
-            os.close(full)
+            agent.fill_disk()
         answer, left = agent.serve()
         assert (answer, len(left), agent.receiver.begun()) == (b"EACCES", 1, [])
 
