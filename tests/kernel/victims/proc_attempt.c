@@ -289,6 +289,8 @@ static void perform(char *text)
 		thread_id = 0;
 		if (!strcmp(words[1], "child") || !strcmp(words[1], "orphan"))
 			kill(target, SIGKILL);
+		if (!strcmp(words[1], "child"))
+			waitpid(target, NULL, 0); /* nothing is to outlive the run */
 	}
 }
 
