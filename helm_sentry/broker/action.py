@@ -1,4 +1,7 @@
-"""What the broker does about one syscall. Exactly one of these ends each notification."""
+"""What the broker does about one syscall. Exactly one of these ends each notification.
+
+What is held for the call is let go before the caller runs on: when it closes a FIFO or a socket it has the last of it.
+"""
 
 import errno
 from collections.abc import Callable
@@ -18,8 +21,9 @@ class Value:
     code: ClassVar[int] = 0
     number: int
 
-    def answer(self, listener: Interceptor, notification: Notification) -> None:
+    def answer(self, listener: Interceptor, notification: Notification, release: Callable[[], None]) -> None:
         """End the syscall."""
+        release()
         listener.send_value(notification.id, self.number)
 
 
@@ -30,8 +34,9 @@ class Errno:
     word: ClassVar[ActionName] = "errno"
     code: int
 
-    def answer(self, listener: Interceptor, notification: Notification) -> None:
+    def answer(self, listener: Interceptor, notification: Notification, release: Callable[[], None]) -> None:
         """End the syscall."""
+        release()
         listener.send_errno(notification.id, self.code)
 
 
@@ -44,9 +49,9 @@ class Inject:
     descriptor: int
     close_on_exec: bool
 
-    def answer(self, listener: Interceptor, notification: Notification) -> None:
+    def answer(self, listener: Interceptor, notification: Notification, release: Callable[[], None]) -> None:
         """End the syscall."""
-        listener.inject(notification, self.descriptor, self.close_on_exec)
+        listener.inject(notification, self.descriptor, self.close_on_exec, release)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +61,9 @@ class Continue:
     word: ClassVar[ActionName] = "continue"
     code: ClassVar[int] = 0
 
-    def answer(self, listener: Interceptor, notification: Notification) -> None:
+    def answer(self, listener: Interceptor, notification: Notification, release: Callable[[], None]) -> None:
         """End the syscall."""
+        release()
         listener.send_continue(notification.id)
 
 
@@ -68,7 +74,7 @@ class Answered:
     word: ClassVar[ActionName] = "none"
     code: ClassVar[int] = 0
 
-    def answer(self, listener: Interceptor, notification: Notification) -> None:
+    def answer(self, listener: Interceptor, notification: Notification, release: Callable[[], None]) -> None:
         """Do nothing."""
 
 

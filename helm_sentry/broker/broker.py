@@ -442,7 +442,7 @@ class Broker:
                 self._log.append(records.outcome(call.sequence, errno_name(action.code)))
             if action.__class__ is Continue and not _may_continue(call.row):
                 action = Errno(errno.EPERM)
-            action.answer(self.listener, call.notification)
+            action.answer(self.listener, call.notification, call.release)
         except AuditError as error:
             self.listener.send_errno(call.id, errno.EPERM)
             self._on_failure(error)

@@ -240,6 +240,5 @@ class Call:
 
     def release(self) -> None:
         """Close everything held for the call."""
-        for descriptor in self.keep:
-            os.close(descriptor)
-        self.keep.clear()
+        while self.keep:
+            os.close(self.keep.pop())

@@ -184,8 +184,8 @@ class Injector:
         self.anew(tid, number)
         return False
 
-    def hand_over(self, tid: int, descriptor: int, close_on_exec: bool) -> None:
-        """Have a thread at its call return a new descriptor, a copy of one of ours.
+    def hand_over(self, tid: int, descriptor: int, close_on_exec: bool, release: Callable[[], None]) -> None:
+        """Have a thread at its call return a new descriptor, a copy of one of ours, and `release` ours before it does.
 
         Raises:
             OSError: the thread's table is full (EMFILE), or it has no memory for it (ENOMEM); it is to `skip`.
@@ -201,6 +201,7 @@ class Injector:
             if number < 0:
                 self._put_back(tid, number)
                 raise OSError(-number, os.strerror(-number))
+            release()
             self.finish(tid, number)
         finally:
             if not received:

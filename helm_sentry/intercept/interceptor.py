@@ -1,5 +1,6 @@
 """What the broker needs of a tier: how calls arrive, and how they end. It does not know which tier it serves."""
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 
@@ -109,8 +110,10 @@ class Interceptor(Protocol):
     def send_continue(self, notification_id: int) -> None:
         """Let the kernel carry the syscall out."""
 
-    def inject(self, notification: Notification, descriptor: int, close_on_exec: bool) -> None:
-        """Put a copy of `descriptor` into the caller and return its number there.
+    def inject(
+        self, notification: Notification, descriptor: int, close_on_exec: bool, release: Callable[[], None]
+    ) -> None:
+        """Put a copy of `descriptor` into the caller, `release` ours, and return its number there.
 
         Raises:
             OSError: the caller's descriptor table is full (EMFILE) or the kernel refused; the caller still waits.

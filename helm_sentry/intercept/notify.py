@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import threading
+from collections.abc import Callable
 
 from helm_sentry.abi import flags, libc, structs
 from helm_sentry.errors import FeatureError
@@ -73,8 +74,10 @@ class Listener:
             self.continued += 1
         self._send(_RESPONSE(notification_id, 0, 0, flags.SECCOMP_USER_NOTIF_FLAG_CONTINUE))
 
-    def inject(self, notification: Notification, descriptor: int, close_on_exec: bool) -> None:
-        """Put a copy of `descriptor` into the caller and return its number there.
+    def inject(
+        self, notification: Notification, descriptor: int, close_on_exec: bool, release: Callable[[], None]
+    ) -> None:
+        """Put a copy of `descriptor` into the caller, `release` ours, and return its number there.
 
         Raises:
             OSError: the caller's descriptor table is full (EMFILE) or the kernel refused; the caller still waits.
@@ -95,6 +98,7 @@ class Listener:
                     number = fcntl.ioctl(self.descriptor, flags.SECCOMP_IOCTL_NOTIF_ADDFD, request, True)
                 finally:
                     os.sched_setaffinity(notification.tid, elsewhere)
+            release()
             self.send_value(notification.id, number)
         except ProcessLookupError:
             return  # the caller is gone

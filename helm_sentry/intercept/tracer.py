@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 from helm_sentry.abi import flags, libc, structs, syscalls
@@ -190,17 +191,20 @@ class Tracer:
         """Let the kernel carry the syscall out; its arguments are registers that nobody can change meanwhile."""
         self._on_tracer(lambda: self._continue(notification_id))
 
-    def inject(self, notification: Notification, descriptor: int, close_on_exec: bool) -> None:
-        """Put a copy of `descriptor` into the caller and return its number there.
+    def inject(
+        self, notification: Notification, descriptor: int, close_on_exec: bool, release: Callable[[], None]
+    ) -> None:
+        """Put a copy of `descriptor` into the caller, `release` ours, and return its number there.
 
         Raises:
             OSError: the caller's descriptor table is full (EMFILE); the caller still waits.
         """
         if threading.get_ident() == self._thread:
-            self._hand_over(notification.id, descriptor, close_on_exec)
+            self._hand_over(notification.id, descriptor, close_on_exec, release)
             return
         done: Future[None] = Future()
-        self._on_tracer(lambda: _settle(done, lambda: self._hand_over(notification.id, descriptor, close_on_exec)))
+        hand_over = partial(self._hand_over, notification.id, descriptor, close_on_exec, release)
+        self._on_tracer(lambda: _settle(done, hand_over))
         done.result()
 
     def watch(self, notification: Notification) -> "_Watch":
@@ -369,12 +373,14 @@ class Tracer:
             self.continued += 1
             self._resume(notification.tid)
 
-    def _hand_over(self, notification_id: int, descriptor: int, close_on_exec: bool) -> None:
+    def _hand_over(
+        self, notification_id: int, descriptor: int, close_on_exec: bool, release: Callable[[], None]
+    ) -> None:
         notification = self._waiting.get(notification_id)
         if notification is None:
             return
         with suppress(ProcessLookupError):
-            self._injector.hand_over(notification.tid, descriptor, close_on_exec)
+            self._injector.hand_over(notification.tid, descriptor, close_on_exec, release)
             self._take(notification_id)
 
     def _close_range_of(self, tid: int, first: int, last: int, how: int) -> None:

@@ -195,6 +195,7 @@ static int notify(struct receiver *receiver, const struct seccomp_notif *asked, 
 	int number = add(receiver, asked, descriptor, flags);
 	if (place == NARROWED)
 		widen((pid_t)asked->pid, &before);
+	close(descriptor);
 	if (number < 0)
 		return number;
 	respond(receiver, asked, number, 0);
@@ -208,7 +209,8 @@ static uint64_t nanoseconds(void)
 	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-/* Return the descriptor's number in the caller, or a negative errno. */
+/* Return the descriptor's number in the caller, or a negative errno. Ours is closed before the caller runs on: when it
+ * closes a FIFO it has the last of it. */
 static int hand_over(struct receiver *receiver, const struct seccomp_notif *asked, int descriptor, int flags)
 {
 	int steer = steering_choose(&receiver->steering);
@@ -224,7 +226,6 @@ enum outcome give(struct receiver *receiver, const struct seccomp_notif *asked, 
 		  struct refusal *refusal)
 {
 	int number = hand_over(receiver, asked, descriptor, flags);
-	close(descriptor);
 	refusal->error = -number;
 	/* -ENOENT, -EINPROGRESS and -ESRCH say that the caller is gone. */
 	return number < 0 && number != -ENOENT && number != -EINPROGRESS && number != -ESRCH ? REFUSED : SERVED;

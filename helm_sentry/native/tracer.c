@@ -318,6 +318,7 @@ int tracer_hand_over(struct tracer *tracer, pid_t tid, int descriptor, int flags
 	if (!steer)
 		tracer_let_go(tracer);
 	int number = install(tracer, tid, descriptor, flags);
+	close(descriptor);
 	if (place == NARROWED && !runs_here(tracer, tid)) {
 		widen(tid, &before);
 		place = ELSEWHERE;
@@ -339,7 +340,8 @@ ssize_t tracer_read(const struct tracer *tracer, pid_t tid, struct iovec room, c
 
 int tracer_hand_over(struct tracer *tracer, pid_t tid, int descriptor, int flags, int steer)
 {
-	(void)tracer, (void)tid, (void)descriptor, (void)flags, (void)steer;
+	(void)tracer, (void)tid, (void)flags, (void)steer;
+	close(descriptor);
 	return -ENOSYS;
 }
 

@@ -30,7 +30,8 @@ int tracer_asked(struct tracer *tracer, const struct stop *stop, struct seccomp_
 /* Read two pieces of a thread's memory, of as many bytes as there is room for, and return how much could be read, by whole
  * pieces; 0 where nothing could or it has not the page ready for a message. */
 ssize_t tracer_read(const struct tracer *tracer, pid_t tid, struct iovec room, const struct iovec pieces[2]);
-/* Put a copy of a descriptor into a thread that stands at a call, have it return its number there, and return it. -ESRCH
+/* Put a copy of a descriptor, which is closed then, into a thread that stands at a call, have it return its number there,
+ * and return it. -ESRCH
  * says that the thread is gone; after another error it still stands, and is to be answered. */
 int tracer_hand_over(struct tracer *tracer, pid_t tid, int descriptor, int flags, int steer);
 /* How to know which way is the quicker one; called once, first. */

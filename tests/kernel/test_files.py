@@ -272,6 +272,16 @@ def test_a_fifo_waits_for_its_other_side(twins: Twins) -> None:
     assert _without_numbers(script, supervised) == _without_numbers(script, natively)
 
 
+def test_what_is_closed_is_closed(twins: Twins) -> None:
+    """The supervisor keeps no copy of what it handed over: a reader that has closed a FIFO was its last."""
+    script = Script()
+    for turn in range(600):
+        how = (os.O_RDWR, os.O_RDWR | os.O_CREAT, os.O_RDONLY | os.O_NONBLOCK)[turn % 3]
+        script.call("close", script.call("open", "fifo", how, 0o600))
+        script.call("open", "fifo", os.O_WRONLY | os.O_NONBLOCK)
+    twins.equal(script)
+
+
 def _without_numbers(script: Script, results: list[Value]) -> list[tuple[str, Value | str]]:
     opens = [word.startswith(("open", "join")) for word in script.words]
     shown = [

@@ -58,10 +58,14 @@ class Answers:
     def send_continue(self, notification_id: int) -> None:
         self._send("continue")
 
-    def inject(self, notification: Notification, descriptor: int, close_on_exec: bool) -> None:
+    def inject(
+        self, notification: Notification, descriptor: int, close_on_exec: bool, release: Callable[[], None]
+    ) -> None:
         if self.inject_error:
             raise OSError(self.inject_error, "injected")
-        self._send("fd", os.fstat(descriptor).st_ino)
+        status = os.fstat(descriptor)
+        release()
+        self._send("fd", status.st_ino)
 
 
 class Stage:
