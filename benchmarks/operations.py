@@ -38,6 +38,7 @@ def measure(lab: Lab) -> list[Row]:
         unix.bind(os.fspath(place / "socket"))
         network: list[tuple[str, str, tuple[object, ...]]] = [
             ("TCP connect", "connect", (tcp,)),
+            ("TCP connection: socket, connect, close", "connection", (tcp,)),
             ("Unix connect", "unix-connect", (place / "socket",)),
             ("bind", "bind", ()),
             ("sendto", "sendto", (udp,)),
