@@ -11,8 +11,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 _HERE = Path("helm_sentry") / "native"
 _SOURCES = (
-    *("brief.c", "connects.c", "decisions.c", "effects.c", "entries.c", "log.c", "names.c", "receiver.c", "serving.c"),
-    *("steering.c", "tracer.c"),
+    *("brief.c", "connects.c", "decisions.c", "effects.c", "entries.c", "log.c", "looks.c", "names.c", "paths.c"),
+    *("receiver.c", "serving.c", "steering.c", "tracer.c"),
 )
 _OPTIONS = (
     "-std=gnu11", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-D_FORTIFY_SOURCE=2", "-fstack-protector-strong",

@@ -1,5 +1,5 @@
-/* What the compiled receiver does about one call: opens for reading, looks, and calls without pointers that the broker has
- * decided before. What changes something is in effects.c.
+/* What the compiled receiver does about one call: opens for reading and calls without pointers that the broker has decided
+ * before, and what is common to all. Looks are in looks.c, what changes something is in effects.c.
  *
  * It knows no policy. Python teaches it one canonical path at a time, with the record's parts, or a directory beneath
  * which all paths are decided alike. It opens the path again without following any link, sees that what it got is the
@@ -15,107 +15,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
-#define PAGE 4096
 #define REPEATABLE_FLAGS (O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK | O_DIRECTORY)
 
-/* The caller's path, made absolute, in `path` of LONGEST_PATH bytes; its length, or 0 where the broker must look. */
-
-size_t read_string(const struct receiver *receiver, pid_t tid, uint64_t address, char *text, size_t room)
-{
-	size_t in_page = PAGE - address % PAGE; /* in two pieces: the page after the one it ends in may be unmapped */
-	struct iovec ours = {text, room}, theirs[] = {{(void *)(uintptr_t)address, room < in_page ? room : in_page},
-						     {(void *)(uintptr_t)(address + in_page), 0}};
-	theirs[1].iov_len = room - theirs[0].iov_len;
-	ssize_t got = receiver->tracer ? tracer_read(receiver->tracer, tid, ours, theirs)
-				       : process_vm_readv(tid, &ours, 1, theirs, 2, 0);
-	const char *end = got > 0 ? memchr(text, 0, (size_t)got) : NULL;
-	return end ? (size_t)(end - text) : 0;
-}
-
-static size_t directory_of(const struct receiver *receiver, pid_t tid, int number, char *path, size_t room)
-{
-	static const char deleted[] = " (deleted)";
-	char link[48];
-	if (number == AT_FDCWD)
-		snprintf(link, sizeof link, "%d/cwd", tid);
-	else
-		snprintf(link, sizeof link, "%d/fd/%d", tid, number);
-	ssize_t got = readlinkat(receiver->proc, link, path, room);
-	if (got <= 0 || (size_t)got >= room || path[0] != '/')
-		return 0;
-	size_t size = (size_t)got, mark = sizeof deleted - 1;
-	return size >= mark && !memcmp(path + size - mark, deleted, mark) ? 0 : size;
-}
-
-size_t tidy(char *path, size_t size)
-{
-	size_t kept = 0;
-	for (size_t i = 0; i < size; i++) {
-		int twice = path[i] == '/' && path[i + 1] == '/', here = path[i] == '/' && !strncmp(path + i, "/./", 3);
-		i += (size_t)here;
-		if (!twice && !here)
-			path[kept++] = path[i];
-	}
-	path[kept] = 0;
-	return kept;
-}
-
-/* `at`: the path is the second argument, beneath the directory that is the first. */
-static size_t read_path(const struct receiver *receiver, const struct seccomp_notif *asked, int at, char *path)
-{
-	char written[256];
-	size_t size = read_string(receiver, (pid_t)asked->pid, asked->data.args[at], written, sizeof written);
-	if (!size)
-		return 0;
-	if (written[0] == '/') {
-		memcpy(path, written, size + 1);
-		return tidy(path, size);
-	}
-	int directory = at ? (int)asked->data.args[0] : AT_FDCWD;
-	size_t base = directory_of(receiver, (pid_t)asked->pid, directory, path, LONGEST_PATH - sizeof written - 1);
-	if (!base)
-		return 0;
-	if (base > 1)
-		path[base++] = '/';
-	memcpy(path + base, written, size + 1);
-	return tidy(path, base + size);
-}
-
-/* What the kernel calls an open file. To find the link /proc/self/fd/N takes as long as to read it, so the links are kept,
- * opened themselves; each says what lies at its number at present. */
-ssize_t name_of(struct receiver *receiver, int descriptor, char *name, size_t room)
-{
-	char number[16];
-	int link = descriptor < LINKS ? receiver->links[descriptor] : 0;
-	if (link)
-		return readlinkat(link, "", name, room);
-	snprintf(number, sizeof number, "%d", descriptor);
-	link = descriptor < LINKS ? openat(receiver->held, number, O_PATH | O_NOFOLLOW | O_CLOEXEC) : -1;
-	int none = 0;
-	if (link > 0 && !atomic_compare_exchange_strong(&receiver->links[descriptor], &none, link))
-		close(link);
-	return readlinkat(receiver->held, number, name, room);
-}
-
-int is_named(struct receiver *receiver, int opened, const char *path, size_t size)
-{
-	char name[LONGEST_PATH];
-	return name_of(receiver, opened, name, sizeof name) == (ssize_t)size && !memcmp(name, path, size);
-}
-
-/* Whether an object, reached by a name just now, bears it. Of the one that was decided about by itself the kernel has said so
- * before; it is asked about any other. */
-static int is_meant(struct receiver *receiver, const struct known *known, int opened, const struct stat *status)
+/* Of the object that was decided about by itself the kernel has said before that it bears the name; it is asked about any
+ * other. */
+int is_meant(struct receiver *receiver, const struct known *known, int opened, const struct stat *status)
 {
 	const struct decided *decided = known->decided;
 	int here = status->st_dev == decided->device;
@@ -126,48 +38,47 @@ static int is_meant(struct receiver *receiver, const struct known *known, int op
 	return is_named(receiver, opened, known->path, known->size);
 }
 
-/* A name without links, opened so that nothing can make us wait. */
-static int open_again(struct receiver *receiver, const struct known *known, int flags, struct stat *status)
+int open_plainly(const struct known *known, int flags, struct stat *status)
 {
 	struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC), .resolve = RESOLVE_NO_SYMLINKS};
 	int opened = (int)syscall(SYS_openat2, AT_FDCWD, known->path, &how, sizeof how);
-	if (opened < 0)
-		return -1;
-	if (!fstat(opened, status) && is_meant(receiver, known, opened, status))
-		return opened;
-	close(opened);
-	return -1;
+	if (opened >= 0 && fstat(opened, status)) {
+		close(opened);
+		opened = -1;
+	}
+	return opened;
 }
 
-/* Whether a path stands in a record as it is: nothing to escape in JSON, no `%`, no byte beyond ASCII. */
-int is_plain(const char *path, size_t size)
+static const struct decided *decided_beneath(const struct receiver *receiver, int nr, const struct known *known,
+					     mode_t type)
 {
-	for (size_t i = 0; i < size; i++)
-		if (path[i] < ' ' || path[i] > '~' || path[i] == '"' || path[i] == '\\' || path[i] == '%')
-			return 0;
-	return 1;
+	if (!receiver->beneath.used || !is_plain(known->path, known->size))
+		return NULL;
+	return decisions_above(&receiver->beneath, key_beneath(nr, type, 0), known->path, known->size);
 }
 
-/* What was decided about a path or, by the type of what is there at present, about all beneath a directory above it. The
- * type is looked at first, because opening a FIFO would tell its other side. */
-static const struct decided *decided_about(const struct receiver *receiver, int nr, const char *path, size_t size)
+const struct decided *decided_of_type(const struct receiver *receiver, int nr, const struct known *known, mode_t type)
+{
+	const struct decided *found = decisions_find(&receiver->decisions, nr, known->path, known->size);
+	return found ? found : decided_beneath(receiver, nr, known, type);
+}
+
+const struct decided *decided_about(const struct receiver *receiver, int nr, const struct known *known)
 {
 	struct stat status = {.st_mode = 0};
-	if (!size)
-		return NULL;
-	const struct decided *found = decisions_find(&receiver->decisions, nr, path, size);
-	if (found || !receiver->beneath.used || !is_plain(path, size))
+	const struct decided *found = known->size ? decisions_find(&receiver->decisions, nr, known->path, known->size) : NULL;
+	if (found || !known->size || !receiver->beneath.used)
 		return found;
-	if (fstatat(AT_FDCWD, path, &status, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) && errno != ENOENT)
+	if (fstatat(AT_FDCWD, known->path, &status, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) && errno != ENOENT)
 		return NULL;
-	return decisions_above(&receiver->beneath, key_beneath(nr, status.st_mode & S_IFMT, 0), path, size);
+	return decided_beneath(receiver, nr, known, status.st_mode & S_IFMT);
 }
 
 /* Handing the descriptor over: it is added, then its number is the answer. One step (SECCOMP_ADDFD_FLAG_SEND) would do,
  * but if this thread is stopped or frozen at that moment the kernel takes the descriptor back and answers 0 all the
  * same; adding alone is taken up again. */
 
-static void respond(struct receiver *receiver, const struct seccomp_notif *asked, int value, uint32_t flags)
+void respond(struct receiver *receiver, const struct seccomp_notif *asked, int value, uint32_t flags)
 {
 	struct seccomp_notif_resp response = {.id = asked->id, .flags = flags};
 	if (value < 0)
@@ -288,7 +199,7 @@ static int is_missing(struct receiver *receiver, struct known *known)
 	return missing;
 }
 
-static enum outcome tell_missing(struct receiver *receiver, const struct seccomp_notif *asked, struct known *known)
+enum outcome tell_missing(struct receiver *receiver, const struct seccomp_notif *asked, struct known *known)
 {
 	if (receiver->tracer || !is_missing(receiver, known) || write_record(receiver, asked, known, NULL) < 0)
 		return FOR_BROKER;
@@ -300,11 +211,11 @@ static enum outcome open_for(struct receiver *receiver, const struct seccomp_not
 			   int flags, struct refusal *refusal)
 {
 	struct stat status;
-	int opened = open_again(receiver, opening, O_NONBLOCK | O_NOCTTY | (flags & O_DIRECTORY), &status);
+	int opened = open_plainly(opening, O_NONBLOCK | O_NOCTTY | (flags & O_DIRECTORY), &status);
 	if (opened < 0)
 		return FOR_BROKER;
 	refusal->sequence = -1;
-	if (flags & O_NONBLOCK || !fcntl(opened, F_SETFL, 0))
+	if (is_meant(receiver, opening, opened, &status) && (flags & O_NONBLOCK || !fcntl(opened, F_SETFL, 0)))
 		refusal->sequence = write_record(receiver, asked, opening, &status);
 	if (refusal->sequence >= 0)
 		return give(receiver, asked, opened, flags, refusal);
@@ -322,7 +233,8 @@ static enum outcome serve_open(struct receiver *receiver, const struct seccomp_n
 	size_t size = read_path(receiver, asked, at, path);
 	if (flags & O_DIRECTORY && size > 1 && path[size - 1] == '/') /* says the same */
 		path[--size] = 0;
-	struct known known = {path, size, decided_about(receiver, asked->data.nr, path, size)};
+	struct known known = {path, size, NULL};
+	known.decided = decided_about(receiver, asked->data.nr, &known);
 	if (!known.decided || known.decided->type == S_IFLNK)
 		return FOR_BROKER;
 	if (!known.decided->type)
@@ -345,133 +257,6 @@ static enum outcome let_go_on(struct receiver *receiver, const struct seccomp_no
 	receiver->continued++;
 	respond(receiver, asked, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);
 	return SERVED;
-}
-
-/* Looking. The caller's memory is written only while the call is known to be the caller's. */
-
-static int tell(struct receiver *receiver, const struct seccomp_notif *asked, uint64_t address, const void *found,
-		size_t size)
-{
-	struct iovec ours = {(void *)found, size};
-	struct iovec theirs = {(void *)(uintptr_t)address, size};
-	if (ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &asked->id))
-		return 0; /* there is nobody to tell */
-	if (process_vm_writev((pid_t)asked->pid, &ours, 1, &theirs, 1, 0) != (ssize_t)size)
-		return -EFAULT;
-	respond(receiver, asked, 0, 0);
-	return 0;
-}
-
-/* fstat(2) as newer C libraries make it: an empty path, which asks for nothing that a policy decides. */
-static enum outcome look_at_descriptor(struct receiver *receiver, const struct seccomp_notif *asked)
-{
-	int number = (int)asked->data.args[0];
-	char link[48];
-	struct stat status;
-	snprintf(link, sizeof link, "%u/fd/%d", asked->pid, number);
-	if (number < 0 || fstatat(receiver->proc, link, &status, AT_NO_AUTOMOUNT))
-		return FOR_BROKER;
-	if (tell(receiver, asked, asked->data.args[2], &status, sizeof status))
-		return FOR_BROKER;
-	receiver->unjudged++;
-	return SERVED;
-}
-
-static int is_empty(const struct seccomp_notif *asked, uint64_t address)
-{
-	char first = 'x';
-	struct iovec ours = {&first, 1}, theirs = {(void *)(uintptr_t)address, 1};
-	return !address || (process_vm_readv((pid_t)asked->pid, &ours, 1, &theirs, 1, 0) == 1 && !first);
-}
-
-/* What a look at a path asks for: where the path stands among the arguments, and how the answer is given. */
-struct look {
-	int at, flags;
-	uint64_t address;
-	int extended; /* statx(2) */
-};
-
-static struct look look_of(const struct receiver *receiver, const struct seccomp_notif *asked)
-{
-	const struct numbers *numbers = &receiver->numbers;
-	const uint64_t *arguments = (const uint64_t *)asked->data.args;
-	if (asked->data.nr == numbers->newfstatat)
-		return (struct look){1, (int)arguments[3], arguments[2], 0};
-	if (asked->data.nr == numbers->statx)
-		return (struct look){1, (int)arguments[2], arguments[4], 1};
-	return (struct look){0, asked->data.nr == numbers->lstat ? AT_SYMLINK_NOFOLLOW : 0, arguments[1], 0};
-}
-
-/* Whether the kernel takes these arguments; it looks at them before it looks at the path. */
-static int is_look(const struct seccomp_notif *asked, const struct look *look)
-{
-	const int known = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH;
-	if (!look->extended)
-		return !(look->flags & ~known);
-	return !(look->flags & ~(known | AT_STATX_SYNC_TYPE)) &&
-	       (look->flags & AT_STATX_SYNC_TYPE) != AT_STATX_SYNC_TYPE &&
-	       !((uint32_t)asked->data.args[3] & STATX__RESERVED);
-}
-
-static enum outcome answer_look(struct receiver *receiver, const struct seccomp_notif *asked, const struct look *look,
-				const struct known *known, struct refusal *refusal)
-{
-	struct stat status;
-	struct statx extended;
-	int opened = open_again(receiver, known, O_PATH | O_NOFOLLOW, &status);
-	if (opened < 0)
-		return FOR_BROKER;
-	int failed = look->extended && statx(opened, "", (look->flags & AT_STATX_SYNC_TYPE) | AT_EMPTY_PATH,
-					     (unsigned int)asked->data.args[3], &extended);
-	close(opened);
-	refusal->sequence = failed ? -1 : write_record(receiver, asked, known, NULL);
-	if (refusal->sequence < 0)
-		return FOR_BROKER;
-	refusal->error = -(look->extended ? tell(receiver, asked, look->address, &extended, sizeof extended)
-					  : tell(receiver, asked, look->address, &status, sizeof status));
-	return refusal->error ? REFUSED : SERVED;
-}
-
-static enum outcome serve_look(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal)
-{
-	const struct look look = look_of(receiver, asked);
-	if (receiver->tracer || !is_look(asked, &look))
-		return FOR_BROKER;
-	if (look.flags & AT_EMPTY_PATH && is_empty(asked, asked->data.args[1]))
-		return look.extended ? FOR_BROKER : look_at_descriptor(receiver, asked);
-	char path[LONGEST_PATH];
-	size_t size = read_path(receiver, asked, look.at, path);
-	struct known known = {path, size, decided_about(receiver, asked->data.nr, path, size)};
-	if (!known.decided || (known.decided->type == S_IFLNK && !(look.flags & AT_SYMLINK_NOFOLLOW)))
-		return FOR_BROKER;
-	return known.decided->type ? answer_look(receiver, asked, &look, &known, refusal)
-				   : tell_missing(receiver, asked, &known);
-}
-
-/* Of access(2) and readlink(2) only this is answered: that there is nothing. */
-
-static int where_path_is(const struct numbers *numbers, const struct seccomp_notif *asked)
-{
-	const uint64_t *arguments = (const uint64_t *)asked->data.args;
-	int nr = asked->data.nr;
-	if (nr == numbers->access)
-		return arguments[1] & ~7U ? -1 : 0;
-	if (nr == numbers->faccessat || nr == numbers->faccessat2)
-		return arguments[2] & ~7U || (nr == numbers->faccessat2 && arguments[3] & ~(AT_EACCESS | AT_SYMLINK_NOFOLLOW))
-			       ? -1
-			       : 1;
-	if (nr == numbers->readlink)
-		return (int)arguments[2] > 0 ? 0 : -1;
-	return nr == numbers->readlinkat && (int)arguments[3] > 0 ? 1 : -1;
-}
-
-static enum outcome serve_missing(struct receiver *receiver, const struct seccomp_notif *asked)
-{
-	char path[LONGEST_PATH];
-	int at = where_path_is(&receiver->numbers, asked);
-	size_t size = at < 0 || receiver->tracer ? 0 : read_path(receiver, asked, at, path);
-	struct known known = {path, size, decided_about(receiver, asked->data.nr, path, size)};
-	return known.decided && !known.decided->type ? tell_missing(receiver, asked, &known) : FOR_BROKER;
 }
 
 enum outcome serve(struct receiver *receiver, const struct seccomp_notif *asked, struct refusal *refusal)

@@ -15,7 +15,9 @@ static int says_yes(int descriptor, unsigned long request, const void *argument)
 #undef ioctl
 #include "decisions.c"
 #include "log.c"
+#include "looks.c"
 #include "names.c"
+#include "paths.c"
 #include "receiver.c"
 #include "serving.c"
 #include "steering.c"
