@@ -84,7 +84,7 @@ lint: setup ## ruff and mypy --strict
 
 IN_TIER := $(if $(TIER),HELM_SENTRY_TIER=$(TIER))
 .PHONY: kernel-tests
-kernel-tests: setup test-programs ## the tests with real programs and system calls; TIER=ptrace: traced (40 minutes)
+kernel-tests: setup test-programs ## the tests with real programs and system calls; TIER=ptrace: traced (10 minutes)
 	$(IN_TIER) $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal tests/kernel
 
 .PHONY: attack

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.conftest import NOBODY, PYTHON, Sandbox
+from tests.kernel.conftest import NOBODY, PYTHON, TIER, Sandbox
 from tests.kernel.daemons import ONCE, PATIENCE, until
 from tests.kernel.test_daemon import alive, parent_of
 
@@ -408,6 +408,7 @@ def eldest(pid: int) -> int:
 
 @ONCE
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may load bpf programs")
+@pytest.mark.skipif("ptrace" in TIER, reason="no witness looks at a traced run; test_tracer says so")
 def test_the_witness_is_loaded_before_anybody_asks_and_runs_for_the_one_who_did(standby):
     first = standby.begun()  # has it compiled, if nobody has before
     assert first.communicate("done\n", timeout=PATIENCE)[0] == "done\n"
