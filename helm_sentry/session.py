@@ -31,7 +31,7 @@ from helm_sentry.control.plane import ControlPlane
 from helm_sentry.control.reload import Reload
 from helm_sentry.control.standing import lasting_digest
 from helm_sentry.decision import Decision
-from helm_sentry.errors import AuditError, FeatureError, PolicyError, SentryError
+from helm_sentry.errors import AuditError, PolicyError, SentryError
 from helm_sentry.intercept.injection import hidden_key
 from helm_sentry.intercept.notify import Listener
 from helm_sentry.launch import filter as seccomp_filter
@@ -48,21 +48,17 @@ from helm_sentry.operation import Kind, Operation
 from helm_sentry.options import Options
 from helm_sentry.policy.engine import CompiledPolicy, compile_policy, decide
 from helm_sentry.policy.plan import PTRACE
-from helm_sentry.policy.rights import HOOKS
-from helm_sentry.prepare import Prepared, limited_group, own_rules, prepare, read_again, require_held
+from helm_sentry.prepare import Prepared, limited_group, own_rules, prepare, read_again
 from helm_sentry.receipt import store
 from helm_sentry.receipt.keyring import known, require_in_place, signing_key
 from helm_sentry.receipt.signer import Signer
 from helm_sentry.refusal import record_refusal
 from helm_sentry.reporter import Reporter
 from helm_sentry.sensor.wall_clock import WallClock
+from helm_sentry.sensors import Sensors
 
-if TYPE_CHECKING:  # loaded by the runs that have them: the others start 7 ms sooner
+if TYPE_CHECKING:  # loaded by the runs that are traced
     from helm_sentry.intercept.tracer import Tracer
-    from helm_sentry.sensor.holding import Holding
-    from helm_sentry.sensor.opens import Opens
-    from helm_sentry.sensor.programs import Loaded
-    from helm_sentry.sensor.witness import Books, Witness
 
 _LAST_WORK = 2.0  # seconds for what was begun for processes that have ended
 _FIRST_KINDS = (Kind.EXEC, Kind.FILE_READ, Kind.FILE_STAT)  # what every program does before all else
@@ -127,9 +123,6 @@ class _Run:
         self._relay = Relay()
         signal.signal(INTERRUPT, lambda number, frame: None)  # interrupts workers; nothing else
         self._failure: Exception | None = None
-        self._witness: Witness | None = None
-        self._holding: Holding | None = None
-        self._gap_found = False
         self._failed, self._wake = os.pipe()
         self._group, self._group_note = limited_group(prepared)
 
@@ -145,7 +138,7 @@ class _Run:
                 raise AuditError(f"the files of the run cannot be written: {error}") from error
             self._serve(started)
             status = self._watch(started)
-            self._require_no_gap()
+            self._sensors.require_no_gap()
             return status
         finally:
             started.end()
@@ -238,7 +231,9 @@ class _Run:
             decide(policy, Operation(kind, path=prepared.program))
         names = Names(policy, self._asked_for, self._fail, enforcing=not prepared.options.dry_run)
         live = LivePolicy(self._live_run(), prepared.policy, self._fail)
-        programs = self._load_witness()
+        self._sensors = Sensors(
+            prepared, self._id, self._log, on_gap=self._gap, on_denial=self._denied, on_failure=self._fail
+        )
         if prepared.plan.tier != PTRACE:
             started.confined()  # until here the floor was laid meanwhile, on another processor if there is one
         self._relay.pass_on_early(started.agent)
@@ -263,8 +258,7 @@ class _Run:
             reload = Reload(live, partial(read_again, prepared), prepared.policy, self._reporter.say)
             self._relay.instead[signal.SIGHUP] = reload.now
         self._broker.start()
-        self._call_witness(programs, started.agent)
-        self._hold(started)
+        self._sensors.begin(self._broker, started.agent, kill)
         with contextlib.suppress(BrokenPipeError):  # interrupted before it began: the guardian says how it ended
             started.proceed()
 
@@ -299,9 +293,7 @@ class _Run:
 
     def _swap(self, policy: CompiledPolicy, announce: Callable[[int], object]) -> int:
         """Put the run under another policy, if what the kernel holds by itself stays as it is."""
-        lowered = require_held(self._prepared.plan, policy.policy)
-        if self._holding and lowered:
-            self._holding.enforce(lowered, policy.policy)
+        self._sensors.enforce(policy)
         return self._broker.swap(policy, announce)
 
     def _receiver(self, listener: "Listener | Tracer") -> Receiver | None:
@@ -310,84 +302,10 @@ class _Run:
             return None
         return self._native.receiver(listener, self._log_state, native())
 
-    def _load_witness(self) -> "Loaded | None":
-        """Return the programs that count what the agent does; None where there can be none, which is recorded."""
-        try:
-            if self._prepared.plan.tier == PTRACE:
-                raise FeatureError("it does not know what a tracer does")
-            if not self._prepared.options.witness:
-                raise FeatureError("it was switched off")
-            if not self._prepared.host.root:  # what would say so takes 4 ms to load
-                raise FeatureError("only root may load bpf programs")
-            # Imported here, as what follows.
-            from helm_sentry.sensor import loader as sensor
-
-            return sensor.load(state.witness_directory(), self._prepared.plan.kernel)
-        except FeatureError as error:
-            if self._prepared.plan.kernel:
-                raise FeatureError(f"the kernel tier has its log from the witness, but {error}") from error
-            if self._prepared.policy.on_witness_gap == "deny":
-                raise FeatureError(f"the policy asks for a witness (`on_witness_gap: deny`), but {error}") from error
-            self._log.append(record.notice("no-witness", str(error)))
-            return None
-
-    def _call_witness(self, programs: "Loaded | None", agent: int) -> None:
-        """Have the kernel count what the agent does, from before its first instruction."""
-        if programs is None:
-            return
-        # Imported here for the same reason.
-        from helm_sentry.sensor.witness import Witness
-
-        opens = self._opens(agent) if self._prepared.plan.kernel else None
-        self._witness = Witness(
-            programs, self._books, self._log.append, lambda code, detail: self._gap(agent, detail), self._fail, opens
-        )
-        self._witness.start(agent)
-
-    def _hold(self, started: Started) -> None:
-        """Have the kernel hold the agent, where programs at its hooks do that."""
-        lowered = require_held(self._prepared.plan, self._prepared.policy)
-        if lowered and lowered.mechanism == HOOKS.name:
-            from helm_sentry.sensor.holding import Holding
-
-            self._holding = Holding(
-                self._id,
-                started.agent,
-                state.witness_directory(),
-                lowered,
-                self._prepared.policy,
-                self._log.append,
-                self._fail,
-            )
-
-    def _opens(self, agent: int) -> "Opens":
-        """Return what writes the log of opens that the kernel holds by itself."""
-        from helm_sentry.sensor.opens import Opens
-
-        names = {number: row.name for number, row in syscalls.table(native()).items() if row.held}
-
-        def on_gap(code: str, detail: str) -> None:
-            self._log.append(record.gap(code, detail))
-            self._gap(agent, detail)
-
-        return Opens(self._log, names, lambda: self._broker.rules, self._denied, on_gap)
-
-    def _books(self) -> "Books":
-        from helm_sentry.sensor.witness import Books
-
-        return Books(*self._broker.arrived(), self._broker.tally.execs)
-
-    def _gap(self, agent: int, detail: str) -> None:
+    def _gap(self, detail: str) -> None:
         """Report what the witness found; it is in the log already."""
         self._signer.notify()
         self._reporter.say(f"the kernel's count of the agent's calls and the log's differ: {detail}")
-        self._gap_found = True
-        if self._prepared.policy.on_witness_gap == "deny":
-            _kill(agent)
-
-    def _require_no_gap(self) -> None:
-        if self._gap_found and self._prepared.policy.on_witness_gap == "deny":
-            raise SentryError("the run cannot be trusted: the kernel's count of its calls and the log's differ")
 
     def _asked_for(self, code: str, detail: str) -> None:
         """Record what became of a name that the agent asked for."""
@@ -475,10 +393,7 @@ class _Run:
         self._control.end_below()
         self._broker.settle(_LAST_WORK)
         self._look_at_the_clock()
-        if self._holding:
-            self._holding.finish()
-        if self._witness:
-            self._witness.finish()
+        self._sensors.finish()
         self._log.end(lambda counts: record.end(counts, exit_status=code, signal=signal_name))
         self._log.sync()
         store.sync_run(self.directory)

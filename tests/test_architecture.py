@@ -59,6 +59,7 @@ LAYERS = [
     ("helm_sentry.state", 2),
     ("helm_sentry.reporter", 2),
     ("helm_sentry.session", 3),
+    ("helm_sentry.sensors", 3),
     ("helm_sentry.options", 1),
     ("helm_sentry.hosted", 3),
     ("helm_sentry.prepare", 3),

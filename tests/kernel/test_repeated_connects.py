@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -563,8 +564,9 @@ def test_with_and_without_it_connects_are_the_same(sandbox: Sandbox, closed: int
         without = run(sandbox, CONNECTS, port, closed, receiver=False)
     assert repeated.stdout == without.stdout == native_.stdout
     assert "[0, 0, 106, b'four', 0]" in repeated.stdout and "[115, 111, 103]" in repeated.stdout
-    assert shape(repeated) == shape(without)
-    assert len(shape(repeated)) > 200
+    pairs = list(zip_longest(shape(repeated), shape(without)))
+    assert [pair for pair in pairs if pair[0] != pair[1]][:2] == [], "what the records say differs"
+    assert len(pairs) > 200
 
 
 IN_TIME = """
