@@ -1,9 +1,10 @@
 /* Entries of directories that are made, removed or moved, as effects.c says.
  *
  * To move an entry is judged by whether it is a directory, which takes along what is beneath it. Those are the broker's; the
- * others must still be none when they are moved. So while an entry is looked at and moved, here or in the broker
- * (broker/tree.py), nobody else makes a directory or moves an entry: that is what `entries` is for. What creates files or
- * removes entries makes no directory and needs no turn.
+ * others must still be none when they are moved. So while an entry is looked at and changed, here or in the broker
+ * (broker/tree.py), nobody else makes a directory, moves or removes an entry: that is what `entries` is for. It is taken before
+ * the caller's directory is asked for its name: one that is moved in between, perhaps to where nothing may be moved or removed,
+ * would take the effect along under the name that it no longer has. What creates files needs no turn.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -31,9 +32,8 @@ static enum outcome make_directory(struct receiver *receiver, const struct secco
 {
 	if ((!name->type && !take_umask(receiver, asked)) || !record_first(receiver, asked, known, NULL, refusal))
 		return FOR_BROKER;
-	receiver_lock_entries(receiver);
-	int error = mkdirat(name->directory, name->leaf, mode) ? errno : 0;
-	receiver_unlock_entries(receiver);
+	/* The mask was not read for a name that was taken. Should it be free by now, that comes after this call. */
+	int error = name->type ? EEXIST : mkdirat(name->directory, name->leaf, mode) ? errno : 0;
 	return answer_recorded(receiver, asked, error, refusal);
 }
 
@@ -122,11 +122,8 @@ static enum outcome serve_move(struct receiver *receiver, const struct seccomp_n
 	enum outcome outcome = FOR_BROKER;
 	int read = name_read(receiver, asked, at ? (int)arguments[0] : AT_FDCWD, at, &from);
 	read &= name_read(receiver, asked, at ? (int)arguments[2] : AT_FDCWD, at ? 3 : 1, &to);
-	if (read) {
-		receiver_lock_entries(receiver);
+	if (read)
 		outcome = move_entry(receiver, asked, &from, &to, refusal);
-		receiver_unlock_entries(receiver);
-	}
 	name_drop(&from);
 	name_drop(&to);
 	return outcome;
@@ -147,6 +144,9 @@ enum outcome serve_entry(struct receiver *receiver, const struct seccomp_notif *
 {
 	if (receiver->tracer || !receiver->beneath.used)
 		return FOR_BROKER;
-	return moves(&receiver->numbers, asked->data.nr) ? serve_move(receiver, asked, refusal)
-							 : serve_one(receiver, asked, refusal);
+	receiver_lock_entries(receiver); /* before the first look at what the caller's descriptors are called */
+	enum outcome outcome = moves(&receiver->numbers, asked->data.nr) ? serve_move(receiver, asked, refusal)
+									 : serve_one(receiver, asked, refusal);
+	receiver_unlock_entries(receiver);
+	return outcome;
 }

@@ -8,6 +8,7 @@ import os
 import resource
 import stat
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -535,3 +536,55 @@ def test_what_a_descriptor_refers_to_is_changed_and_not_its_namesake(tmp_path: P
     made, elsewhere = json.loads(answer)
     assert turns[0] > 10 and made > 10 and left
     assert elsewhere == 0
+
+
+def while_it_waits_for_its_turn(agent: Changing, change: Callable[[], object]) -> tuple[bytes, int]:
+    """What the agent's one call gives that arrives while the broker changes entries, and how many were left to the broker."""
+
+    def take_the_turn() -> None:
+        with agent.receiver.entries:
+            held.set()
+            while not agent.receiver.counts().received:
+                time.sleep(0.001)
+            time.sleep(0.1)  # by now it has got as far as it gets
+            change()
+
+    held = threading.Event()
+    broker = threading.Thread(target=take_the_turn)
+    broker.start()
+    held.wait()
+    answer, left = agent.serve()
+    broker.join()
+    return answer, len(left)
+
+
+def test_a_directory_that_is_moved_before_its_entry_takes_the_entry_along(tmp_path: Path, place: Path) -> None:
+    """An entry is moved under the name that its directory has then, not under the one that it had when the call arrived."""
+    (place / "sub").mkdir()
+    (place / "sub" / "file").write_bytes(b"taken along")
+    held = os.open(place / "sub", os.O_RDONLY | os.O_DIRECTORY)
+    agent = Changing(tmp_path, lambda: called("renameat", held, "file", held, "moved"), place)
+    elsewhere = place.parent / "elsewhere"
+    answer = while_it_waits_for_its_turn(agent, lambda: os.rename(place / "sub", elsewhere))
+    os.close(held)
+    assert tree(elsewhere) == {"file": ("-rw-r--r--", b"taken along")}
+    assert answer == (b"EACCES", 1)
+    assert agent.log.count == 0
+
+
+def test_a_directory_whose_name_was_taken_has_its_makers_mask(tmp_path: Path, place: Path) -> None:
+    """Also when the name becomes free while the call is served."""
+    (place / "sub").mkdir()
+
+    def body() -> bytes:
+        os.umask(0o077)
+        return called("mkdirat", -100, place / "sub", 0o777)
+
+    agent = Changing(tmp_path, body, place)
+    before = os.umask(0)  # that of whoever was served last
+    try:
+        answer, left = while_it_waits_for_its_turn(agent, (place / "sub").rmdir)
+    finally:
+        os.umask(before)
+    assert (answer, left) == (b"0", 0)
+    assert tree(place)["sub"] == ("drwx------", b"")
