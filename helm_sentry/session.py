@@ -62,6 +62,7 @@ if TYPE_CHECKING:  # loaded by the runs that are traced
 
 _LAST_WORK = 2.0  # seconds for what was begun for processes that have ended
 _FIRST_KINDS = (Kind.EXEC, Kind.FILE_READ, Kind.FILE_STAT)  # what every program does before all else
+_LOCK = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SYNC_EVERY = 1.0  # seconds a crashed kernel may lose of the log
 
 
@@ -205,6 +206,7 @@ class _Run:
         self._native = native_library.load()
         self._log_state = self._native.log_state() if self._native else None
         self._log = AuditLog(self.directory, self._id, degraded=prepared.plan.missing_layers, state=self._log_state)
+        self._entries = os.open(state.entries_lock(), _LOCK, 0o600)
         self._log.append({**facts, **digests})
         if self._group_note:
             self._log.append(record.notice("limits", self._group_note))
@@ -252,6 +254,7 @@ class _Run:
             receiver=self._receiver(started.listener),
             approvals=None if prepared.options.dry_run else self._control.approvals,
         )
+        self._broker.entries.share(self._entries)
         kill = partial(_kill, started.agent)
         self._control.open(started.guardian, live, kill, partial(self._about, started), self._above())
         if prepared.options.watch:

@@ -5,6 +5,7 @@ witness/          compiled kernel programs of the witness
 control/<run id>  sockets of the runs that go on
 approvals/        answers that outlive their run
 daemon/           sockets of the daemon
+entries           locked while a run changes entries of directories
 standby/          socket of the standby
 output/<run id>   what agents printed that were started with `run --detach`
 runs/<run id>/    one directory a run; ids sort by time: 20261121-071503-ab12cd
@@ -42,6 +43,11 @@ def witness_directory() -> str:
 def control_directory() -> str:
     """Return the directory of the control sockets of runs that go on."""
     return os.path.join(state_directory(), "control")
+
+
+def entries_lock() -> str:
+    """Return the path of the file that keeps runs from changing entries of directories at the same time."""
+    return os.path.join(state_directory(), "entries")
 
 
 def daemon_directory() -> str:

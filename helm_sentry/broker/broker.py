@@ -25,6 +25,7 @@ from helm_sentry.broker.action import Action, Answered, Continue, Errno, Later, 
 from helm_sentry.broker.call import Call, Held, Refused
 from helm_sentry.broker.circumstances import Circumstances
 from helm_sentry.broker.connects import Connects, take_over
+from helm_sentry.broker.entries import Entries
 from helm_sentry.broker.held import park
 from helm_sentry.broker.memory import Gone, Memory, Unreadable
 from helm_sentry.broker.names import Names
@@ -82,7 +83,7 @@ class Broker:
         own_ports: ports the run itself listens on.
         traffic: how many bytes left for which address.
         rules: what the run is under at present.
-        entries: held while entries of directories are looked at and changed.
+        entries: entered while entries of directories are looked at and changed.
         signal_scope: the kernel keeps the agent's signals inside its Landlock domain.
         enforcing: false in a dry run, which performs what the policy denies.
         tally: what has become of the calls that arrived.
@@ -112,7 +113,7 @@ class Broker:
         self.signal_scope, self.enforcing = signal_scope, enforcing
         # A decision that depends on more than the object is taken each time.
         self._receiver = None if policy.guards else receiver
-        self.entries = self._receiver.entries if self._receiver else threading.Lock()
+        self.entries = self._receiver.entries if self._receiver else Entries()
         self.connects = Connects(self._receiver, names, self.own_ports, self._between_calls)
         self.traffic = Traffic(log.append, on_failure, self.connects.begun)
         self.rules = Rules.of(policy, self.traffic.total)

@@ -2,7 +2,8 @@
  *
  * To move an entry is judged by whether it is a directory, which takes along what is beneath it. Those are the broker's; the
  * others must still be none when they are moved. So while an entry is looked at and changed, here or in the broker
- * (broker/tree.py), nobody else makes a directory, moves or removes an entry: that is what `entries` is for. It is taken before
+ * (broker/tree.py), nobody else makes a directory, moves or removes an entry: that is what `entries` is for, and between runs, which one agent
+ * may have several of, a lock on a file. Both are taken before
  * the caller's directory is asked for its name: one that is moved in between, perhaps to where nothing may be moved or removed,
  * would take the effect along under the name that it no longer has. What creates files needs no turn.
  */
@@ -14,16 +15,32 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
+
+void receiver_share_entries(struct receiver *receiver, int descriptor)
+{
+	receiver->shared_entries = descriptor;
+}
+
+static void lock_shared(const struct receiver *receiver, int operation)
+{
+	while (receiver->shared_entries >= 0 && flock(receiver->shared_entries, operation))
+		if (errno != EINTR)
+			abort(); /* the kernel has no memory for a lock: the run ends */
+}
 
 void receiver_lock_entries(struct receiver *receiver)
 {
 	pthread_mutex_lock(&receiver->entries);
+	lock_shared(receiver, LOCK_EX);
 }
 
 void receiver_unlock_entries(struct receiver *receiver)
 {
+	lock_shared(receiver, LOCK_UN);
 	pthread_mutex_unlock(&receiver->entries);
 }
 

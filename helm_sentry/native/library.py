@@ -193,6 +193,10 @@ class Entries:
     def __init__(self, library: ctypes.CDLL, receiver: int) -> None:
         self._library, self._receiver = library, receiver
 
+    def share(self, descriptor: int) -> None:
+        """Keep those of other runs out, too, by a lock on a file that this supervisor has opened for itself."""
+        self._library.receiver_share_entries(self._receiver, descriptor)
+
     def __enter__(self) -> None:
         self._library.receiver_lock_entries(self._receiver)
 
@@ -420,6 +424,7 @@ class Library:
         waiting.receiver_learn.argtypes = (c_void_p, c_void_p, c_uint64)
         waiting.receiver_forget.argtypes = (c_void_p, c_uint64)
         waiting.receiver_settle.argtypes = (c_void_p,)
+        waiting.receiver_share_entries.argtypes = (c_void_p, c_int)
         waiting.receiver_lock_entries.argtypes = waiting.receiver_unlock_entries.argtypes = (c_void_p,)
         waiting.receiver_counts.argtypes = (c_void_p, c_void_p)
         waiting.receiver_begun.argtypes = (c_void_p, c_void_p)

@@ -31,6 +31,7 @@ struct receiver *receiver_new(int listener, struct log_state *log, uint32_t audi
 	if (!receiver)
 		return NULL;
 	receiver->listener = listener;
+	receiver->shared_entries = -1;
 	receiver->log = log;
 	receiver->audit_arch = audit_arch;
 	receiver->numbers = *numbers;

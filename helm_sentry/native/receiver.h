@@ -93,7 +93,9 @@ struct begun {
 uint32_t receiver_begun(struct receiver *receiver, struct begun *room);
 /* Return when no call is being served. */
 void receiver_settle(struct receiver *receiver);
-/* Keep the receiver from making directories and from moving entries meanwhile; see effects.c. Whoever has the lock must not
+/* A descriptor to lock entries by between runs: of a file that each supervisor has opened for itself. */
+void receiver_share_entries(struct receiver *receiver, int descriptor);
+/* Keep the receiver from making directories and from moving entries meanwhile; see entries.c. Whoever has the lock must not
  * call what waits for calls that are being served: `receiver_learn`, `receiver_forget`, `receiver_settle`. */
 void receiver_lock_entries(struct receiver *receiver);
 void receiver_unlock_entries(struct receiver *receiver);

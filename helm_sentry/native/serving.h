@@ -29,7 +29,8 @@ struct receiver {
 	struct decisions decisions;
 	struct decisions beneath; /* for each syscall and file type, which `nr` holds both */
 	struct begun_connections begun;
-	pthread_mutex_t entries; /* see effects.c */
+	pthread_mutex_t entries; /* see entries.c */
+	int shared_entries;	 /* a descriptor of the same lock between runs, or -1 */
 };
 
 enum outcome { SERVED, FOR_BROKER, REFUSED };

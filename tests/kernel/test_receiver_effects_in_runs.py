@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def test_with_and_without_it_a_run_is_the_same(sandbox: Sandbox, request: pytest
 
 # To move a directory to `kept` is blocked, since it may hold `kept/config`; to move a file there is not. While one process moves
 # `sub/x` there, another exchanges it for a directory that holds a file of that name.
-SWAPPED = """
+SWAPS = """
 import os, signal, sys, time
 x, inner, kept = "sub/x", "sub/x/config", "kept"
 def quietly(what, *arguments):
@@ -120,8 +121,7 @@ def quietly(what, *arguments):
     return True
 def touch(path):
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT))
-child = os.fork()
-if child == 0:
+def swap():
     while True:
         quietly(touch, x)
         quietly(os.unlink, x)
@@ -129,6 +129,13 @@ if child == 0:
         quietly(touch, inner)
         quietly(os.unlink, inner)
         quietly(os.rmdir, x)
+"""
+SWAPPED = (
+    SWAPS
+    + """
+child = os.fork()
+if child == 0:
+    swap()
 moved = won = 0
 end = time.monotonic() + float(sys.argv[1])
 while time.monotonic() < end and not won:
@@ -140,6 +147,7 @@ os.kill(child, signal.SIGKILL)
 os.waitpid(child, 0)
 print(moved, won)
 """
+)
 KEPT = """extends: [default]
 block:
   - {id: kept, file: {do: [write, create], paths: ['${workspace}/kept*/config']}}
@@ -158,6 +166,25 @@ def test_a_file_that_is_moved_cannot_become_a_directory_meanwhile(sandbox: Sandb
     assert result.denials("file.rename"), "it was never a directory"
     control = sandbox.native(command)
     assert control.stdout.split()[1] == "True"
+
+
+@pytest.mark.parametrize("native", ["on", "off"])
+def test_nor_does_another_run_make_it_one(sandbox: Sandbox, native: str) -> None:
+    """One agent may have several runs; its policy holds in all of them together."""
+    (sandbox.workspace / "sub").mkdir()
+    os.chown(sandbox.workspace / "sub", sandbox.uid, sandbox.uid)
+    policy, environment = sandbox.policy(KEPT), {"HELM_SENTRY_NATIVE": native}
+    program = f"{SWAPS}\nprint('began', flush=True)\nswap()"
+    argv = sandbox.argv([SYSTEM_PYTHON, "-c", program], policy, ["--quiet"])
+    other = sandbox.popen(argv, stdout=subprocess.PIPE, env=sandbox.environment() | environment)
+    assert other.stdout is not None and other.stdout.readline() == "began\n"
+    moves = SWAPPED.replace("    swap()\n", "    os._exit(0)\n")
+    result = sandbox.run([SYSTEM_PYTHON, "-c", moves, "3"], policy, environment=environment)
+    other.terminate()
+    other.communicate()
+    moved, won = result.stdout.split()
+    assert (won, int(moved) > 5) == ("False", True), result.stdout + result.stderr
+    assert result.denials("file.rename"), "it was never a directory"
 
 
 @pytest.fixture
