@@ -36,7 +36,7 @@ from tests.kernel.random_calls import Descriptor, Sequences, flat, run_sequences
 
 pytestmark = pytest.mark.kernel
 
-OPERATIONS = int(os.environ.get("SENTRY_DIFFERENTIAL_SOCKETS", "1000"))
+OPERATIONS = int(os.environ.get("SENTRY_DIFFERENTIAL_SOCKETS", "500"))
 POLICY = f"""{EVERYTHING.rstrip()}
   - {{id: connect, connect: {{addresses: [loopback], ports: [any]}}}}
   - {{id: bind, bind: {{addresses: [any], ports: [any]}}}}
