@@ -24,12 +24,14 @@ from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.decode.operations import file_operation, opening, opening_kinds, tree_operation
 from helm_sentry.native.library import MISSING
 from helm_sentry.operation import Kind, Operation
+from tests.kernel.daemons import until
 from tests.kernel.test_receiver import Agent, place, repeating
 
 __all__ = ["place"]
 pytestmark = pytest.mark.kernel
 
 FILE = stat.S_IFREG
+FUTEX = str(syscalls.number("futex", native()))
 CREATES, TRUNCATES, CHANGES = 8, 4, 16
 ALLOWED = Decision(Verdict.ALLOW, Reason.RULE, "test")
 RACE = 1.0  # seconds
@@ -544,12 +546,11 @@ def while_it_waits_for_its_turn(agent: Changing, change: Callable[[], object]) -
     def take_the_turn() -> None:
         with agent.receiver.entries:
             held.set()
-            while not agent.receiver.counts().received:
-                time.sleep(0.001)
-            time.sleep(0.1)  # by now it has got as far as it gets
+            # It has the call, and has got as far as it gets: to the lock.
+            until(lambda: agent.receiver.counts().received and call_of.read_text().split()[0] == FUTEX)
             change()
 
-    held = threading.Event()
+    held, call_of = threading.Event(), Path(f"/proc/self/task/{threading.get_native_id()}/syscall")
     broker = threading.Thread(target=take_the_turn)
     broker.start()
     held.wait()
