@@ -1,6 +1,8 @@
 """Whole programs: a clone, an installation, a compilation, a package with a script, a test suite.
 
 Each is shown twice: as it is, and without what `true` takes on the same side, which is the start of the supervisor.
+Beside them the least that any supervisor takes from these programs: one in C that only hears of their calls, and one
+that also looks at absolute paths in their place and writes a line; neither decides anything, opens or holds an object.
 """
 
 import importlib.util
@@ -56,6 +58,9 @@ def _tiers(lab: Lab) -> list[Side]:
     sides = lab.supervised(policy)
     plain = sides[0]
     command, run, *options = plain.prefix
+    bare = str(lab.compile("bare_supervisor"))
+    sides += [Side("a bare C supervisor that lets all go on", (bare, "--go-on"))]
+    sides += [Side("a bare C supervisor that looks", (bare, "--look"))]
     tiers = ["ptrace"] if os.geteuid() else ["ptrace", "kernel"]
     for tier in tiers:
         words = [word for word in options if word != "--no-witness" or tier != "kernel"]
