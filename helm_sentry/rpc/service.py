@@ -6,6 +6,7 @@ log names both the caller and the daemon.
 
 import functools
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -15,8 +16,9 @@ import grpc
 from helm_sentry import state
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.audit.follow import records
-from helm_sentry.control.client import Unreachable, ask, live_runs
-from helm_sentry.errors import SentryError, UsageError
+from helm_sentry.control.client import Silent, Unreachable, ask, live_runs, presence
+from helm_sentry.control.endpoint import MOST_BYTES
+from helm_sentry.errors import SentryError, UsageError, VerificationError
 from helm_sentry.rpc import sentry_pb2 as pb
 from helm_sentry.rpc.callers import Act, Caller, Callers, NotAllowed
 from helm_sentry.rpc.sentry_pb2_grpc import SentryServicer
@@ -44,6 +46,8 @@ def _reported(method: _Method) -> _Method:
 
 
 def _code(error: SentryError) -> grpc.StatusCode:
+    if isinstance(error, Silent):
+        return grpc.StatusCode.UNAVAILABLE
     if isinstance(error, Unreachable):
         return grpc.StatusCode.NOT_FOUND
     if isinstance(error, NotAllowed):
@@ -82,19 +86,31 @@ class Sentry(SentryServicer):
         if not self._watchers.acquire(blocking=False):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MOST_WATCHERS} streams are open already")
         context.add_callback(self._watchers.release)
+        directory = os.path.join(state.runs_directory(), _id(request.run))
+        if not os.path.isdir(directory):
+            raise Unreachable(f"there is no run `{request.run}`")
+        return self._watched(directory, request, context)
+
+    def _watched(self, directory: str, request: pb.WatchRequest, context: grpc.ServicerContext) -> Iterator[pb.Record]:
         verdicts, types = set(request.verdicts), set(request.types) or {"decision"}
-        directory = state.run_directory(_id(request.run))
-        return (
-            _record(text, fields)
-            for text, fields in records(directory, from_start=request.from_start, goes_on=context.is_active)
-            if fields["type"] in types and (not verdicts or fields.get("verdict") in verdicts)
-        )
+        try:
+            with presence(self._runs, request.run) as goes_on:
+                asked = records(
+                    directory, from_start=request.from_start, goes_on=lambda: context.is_active() and goes_on()
+                )
+                for text, fields in asked:
+                    if fields["type"] in types and (not verdicts or fields.get("verdict") in verdicts):
+                        yield _record(text, fields)
+        except (VerificationError, ValueError) as error:
+            context.abort(grpc.StatusCode.DATA_LOSS, f"the log is damaged, see `helm-sentry verify`: {error}")
 
     @_reported
     def Apply(self, request: pb.ApplyRequest, context: grpc.ServicerContext) -> pb.Change:
         """Put a run under another policy."""
-        bundle = request.bundle.decode("utf-8", "replace")
-        return self._change(request, context, Act.PUSH, {"do": "apply", "bundle": bundle, "dry_run": request.dry_run})
+        asked: Fields = {"do": "apply", "bundle": request.bundle.decode("utf-8", "replace"), "dry_run": request.dry_run}
+        if len(json.dumps(asked)) > MOST_BYTES // 2:  # the run is to say so itself, and to record it
+            asked = {"do": "apply", "too_long": len(request.bundle)}
+        return self._change(request, context, Act.PUSH, asked)
 
     @_reported
     def Grant(self, request: pb.GrantRequest, context: grpc.ServicerContext) -> pb.Change:

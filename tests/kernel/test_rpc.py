@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -97,6 +98,8 @@ def test_what_is_not_accepted_changes_nothing_and_is_recorded(daemon, files):
         "of another key": bundle(daemon, agent.run, policy, 0, SigningKey(os.urandom(32))),
         "for another run": bundle(daemon, "20200101-000000-000000", policy, 0),
         "cut": good[:-20],
+        "too deep": b"[" * 100_000,
+        "longer than a request may be": good + b" " * (5 << 20),
         "no text": b"\xff\xfe",
     }
     for signed in bad.values():
@@ -116,6 +119,28 @@ def test_a_run_that_is_none_is_named(daemon, run):
     error = refusal(daemon.stub.Get, pb.GetRequest(run=run))
     assert error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
     assert run in error.details()
+
+
+@ONCE
+def test_grants_are_counted_and_leave_no_clock_behind(daemon, files):
+    agent = daemon.agent(policy_for(daemon, "first"))
+    stub, run = daemon.stub, agent.run
+    supervisor = stub.Get(pb.GetRequest(run=run)).supervisor
+    asked = pb.GrantRequest(run=run, rules=rules(files[1]), seconds=3600)
+    stub.Revoke(pb.RevokeRequest(run=run, grant=stub.Grant(asked).grant))
+    before = threads(supervisor)
+    for _ in range(20):
+        stub.Revoke(pb.RevokeRequest(run=run, grant=stub.Grant(asked).grant))
+    until(lambda: threads(supervisor) <= before, "the clocks of revoked grants are gone")
+    for _ in range(64):
+        stub.Grant(asked)
+    assert "64 grants hold already" in refusal(stub.Grant, asked).details()
+    stub.Freeze(pb.FreezeRequest(run=run))
+    until(lambda: threads(supervisor) <= before, "a freeze ends grants and their clocks")
+
+
+def threads(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/task"))
 
 
 def test_grant_revoke_freeze_kill(daemon, files):
@@ -155,6 +180,49 @@ def test_decisions_are_watched_as_they_are_made(daemon, files):
     assert {(r.verdict, r.target, r.rule) for r in seen} == {("DENY", str(files[1]), "default")}
     from_start = daemon.stub.Watch(pb.WatchRequest(run=agent.run, from_start=True, types=["start", "end"]))
     assert [r.type for r in from_start] == ["start", "end"]
+
+
+@ONCE
+def test_a_stream_ends_with_a_supervisor_that_was_killed(daemon, files):
+    agent = daemon.agent(policy_for(daemon, "first"))
+    stream = daemon.stub.Watch(pb.WatchRequest(run=agent.run, from_start=True), timeout=PATIENCE)
+    assert next(stream).type == "decision"
+    os.kill(daemon.stub.Get(pb.GetRequest(run=agent.run)).supervisor, signal.SIGKILL)
+    assert [record.type for record in stream][-1:] == ["decision"]  # and no deadline was exceeded
+    followed = daemon.command("audit", "tail", "-f", agent.run)
+    assert (followed.returncode, "DENY" in followed.stdout or "ALLOW" in followed.stdout) == (0, True), followed
+    gone = refusal(lambda request: list(daemon.stub.Watch(request)), pb.WatchRequest(run="20200101-000000-000000"))
+    assert (gone.code(), str(daemon.state) in gone.details()) == (grpc.StatusCode.NOT_FOUND, False)
+
+
+@ONCE
+def test_a_client_that_never_reads_costs_a_bounded_amount(daemon, files):
+    agent = daemon.agent(policy_for(daemon, "first"), HAMMER.replace("sys.argv[1:]", repr(list(map(str, files)))))
+    assert agent.first_line == "began"
+    pid = daemon.process.pid
+    asked = pb.WatchRequest(run=agent.run, from_start=True)
+    channels = [grpc.insecure_channel(f"unix:{daemon.directory}/grpc", FEW) for _ in range(8)]
+    streams = [SentryStub(channel).Watch(asked) for channel in channels]
+    for stream in streams:
+        next(stream)  # and nothing more
+    filled = resident(pid)
+    size = sum(path.stat().st_size for path in agent.directory.glob("audit*"))
+    until(lambda: sum(path.stat().st_size for path in agent.directory.glob("audit*")) > size + (16 << 20))
+    grown = resident(pid) - filled
+    print(f"8 streams that nobody reads, 16 MiB of log: the daemon grew by {grown >> 10} KiB")
+    assert grown < 16 << 20
+    assert daemon.stub.Freeze(pb.FreezeRequest(run=agent.run), timeout=PATIENCE).epoch == 1
+    before = threads(pid)
+    for channel in channels:
+        channel.close()
+    until(lambda: threads(pid) < before - 4, "the threads of the streams are free again")
+
+
+FEW = (("grpc.use_local_subchannel_pool", 1),)  # a connection of its own for each channel
+
+
+def resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @ONCE
