@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import click
@@ -156,7 +157,7 @@ def _directory(run: str) -> str:
 def _lines(directory: str, *, follow: bool) -> Iterator[bytes]:
     """Return the lines of a log without their newlines; when following, an empty one wherever there is no more yet."""
     log, rest = Follower(directory), b""
-    with contextlib.closing(log), presence(control_directory(), os.path.basename(directory)) as goes_on:
+    with contextlib.closing(log), _presence(directory) as goes_on:
         while True:
             last = not (follow and goes_on())
             chunk = log.read()
@@ -167,6 +168,14 @@ def _lines(directory: str, *, follow: bool) -> Iterator[bytes]:
                     return
                 yield b""
                 time.sleep(_LOOK_EVERY)
+
+
+def _presence(directory: str) -> AbstractContextManager[Callable[[], bool]]:
+    """Return what tells whether a run goes on; where nobody has served it, only its end record can tell."""
+    run = os.path.basename(directory)
+    if not os.path.exists(os.path.join(control_directory(), run)):
+        return contextlib.nullcontext(lambda: True)
+    return presence(control_directory(), run)
 
 
 def _records(lines: Iterator[bytes]) -> Iterator[tuple[bytes, Fields]]:
