@@ -25,10 +25,11 @@ class Standing:
     Args:
         directory: where they are kept; made when the first one is given.
         policy_digest: `lasting_digest` of the policy.
+        scratch: directory that only this run has, the variable `tmp`; what was said of another run's counts for it.
     """
 
-    def __init__(self, directory: str, policy_digest: str) -> None:
-        self._directory, self._digest = directory, policy_digest
+    def __init__(self, directory: str, policy_digest: str, scratch: str) -> None:
+        self._directory, self._digest, self._scratch = directory, policy_digest, scratch
         self._path = os.path.join(directory, policy_digest + ".jsonl")
 
     def load(self) -> set[tuple[str, str]]:
@@ -49,10 +50,13 @@ class Standing:
             except ValueError:
                 continue
             if isinstance(fields, dict) and fields.get("policy") == self._digest:
-                found.add((str(fields.get("rule")), str(fields.get("operation"))))
+                operation = str(fields.get("operation"))
+                if then := str(fields.get("tmp", "")):
+                    operation = operation.replace(then, self._scratch)
+                found.add((str(fields.get("rule")), operation))
         return found
 
-    def add(self, rule: str, operation: Operation, by: Approver) -> None:
+    def add(self, rule: str, key: str, by: Approver) -> None:
         """Keep an answer.
 
         Raises:
@@ -62,7 +66,8 @@ class Standing:
         fields = {
             "policy": self._digest,
             "rule": rule,
-            "operation": key_of(operation),
+            "operation": key,
+            "tmp": self._scratch,
             "by": str(by),
             "time": time.time_ns() // 1000,
         }
@@ -86,6 +91,6 @@ def lasting_digest(policy: Policy, scratch: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def key_of(operation: Operation) -> str:
+def key_of(operation: Operation, about: tuple[str, ...]) -> str:
     """Return a text that equal operations share and others do not."""
-    return repr(operation)
+    return repr(operation) + (repr(about) if about else "")

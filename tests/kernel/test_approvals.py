@@ -24,7 +24,7 @@ allow:
     file: {{do: [read, stat], paths: [{root}/plain]}}
 contextual:
   - id: ask
-    file: {{do: [read, write, create, truncate, delete], paths: ['{root}/guarded/**']}}
+    file: {{do: [read, write, create, truncate, delete, chmod, xattr], paths: ['{root}/guarded/**']}}
     when: "false"
     otherwise: escalate
   - id: ask-exec
@@ -178,6 +178,42 @@ for _ in range(2):
             running.approvals("approve", name(question), *options)
         assert running.finish()[1] == "firstfirstsecondsecond"
         assert decisions(running).count(("ESCALATE", "CONDITION")) == 3
+
+    def test_for_the_run_is_for_what_was_shown(self, agent, guarded):
+        """The same operation with another mode, or a link of the same name to another place, asks anew."""
+        code = f"""
+import os
+own = {str(guarded / "own")!r}
+os.close(os.open(own, os.O_CREAT | os.O_WRONLY, 0o600))
+os.chmod(own, 0o644)
+os.chmod(own, 0o644)
+os.chmod(own, 0o4777)
+os.symlink("harmless", {str(guarded / "link")!r})
+os.unlink({str(guarded / "link")!r})
+os.symlink("/etc/shadow", {str(guarded / "link")!r})
+"""
+        running = agent([PYTHON, "-c", code])
+        shown = []
+        for number in range(1, 7):
+            (question,) = running.questions()
+            assert question["question"] == number
+            shown.append(" ".join(question["lines"]))
+            running.approvals("approve", "--run", name(question))
+        assert running.finish()[0] == 0
+        for words, line in zip(
+            ("0600", "0644", "4777", "[harmless]", "file.delete", "[/etc/shadow]"), shown, strict=True
+        ):
+            assert words in line, shown
+        assert not any("all beneath" in line for line in shown)
+
+    def test_always_holds_for_a_program_whose_environment_names_the_runs_own_directory(self, agent):
+        code = "import os, subprocess; subprocess.run(['/usr/bin/id'], env={'WHERE': os.environ['TMPDIR']})"
+        running = agent([PYTHON, "-c", code])
+        running.approvals("approve", "--always", name(running.questions()[0]))
+        assert running.finish()[0] == 0
+        again = agent([PYTHON, "-c", code], "--approve-within", "5")
+        assert again.finish()[0] == 0
+        assert decisions(again) == [("ALLOW", "APPROVED")]
 
     def test_always_holds_in_later_runs_of_this_policy_alone(self, agent, guarded, sandbox):
         command = ["cat", str(guarded / "a")]
@@ -371,6 +407,16 @@ class TestAtTheTerminal:
         terminal.type(typed if typed == "\x03" else typed + "\n")
         terminal.expect(said)
         assert terminal.wait() == status
+
+    def test_what_is_long_does_not_hide_what_is_asked(self, start: Start, sandbox, guarded):
+        policy = sandbox.policy(POLICY.format(root=sandbox.root))
+        code = "import subprocess; subprocess.run(['/usr/bin/id'] + ['x' * 500] * 20, env={'LD_PRELOAD': '/tmp/' + 'y' * 3000})"
+        terminal = start(sandbox.argv([PYTHON, "-c", code], policy))
+        shown = terminal.expect(r"(?s)approval is needed.*\[d\]eny: ").group()
+        assert "exec /usr/bin/id" in shown[shown.index("again, what is asked for") :]
+        assert "characters more" in shown
+        terminal.type("d\n")
+        terminal.wait()
 
     def test_names_cannot_steer_the_terminal(self, start: Start, sandbox, guarded):
         policy = sandbox.policy(POLICY.format(root=sandbox.root))
