@@ -1,12 +1,15 @@
 """`helm-sentry approvals`."""
 
 import json
+import time
 
 import click
 
+from helm_sentry import state
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.cli.to import to
 from helm_sentry.control.client import Runs
+from helm_sentry.control.standing import forget, kept
 from helm_sentry.errors import UsageError
 
 
@@ -52,6 +55,35 @@ def approve(runs: Runs, question: str, for_run: bool, always: bool) -> None:
 def deny(runs: Runs, question: str) -> None:
     """Refuse a call that waits."""
     _answer(runs, question, "deny")
+
+
+@approvals.command("kept")
+@click.option("--json", "as_json", is_flag=True, help="One object a line.")
+def kept_(as_json: bool) -> None:
+    """Show the answers that outlive their run: `always`."""
+    for answer in kept(state.approvals_directory()):
+        if as_json:
+            fields = {name: getattr(answer, name) for name in ("name", "rule", "lines", "by", "time")}
+            click.echo(json.dumps(fields))
+        else:
+            when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(answer.time / 1e6))
+            click.echo(f"{answer.name}  by rule {answer.rule}, {when} UTC, {answer.by}")
+            for line in answer.lines:
+                click.echo(f"  {line}")
+
+
+@approvals.command("forget")
+@click.argument("name", metavar="ANSWER")
+def forget_(name: str) -> None:
+    """Take an answer back that outlives its run, as `kept` names it.
+
+    Runs that begin from now on ask again; those that go on have read it.
+    """
+    found = [answer for answer in kept(state.approvals_directory()) if answer.name == name]
+    if not found:
+        raise UsageError(f"no answer `{name}` is kept; `helm-sentry approvals kept` shows them")
+    forget(found[0])
+    click.echo(f"forgotten: {' '.join(found[0].lines)}")
 
 
 def _answer(runs: Runs, name: str, choice: str) -> None:

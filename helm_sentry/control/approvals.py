@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from helm_sentry.audit import record
 from helm_sentry.audit.canonical import Fields
-from helm_sentry.control.question import Approver, Choice, Question
+from helm_sentry.control.question import Approver, Choice, Question, in_words
 from helm_sentry.control.standing import Standing, key_of
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.errors import AuditError, UsageError
@@ -115,7 +115,7 @@ class Approvals:
         for operation, decision in question.asked:
             key = decision.rule, key_of(operation, question.about)
             if choice is Choice.ALWAYS:
-                self._standing.add(*key, by)
+                self._standing.add(*key, (*in_words(operation), *question.about), by)
             if choice in (Choice.RUN, Choice.ALWAYS):
                 self._allowed = self._allowed | {key}
             elif choice is Choice.DENY:

@@ -93,17 +93,23 @@ class Question:
         who = f"process {self.tid} ({printable(self.program)})"
         said = [f"{who} asks for {self.syscall}, by rule {printable(self.rule)}:"]
         for operation in self.operations:
-            target = operation.target
-            if operation.hosts and operation.address:
-                target = f"{operation.hosts[0]} ({target})"
-            said.append(f"  {operation.kind} {printable(target)}" + _reach(operation))
-            if operation.argv:
-                said.append("    arguments: " + " ".join(f"[{printable(word)}]" for word in operation.argv))
-            if operation.environment:
-                said.append("    environment: " + _settings(operation.environment))
-            if operation.protocol:
-                said.append(f"    protocol: {operation.protocol}" + f", {operation.size} bytes" * bool(operation.size))
+            said += [f"  {line}" for line in in_words(operation)]
         return said + [f"    {fact}" for fact in self.about]
+
+
+def in_words(operation: Operation) -> list[str]:
+    """Return what an operation would do, line by line, fit for a terminal."""
+    target = operation.target
+    if operation.hosts and operation.address:
+        target = f"{operation.hosts[0]} ({target})"
+    said = [f"{operation.kind} {printable(target)}" + _reach(operation)]
+    if operation.argv:
+        said.append("  arguments: " + " ".join(f"[{printable(word)}]" for word in operation.argv))
+    if operation.environment:
+        said.append("  environment: " + _settings(operation.environment))
+    if operation.protocol:
+        said.append(f"  protocol: {operation.protocol}" + f", {operation.size} bytes" * bool(operation.size))
+    return said
 
 
 def _reach(operation: Operation) -> str:

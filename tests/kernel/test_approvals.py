@@ -223,6 +223,14 @@ os.symlink("/etc/shadow", {str(guarded / "link")!r})
         again = agent(command)
         assert again.finish()[1] == "first"
         assert decisions(again) == [("ALLOW", "APPROVED")]
+        (kept,) = map(json.loads, running.approvals("kept", "--json").stdout.splitlines())
+        assert (kept["rule"], kept["lines"]) == ("ask", [f"file.read {guarded}/a"])
+        assert running.approvals("forget", "nonsense").returncode == 2
+        assert "forgotten" in running.approvals("forget", kept["name"]).stdout
+        assert running.approvals("kept").stdout == ""
+        forgotten = agent(command, "--approve-within", "0.2")
+        assert (forgotten.finish()[0], decisions(forgotten)[-1]) == (1, ("DENY", "UNANSWERED"))
+        again.approvals("approve", "--always", name(agent(command).questions()[0]))
         sandbox.policy(POLICY.format(root=sandbox.root) + "limits: {open_files: 200}\n")
         changed = agent(command, "--approve-within", "0.2")
         assert changed.finish()[0] == 1
