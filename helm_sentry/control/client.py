@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from helm_sentry import state
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.control.gate import address
 from helm_sentry.control.peer import peer_of
@@ -50,7 +51,8 @@ class LocalRuns:
         self._directory = directory
 
     def ask(self, run: str, request: Fields) -> Fields:
-        """As `Runs.ask`."""
+        """As `Runs.ask`; the run may be named as other commands take it, as `latest`."""
+        run = run if state.is_run_id(run) else os.path.basename(state.run_directory(run))
         answers = list(ask(self._directory, run, request))
         return answers[0]
 

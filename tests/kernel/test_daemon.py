@@ -156,6 +156,31 @@ def test_a_detached_run_leaves_its_output(daemon):
 
 
 @ONCE
+def test_a_detached_run_that_cannot_begin_says_why(daemon):
+    policy = daemon.sandbox.policy("allow: everything\n", name="bad")
+    begun = daemon.command("run", "--detach", "--policy", str(policy), "--", PYTHON, "-c", "pass")
+    assert (begun.returncode, begun.stdout, "bad.yaml:" in begun.stderr) == (125, "", True), begun
+    missing = daemon.command("run", "--detach", "--", "no-such-program")
+    assert "no such program" in missing.stderr
+    (output, *_) = os.listdir(daemon.state / "output")
+    assert daemon.command("logs", output).returncode == 0
+
+
+@ONCE
+def test_a_run_is_named_as_elsewhere_and_none_is_said(daemon):
+    assert daemon.command("ps").stderr == "no run goes on\n"
+    agent = daemon.agent()
+    shown = daemon.command("ps").stdout
+    assert (agent.run in shown, "policy default" in shown) == (True, True)
+    assert daemon.command("policy", "freeze", "latest").returncode == 0
+    assert daemon.command("kill", str(agent.directory)).returncode == 0
+    agent.finish()
+    gone = daemon.command("kill", "latest")
+    assert (gone.returncode, gone.stderr) == (125, f"helm-sentry: no run `{agent.run}` goes on\n")
+    assert "went to the one who started it" in daemon.command("logs", "-f", agent.run).stderr
+
+
+@ONCE
 def test_inspect_shows_the_policy_that_holds_now(daemon):
     agent = daemon.agent()
     assert daemon.shown(agent.run)["plan"]
