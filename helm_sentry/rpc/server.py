@@ -8,8 +8,10 @@ import itertools
 import os
 import socket
 import threading
+from collections.abc import Callable
 from concurrent import futures
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -52,13 +54,15 @@ class Server:
     Args:
         directory: an open directory that only this user can enter.
         tls: a TCP address to listen on, too.
-        callers: says who may do what.
+        callers: returns the list that says who may do what, as it is now.
 
     Raises:
         SentryError: an address cannot be had.
     """
 
-    def __init__(self, directory: int, tls: Tls | None = None, callers: Callers = EVERYBODY) -> None:
+    def __init__(
+        self, directory: int, tls: Tls | None = None, callers: Callable[[], Callers] = lambda: EVERYBODY
+    ) -> None:
         self._directory, self._numbers = directory, itertools.count()
         self._server = grpc.server(futures.ThreadPoolExecutor(_THREADS, "grpc"), options=_OPTIONS)
         self._health = health.HealthServicer()
@@ -103,7 +107,7 @@ def caller(context: grpc.ServicerContext) -> Caller:
         pid, uid, _ = name.rpartition("/")[2].removeprefix("caller-").split("-")
         return Caller(Peer(int(pid), int(uid)))
     names = context.auth_context().get("x509_common_name", [b"somebody with a certificate"])
-    return Caller(Peer(0, -1), names[0].decode("utf-8", "replace"), name)
+    return Caller(Peer(0, -1), names[0].decode("utf-8", "replace"), unquote(name))
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:

@@ -60,10 +60,10 @@ class Sentry(SentryServicer):
 
     Args:
         caller: tells who makes a call.
-        callers: says who may do what.
+        callers: returns the list that says who may do what, as it is now.
     """
 
-    def __init__(self, caller: Callable[[grpc.ServicerContext], Caller], callers: Callers) -> None:
+    def __init__(self, caller: Callable[[grpc.ServicerContext], Caller], callers: Callable[[], Callers]) -> None:
         self._caller, self._callers, self._runs = caller, callers, state.control_directory()
         self._watchers = threading.BoundedSemaphore(MOST_WATCHERS)
 
@@ -148,27 +148,41 @@ class Sentry(SentryServicer):
         """Answer one of them."""
         if request.choice not in _CHOICES:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "an answer has a choice")
-        self._permit(context, Act.APPROVE, request.run)
+        self._permit(context, Act.APPROVE, request.run, request.number)
         answer: Fields = {"do": "answer", "question": request.number, "choice": _CHOICES[request.choice]}
         return _question(self._one(request.run, answer | {"digest": request.digest}, context) | {"run": request.run})
 
-    def _permit(self, context: grpc.ServicerContext, act: Act, run: str) -> None:
+    def _permit(self, context: grpc.ServicerContext, act: Act, run: str, question: int = 0) -> None:
         """Require that the caller may do something to a run; whoever may not do everything, to one that goes on.
 
         Raises:
             NotAllowed: it may not.
         """
-        if self._callers.trusts(caller := self._caller(context)):
+        caller, callers = self._caller(context), self._callers()
+        if callers.trusts(caller):
             return
         role = str(self._one(run, {"do": "about"}, context)["role"])
-        if not self._callers.allows(caller, act, role):
-            of = f"of role `{role}`" if role else "without a role"
+        of = f"of role `{role}`" if role else "without a role"
+        if not callers.allows(caller, act, role):
             raise NotAllowed(f"`{caller.fields['name']}` may not {act} an agent {of}")
+        if question and not callers.allows(caller, act, role, rule := self._rule(run, question)):
+            raise NotAllowed(f"`{caller.fields['name']}` may not answer rule `{rule}` of an agent {of}")
+
+    def _rule(self, run: str, question: int) -> str:
+        """Return the rule that asks a question; its number is never used twice.
+
+        Raises:
+            UsageError: it does not wait; the answer must not be passed on, or it might be to one that is asked then.
+        """
+        for each in ask(self._runs, _id(run), {"do": "questions"}):
+            if each["question"] == question:
+                return str(each["rule"])
+        raise UsageError(f"no question {question} waits")
 
     def _visible(self, context: grpc.ServicerContext) -> Iterator[Fields]:
         caller = self._caller(context)
         for about in self._everywhere({"do": "about"}, live_runs(self._runs)):
-            if self._callers.allows(caller, Act.WATCH, str(about["role"])):
+            if self._callers().allows(caller, Act.WATCH, str(about["role"])):
                 yield about
 
     def _change(self, request: Any, context: grpc.ServicerContext, act: Act, asked: Fields) -> pb.Change:

@@ -124,11 +124,22 @@ def test_a_dead_daemon_frees_no_agent_and_the_next_finds_them(daemon):
     assert stays.read(Path("/etc/shadow")) == "Permission denied"
     daemon.start()
     assert f"run {goes.run} ended without a seal" in daemon.log.read_text()
+    assert f"found runs that go on: {stays.run}" in daemon.log.read_text()
     assert [each.id for each in daemon.stub.List(pb.ListRequest()).runs] == [stays.run]
     assert "helm_sentry_unsealed_runs_total 1.0" in scrape(daemon)
     daemon.stub.Kill(pb.KillRequest(run=stays.run))
     assert stays.finish()[0] == -9
     assert stays.sandbox.verify(stays.directory).returncode == 0
+
+
+@ONCE
+def test_what_a_killed_supervisor_leaves_is_found_at_once(daemon):
+    agent, other = daemon.agent(), daemon.agent()
+    os.kill(daemon.shown(agent.run)["supervisor"], signal.SIGKILL)
+    agent.finish()
+    until(lambda: f"run {agent.run} ended without a seal" in daemon.log.read_text())
+    assert os.listdir(daemon.state / "control") == [other.run]
+    assert "helm_sentry_unsealed_runs_total 1.0" in scrape(daemon)
 
 
 def test_a_daemon_that_ends_seals_what_it_hosts(daemon):
