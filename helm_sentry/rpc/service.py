@@ -55,17 +55,34 @@ def _code(error: SentryError) -> grpc.StatusCode:
     return grpc.StatusCode.FAILED_PRECONDITION
 
 
+class Streams:
+    """Counts the streams of a server."""
+
+    def __init__(self) -> None:
+        self._places = threading.BoundedSemaphore(MOST_WATCHERS)
+
+    def begin(self, context: grpc.ServicerContext) -> None:
+        """Take a place until the call ends, or end it."""
+        if not self._places.acquire(blocking=False):
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MOST_WATCHERS} streams are open already")
+        if not context.add_callback(self._places.release):
+            self._places.release()
+
+
 class Sentry(SentryServicer):
     """Serves the runs of this machine's state directory.
 
     Args:
         caller: tells who makes a call.
         callers: returns the list that says who may do what, as it is now.
+        streams: counts those of the server.
     """
 
-    def __init__(self, caller: Callable[[grpc.ServicerContext], Caller], callers: Callable[[], Callers]) -> None:
-        self._caller, self._callers, self._runs = caller, callers, state.control_directory()
-        self._watchers = threading.BoundedSemaphore(MOST_WATCHERS)
+    def __init__(
+        self, caller: Callable[[grpc.ServicerContext], Caller], callers: Callable[[], Callers], streams: Streams
+    ) -> None:
+        self._caller, self._callers, self._streams = caller, callers, streams
+        self._runs = state.control_directory()
 
     @_reported
     def List(self, request: pb.ListRequest, context: grpc.ServicerContext) -> pb.ListReply:
@@ -83,12 +100,10 @@ class Sentry(SentryServicer):
     def Watch(self, request: pb.WatchRequest, context: grpc.ServicerContext) -> Iterator[pb.Record]:
         """Return the records of a run as they are written."""
         self._permit(context, Act.WATCH, request.run)
-        if not self._watchers.acquire(blocking=False):
-            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MOST_WATCHERS} streams are open already")
-        context.add_callback(self._watchers.release)
         directory = os.path.join(state.runs_directory(), _id(request.run))
         if not os.path.isdir(directory):
             raise Unreachable(f"there is no run `{request.run}`")
+        self._streams.begin(context)
         return self._watched(directory, request, context)
 
     def _watched(self, directory: str, request: pb.WatchRequest, context: grpc.ServicerContext) -> Iterator[pb.Record]:

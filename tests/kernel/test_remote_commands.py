@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +16,10 @@ from tests.kernel.conftest import Sandbox
 from tests.kernel.daemons import ONCE, PATIENCE, Daemon, until
 from tests.kernel.test_approvals import POLICY as ASKING
 from tests.kernel.test_live_policy import BASE
-from tests.kernel.test_rpc import certificates, files, guarded, policy_for, refusal
+from tests.kernel.test_rpc import certificates, files, free_port, guarded, policy_for, refusal
 
 pytestmark = pytest.mark.kernel
-__all__ = ["certificates", "files", "guarded"]  # fixtures
+__all__ = ["certificates", "files", "free_port", "guarded"]  # fixtures
 
 Done = subprocess.CompletedProcess[str]
 
@@ -244,10 +243,3 @@ def test_who_leaves_the_list_may_nothing_from_then_on(limited, certificates, gua
         assert stub.AnswerApproval(answer).number == question.number
         assert waits.result(PATIENCE) == "a"
         assert "no question" in refusal(stub.AnswerApproval, answer).details()
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("localhost", 0))
-        return int(taken.getsockname()[1])

@@ -1,5 +1,6 @@
 """The gRPC service, by its generated client, in front of real agents."""
 
+import contextlib
 import json
 import os
 import random
@@ -15,6 +16,7 @@ from pathlib import Path
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from helm_sentry.control.bundle import Bundle
@@ -231,12 +233,15 @@ def test_streams_leave_room_for_those_who_act(daemon, files):
     streams = [daemon.stub.Watch(pb.WatchRequest(run=agent.run, from_start=True)) for _ in range(32)]
     for stream in streams:
         assert next(stream).type == "decision"
-    late = daemon.stub.Watch(pb.WatchRequest(run=agent.run))
-    with pytest.raises(grpc.RpcError) as caught:
-        next(late)
-    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert daemon.stub.Freeze(pb.FreezeRequest(run=agent.run), timeout=PATIENCE).epoch == 1
-    streams[0].cancel()
+    with grpc.insecure_channel(f"unix:{daemon.directory}/grpc", FEW) as another:
+        late = SentryStub(another).Watch(pb.WatchRequest(run=agent.run))
+        described = reflection_pb2_grpc.ServerReflectionStub(another).ServerReflectionInfo(iter(()))
+        for stream in (late, described):
+            with pytest.raises(grpc.RpcError) as caught:
+                next(stream)
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert SentryStub(another).Freeze(pb.FreezeRequest(run=agent.run), timeout=PATIENCE).epoch == 1
+    streams.pop().cancel()
     until(lambda: _begins(daemon.stub.Watch(pb.WatchRequest(run=agent.run, from_start=True))))
 
 
@@ -373,6 +378,13 @@ def test_the_inner_socket_has_no_name(daemon):
 
 
 @pytest.fixture
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        return int(taken.getsockname()[1])
+
+
+@pytest.fixture
 def certificates(sandbox) -> Path:
     """An authority, a server it vouches for, a client it vouches for, and one that nobody does."""
     directory = sandbox.root / "certificates"
@@ -424,6 +436,44 @@ def test_over_tcp_only_a_certificate_lets_in(sandbox, certificates, request):
         assert frozen["by"].startswith("alice at ")
     finally:
         served.close()
+
+
+@ONCE
+def test_a_flood_of_connections_leaves_room_for_others(sandbox, certificates, request, free_port):
+    """On TCP without a word and without a certificate, and on the Unix socket: what they take has a bound."""
+    if sandbox.uid:
+        request.getfixturevalue("daemon_installation")
+    names = {"certificate": "localhost.pem", "key": "localhost.key", "callers": "ca.pem"}
+    files = [word for name, file in names.items() for word in (f"--tls-{name}", str(certificates / file))]
+    daemon = Daemon(sandbox, "--tls", f"localhost:{free_port}", *files)
+    opened: list[socket.socket] = []
+
+    def descriptors() -> int:
+        return len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
+
+    try:
+        assert daemon.stub.List(pb.ListRequest(), timeout=PATIENCE).runs == []  # and from here on there is a connection
+        before = descriptors()
+        for _ in range(400):
+            opened.append(socket.create_connection(("localhost", free_port)))
+        assert daemon.stub.List(pb.ListRequest(), timeout=PATIENCE).runs == []
+        print(f"400 connections by TCP: {descriptors() - before} descriptors more in the daemon")
+        assert descriptors() - before < 150
+        for path in ("runs", "metrics", "grpc"):
+            for _ in range(100):
+                with contextlib.suppress(BlockingIOError):
+                    peer = socket.socket(socket.AF_UNIX)
+                    opened.append(peer)
+                    peer.setblocking(False)
+                    peer.connect(str(daemon.directory / path))
+        assert daemon.stub.List(pb.ListRequest(), timeout=PATIENCE).runs == []  # who is in stays in
+        print(f"and 300 on three Unix sockets: {descriptors() - before} descriptors more")
+        assert descriptors() - before < 600
+        while opened:
+            opened.pop().close()
+        until(lambda: descriptors() <= before + 4, "all descriptors are given back")
+    finally:
+        daemon.close()
 
 
 def test_what_is_generated_is_current(tmp_path):
