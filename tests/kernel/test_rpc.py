@@ -62,6 +62,14 @@ def rules(path: Path) -> str:
     return json.dumps(load(text, packs={}).canonical())
 
 
+def within(what: str, took: list[float]) -> None:
+    """Print what milliseconds something took, and require the median to be at most 50; all, where that is asked for."""
+    median, worst = sorted(took)[len(took) // 2], max(took)
+    print(f"{what}: median {median:.1f} ms, worst {worst:.1f} ms of {len(took)}")
+    assert median <= 50
+    assert worst <= float(os.environ.get("HELM_SENTRY_TEST_WORST_MS", "inf"))
+
+
 def refusal(call, request) -> grpc.RpcError:
     with pytest.raises(grpc.RpcError) as caught:
         call(request)
@@ -72,18 +80,23 @@ def test_an_update_serves_what_was_denied_and_the_reverse(daemon, files):
     first, second = files
     agent = daemon.agent(policy_for(daemon, "first"))
     assert [agent.read(first), agent.read(second)] == ["first", "Permission denied"]
-    took = []
-    for epoch, name in enumerate(("second", "first", "second", "first")):
+    served_after, denied_after = list[float](), list[float]()
+    for epoch in range(20):
+        name = ("second", "first")[epoch % 2]
         signed = bundle(daemon, agent.run, policy_for(daemon, name), epoch)
         began = time.monotonic()
         change = daemon.stub.Apply(pb.ApplyRequest(run=agent.run, bundle=signed))
-        served = agent.read(first), agent.read(second)
-        took.append((time.monotonic() - began) * 1000)
+        allowed, refused = (first, second) if name == "first" else (second, first)
+        answers = [agent.read(allowed)]
+        served_after.append((time.monotonic() - began) * 1000)
+        answers.append(agent.read(refused))
+        denied_after.append((time.monotonic() - began) * 1000)
         assert change.epoch == epoch + 1
-        assert served == (("Permission denied", "second") if name == "second" else ("first", "Permission denied"))
-    print(f"from the call to both answers: {', '.join(f'{each:.1f}' for each in took)} ms")
+        assert answers == [name, "Permission denied"]
+    for what, took in (("served", served_after), ("denied", denied_after)):
+        within(f"from the call of an update until what it changes is {what}", took)
     shown = daemon.stub.Get(pb.GetRequest(run=agent.run))
-    assert (shown.epoch, shown.policy_name, shown.frozen) == (4, "only-first", False)
+    assert (shown.epoch, shown.policy_name, shown.frozen) == (20, "only-first", False)
     assert json.loads(shown.policy)["name"] == "only-first"
     assert agent.finish()[0] == 0
     applied = [r["by"] for r in agent.records("policy")]
@@ -282,6 +295,56 @@ def test_no_decision_is_made_under_a_mixture(daemon, files):
     assert agent.sandbox.verify(agent.directory).returncode == 0
 
 
+MOVER = """
+import os, sys, threading
+stop, moved = False, []
+def move(old, new):
+    while not stop:
+        try: os.rename(old, new); moved.append(old)
+        except PermissionError: pass
+threads = [threading.Thread(target=move, args=(f"{sys.argv[1]}/from/{n}", f"{sys.argv[1]}/to/{n}")) for n in "ab"]
+for thread in threads: thread.start()
+print("began", flush=True)
+sys.stdin.readline()
+stop = True
+for thread in threads: thread.join()
+print(*moved)
+"""
+ONE_SIDE = "extends: [default]\nallow:\n  - {{id: one, file: {{do: [{do}], paths: ['{place}/**']}}}}\n"
+
+
+@ONCE
+def test_a_call_of_several_operations_is_never_decided_by_halves(daemon, guarded):
+    """One policy lets entries go from here, the other lets them come there: none lets them be moved, nor do two halves."""
+    count = int(os.environ.get("HELM_SENTRY_TEST_UPDATES", "40"))
+    for name in ("from", "to"):
+        (guarded / name).mkdir()
+        (guarded / name).chmod(0o777)
+    for name in ("a", "b"):
+        (guarded / name).rename(guarded / "from" / name)
+    sides = {"from": "rename, delete", "to": "create, delete"}
+    made = [
+        daemon.sandbox.policy(ONE_SIDE.format(do=do, place=guarded / name), name=f"side-{name}")
+        for name, do in sides.items()
+    ]
+    agent = daemon.agent(made[0], MOVER.replace("sys.argv[1]", repr(str(guarded))))
+    policies, key, rng = [load_file(str(path), VARIABLES) for path in made], key_of(daemon), random.Random(3)
+    for epoch in range(count):
+        signed = Bundle(agent.run, epoch, policies[rng.randrange(2)]).sign(key)
+        daemon.stub.Apply(pb.ApplyRequest(run=agent.run, bundle=signed))
+    assert sorted(os.listdir(guarded / "from")) == ["a", "b"]
+    both = daemon.sandbox.policy(
+        ONE_SIDE.format(do="rename, create, delete", place=guarded), name="both"
+    )  # the control: the same call, allowed
+    daemon.stub.Apply(pb.ApplyRequest(run=agent.run, bundle=bundle(daemon, agent.run, both, count)))
+    until(lambda: sorted(os.listdir(guarded / "to")) == ["a", "b"], "both were moved")
+    daemon.stub.Freeze(pb.FreezeRequest(run=agent.run))
+    assert agent.finish()[0] == 0
+    decided = [r for r in agent.records("decision") if r["syscall"] == "rename"]
+    assert {r.get("epoch", 0) for r in decided if r["verdict"] == "ALLOW"} <= {count + 1}
+    print(f"{len(decided)} renames decided under {len({r.get('epoch', 0) for r in decided})} policies")
+
+
 @pytest.fixture
 def guarded(sandbox) -> Path:
     directory = sandbox.root / "guarded"
@@ -324,6 +387,31 @@ def test_a_call_waits_until_it_is_answered(daemon, guarded, choice):
     assert agent.sandbox.verify(agent.directory).returncode == 0
 
 
+@ONCE
+def test_one_answer_counts_and_only_under_the_policy_that_holds(daemon, guarded):
+    """Of many approvers at once one is heard; what a freeze forbids meanwhile no approval allows."""
+    agent = daemon.agent(daemon.sandbox.policy(ASKING.format(root=daemon.sandbox.root)))
+    with ThreadPoolExecutor(16) as pool:
+        waits = pool.submit(agent.read, guarded / "a")
+        (question,) = questions(daemon, 1)
+        asked = pb.AnswerApprovalRequest(run=agent.run, number=question.number, choice=pb.ONCE, digest=question.digest)
+        answers = [pool.submit(daemon.stub.AnswerApproval, asked) for _ in range(12)]
+        assert sum(answer.exception() is None for answer in answers) == 1
+        assert waits.result(PATIENCE) == "a"
+        waits = pool.submit(agent.read, guarded / "a")
+        (question,) = questions(daemon, 1)
+        daemon.stub.Freeze(pb.FreezeRequest(run=agent.run))
+        assert not waits.done()
+        asked = pb.AnswerApprovalRequest(run=agent.run, number=question.number, choice=pb.ALWAYS)
+        daemon.stub.AnswerApproval(asked)
+        assert waits.result(PATIENCE) == "Permission denied"
+    agent.finish()
+    assert [r["answer"] for r in agent.records("approval")] == ["once", "always"]
+    last = [r for r in agent.records("decision") if r["target"] == str(guarded / "a")][-1]
+    assert (last["verdict"], last["epoch"]) == ("DENY", 1)
+    assert agent.sandbox.verify(agent.directory).returncode == 0
+
+
 MANY = """
 import os, sys, threading
 def ask():
@@ -351,8 +439,7 @@ def test_others_are_served_while_many_wait(daemon, guarded, files):
         began = time.monotonic()
         assert other.read(files[0]) == "first"
         took.append((time.monotonic() - began) * 1000)
-    median, late = sorted(took)[25], sum(each > 50 for each in took)
-    print(f"while {count} wait: median {median:.1f} ms, worst {max(took):.1f} ms, {late} of 50 above 50 ms")
+    within(f"what another agent asks while {count} calls wait", took)
     for question in waiting:
         daemon.stub.AnswerApproval(pb.AnswerApprovalRequest(run=asking.run, number=question.number, choice=pb.ONCE))
     assert asking.finish()[:2] == (0, "answered\n")
