@@ -256,6 +256,11 @@ os.symlink("/etc/shadow", {str(guarded / "link")!r})
         wrong = running.approvals("approve", f"{run}/7")
         assert (wrong.returncode, "no question 7 waits" in wrong.stderr) == (2, True)
         assert running.approvals("approve", "nonsense").returncode == 2
+        assert running.approvals("approve", "1").returncode == 2  # of whichever run asks by now
+        other = running.approvals("approve", "--digest", "0" * 64, f"{run}/1")
+        assert (other.returncode, "other arguments" in other.stderr) == (2, True)
+        assert running.approvals("approve", "--run", "--always", f"{run}/1").returncode == 2
+        assert running.questions()[0]["run"] == run
         assert running.approvals("approve", "20200101-000000-abcdef/1").returncode == 125
 
 
