@@ -14,6 +14,9 @@ from helm_sentry.control.gate import address
 from helm_sentry.control.peer import peer_of
 from helm_sentry.errors import SentryError, UsageError
 
+ONE_OF_MANY = 2.0
+"""Seconds for one run of many to say something."""
+
 _PATIENCE = 30.0  # seconds for the first answer
 
 
@@ -57,12 +60,13 @@ class LocalRuns:
         return answers[0]
 
     def everywhere(self, request: Fields) -> Iterator[Fields]:
-        """As `Runs.everywhere`; a run that has just ended answers nothing."""
+        """As `Runs.everywhere`; a run that has just ended, or whose job is stopped, answers nothing."""
         for run in live_runs(self._directory):
             try:
-                yield from [answer | {"run": run} for answer in ask(self._directory, run, request)]
+                answers = list(ask(self._directory, run, request, patience=ONE_OF_MANY))
             except Unreachable:
                 continue
+            yield from (answer | {"run": run} for answer in answers)
 
 
 def live_runs(directory: str) -> list[str]:

@@ -16,7 +16,7 @@ import grpc
 from helm_sentry import state
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.audit.follow import records
-from helm_sentry.control.client import Silent, Unreachable, ask, live_runs, presence
+from helm_sentry.control.client import ONE_OF_MANY, Silent, Unreachable, ask, live_runs, presence
 from helm_sentry.control.endpoint import MOST_BYTES
 from helm_sentry.errors import SentryError, UsageError, VerificationError
 from helm_sentry.rpc import sentry_pb2 as pb
@@ -26,7 +26,6 @@ from helm_sentry.rpc.sentry_pb2_grpc import SentryServicer
 MOST_WATCHERS = 32
 """Streams at once, so that they leave threads to those who act."""
 
-_PATIENCE = 2.0  # seconds for one run of many to say something
 _CHOICES = {pb.ONCE: "once", pb.FOR_RUN: "run", pb.ALWAYS: "always", pb.DENY: "deny"}
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -213,7 +212,7 @@ class Sentry(SentryServicer):
     def _everywhere(self, request: Fields, runs: list[str]) -> Iterator[Fields]:
         for run in runs:
             try:
-                yield from [answer | {"run": run} for answer in ask(self._runs, run, request, patience=_PATIENCE)]
+                yield from [answer | {"run": run} for answer in ask(self._runs, run, request, patience=ONE_OF_MANY)]
             except Unreachable:
                 continue  # it has just ended, or was killed
 

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -303,6 +304,10 @@ def test_a_stopped_job_holds_nobody_up(daemon):
     try:
         assert [each.id for each in daemon.stub.List(pb.ListRequest(), timeout=PATIENCE).runs] == [other.run]
         assert f'run="{other.run}"' in scrape(daemon)
+        began = time.monotonic()
+        assert [json.loads(line)["run"] for line in daemon.command("ps", "--json").stdout.splitlines()] == [other.run]
+        assert daemon.command("approvals", "list").stderr == "nothing waits\n"
+        assert time.monotonic() - began < 20  # not the half minute that one run may take
         daemon.stub.Freeze(pb.FreezeRequest(run=other.run), timeout=PATIENCE)
     finally:
         os.kill(supervisor, signal.SIGCONT)
