@@ -21,6 +21,7 @@ from helm_sentry.errors import UsageError, VerificationError
 from helm_sentry.state import LATEST, control_directory, run_directory
 
 _LOOK_EVERY = 0.2  # seconds between looks at a log that grows
+_BEGINS_WITHIN = 10.0  # seconds from a run's first record until it can be asked, at most
 _VERDICTS = ("ALLOW", "DENY", "ESCALATE")
 _FILTERS = (
     click.option("--type", "types", multiple=True, help="Type of record: decision, exec, outcome …"),
@@ -171,11 +172,12 @@ def _lines(directory: str, *, follow: bool) -> Iterator[bytes]:
 
 
 def _presence(directory: str) -> AbstractContextManager[Callable[[], bool]]:
-    """Return what tells whether a run goes on; where nobody has served it, only its end record can tell."""
+    """Return what tells if a run goes on: one that nobody serves has just begun, or was killed and is cleared away."""
     run = os.path.basename(directory)
-    if not os.path.exists(os.path.join(control_directory(), run)):
-        return contextlib.nullcontext(lambda: True)
-    return presence(control_directory(), run)
+    socket, deadline = os.path.join(control_directory(), run), time.monotonic() + _BEGINS_WITHIN
+    if os.path.exists(socket):
+        return presence(control_directory(), run)
+    return contextlib.nullcontext(lambda: time.monotonic() < deadline or os.path.exists(socket))
 
 
 def _records(lines: Iterator[bytes]) -> Iterator[tuple[bytes, Fields]]:
