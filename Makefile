@@ -91,6 +91,15 @@ kernel-tests: setup test-programs ## the tests with real programs and system cal
 attack: setup ## try to get past the policy, as root and as an ordinary user: every attack, long races (TIER=ptrace: traced)
 	$(IN_TIER) HELM_ATTACK_SECONDS=$${HELM_ATTACK_SECONDS:-2} $(BIN)/python -m pytest -q -s tests/attacks/test_suite.py -k gets_through
 
+.PHONY: control-plane control-churn
+control-plane: setup test-programs ## the daemon with figures: updates in 50 ms, 1,000 under load, 500 questions, floods, a client in node
+	HELM_SENTRY_TEST_UPDATES=1000 HELM_SENTRY_TEST_QUESTIONS=500 HELM_SENTRY_TEST_WORST_MS=$${HELM_SENTRY_TEST_WORST_MS:-50} \
+	  $(BIN)/python -m pytest -v -s tests/kernel/test_rpc.py tests/kernel/test_approvals.py tests/kernel/test_remote_commands.py \
+	  -k "update or mixture or halves or wait or terminal or elsewhere or flood or reads or node or watched or certificate"
+
+control-churn: setup ## 20 agents that come and go for 5 minutes under one daemon: nothing is left behind
+	HELM_SENTRY_TEST_CHURN=300 HELM_SENTRY_TEST_AGENTS=20 $(BIN)/python -m pytest -v -s tests/kernel/test_churn.py
+
 bench: setup ## every benchmark, with figures and charts in build/bench
 	@$(BIN)/pip install -q -e '.[bench]' && $(BIN)/python -m compileall -q helm_sentry && mkdir -p build/bench
 	for question in quick first_table unmediated operations threads workloads memory signing verification peers; do \

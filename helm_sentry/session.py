@@ -29,7 +29,7 @@ from helm_sentry.control.live import LivePolicy
 from helm_sentry.control.live import Run as LiveRun
 from helm_sentry.control.plane import ControlPlane
 from helm_sentry.control.reload import Reload
-from helm_sentry.control.standing import lasting_digest
+from helm_sentry.control.standing import Standing, lasting_digest
 from helm_sentry.decision import Decision
 from helm_sentry.errors import AuditError, PolicyError, SentryError
 from helm_sentry.intercept.injection import hidden_key
@@ -217,7 +217,7 @@ class _Run:
             self._reporter.say("no seccomp listener can be had here: the agent is traced with ptrace instead")
         self._control = ControlPlane(
             self._id,
-            lasting_digest(prepared.policy, prepared.scratch),
+            Standing(state.approvals_directory(), lasting_digest(prepared.policy, prepared.scratch), prepared.scratch),
             prepared.options.approve_within,
             self._log.append,
             self._signer.notify,

@@ -11,6 +11,7 @@ O_PATH = 0o10000000
 O_TMPFILE_BIT = 0o20000000  # O_TMPFILE without the O_DIRECTORY it always carries
 
 # <linux/stat.h>
+UTIME_NOW = (1 << 30) - 1
 UTIME_OMIT = (1 << 30) - 2
 
 # <linux/openat2.h>

@@ -57,12 +57,14 @@ class Call:
         pidfd: descriptor of the calling thread, -1 until `process` opens it.
         copied: hash over what was copied from the caller's memory; None when nobody will ask for it.
         asked: what the last judgement found that needs a person's approval.
+        about: what of the call the operations do not say, such as a mode, in words; set before it is judged.
         answers: operations that a person has approved for this very call, each with `digest` as it was then.
         epoch: of the rules it was judged by.
         resumed: it was held before or is judged anew, so it has been counted.
     """
 
     __slots__ = (
+        "about",
         "answers",
         "args",
         "asked",
@@ -93,6 +95,7 @@ class Call:
         self.keep: list[int] = []
         self.pidfd = -1
         self.copied = hashlib.sha256() if hashed else None
+        self.about: tuple[str, ...] = ()
         self.asked: list[tuple[Operation, Decision]] = []
         self.answers: Mapping[Operation, str] = {}
         self.resumed = False
@@ -214,7 +217,7 @@ class Call:
             return Decision(Verdict.DENY, Reason.CHANGED, decision.rule)
         if operation in self.answers:
             return Decision(_ALLOW, Reason.APPROVED, decision.rule)
-        settled = approvals.remembered(operation, decision)
+        settled = approvals.remembered(operation, self.about, decision)
         if settled.verdict is _ESCALATE:
             self.asked.append((operation, decision))
         return settled

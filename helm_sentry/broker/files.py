@@ -176,6 +176,7 @@ def _create_new(call: Call, place: Pinned, open_flags: int, mode: int) -> Inject
     """Judge and create a file, None when there is one by now."""
     # What was judged in an earlier round is another object, with a record of its own.
     call.resumed, call.sequence = call.resumed or call.sequence >= 0, -1
+    call.about = (f"of mode {mode & 0o7777:04o}",)
     call.judge(*opening(open_flags, place.path, exists=False, directory=False), effect=True)
     os.umask(umask_of(call.tid))
     ours = (open_flags & ~os.O_TRUNC) | os.O_EXCL | _OURS  # O_EXCL follows no link either

@@ -35,6 +35,7 @@ def park(broker: "Broker", call: Call, held: Held) -> Action:
             program=_program(call.tid),
             syscall=call.row.name,
             asked=tuple(call.asked),
+            about=call.about,
             digest=call.digest(),
             sequence=call.sequence,
             resume=lambda decision: _resume(broker, call, held.code, decision),

@@ -8,6 +8,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from hashlib import sha256
 
 from helm_sentry.abi import flags, libc
 from helm_sentry.abi.flags import AT_FDCWD
@@ -18,8 +19,12 @@ from helm_sentry.broker.files import OWN_OBJECT
 from helm_sentry.broker.paths import Pinned
 from helm_sentry.decode.operations import file_operation
 from helm_sentry.operation import Kind, Operation
+from helm_sentry.policy.pattern import printable
 
 _MICROSECONDS = 1_000_000
+_UNCHANGED = (1 << 32) - 1  # an owner or group that stays
+_MOMENTS = {flags.UTIME_NOW: "the time it is", flags.UTIME_OMIT: "unchanged"}
+_LONGEST_SHOWN = 200  # bytes of an attribute, to a person who is asked
 _EMPTY_OR_NOFOLLOW = flags.AT_SYMLINK_NOFOLLOW | flags.AT_EMPTY_PATH
 
 
@@ -28,6 +33,7 @@ def truncate(call: Call) -> Action:
     length = call.args[1] - (1 << 64) if call.args[1] >> 63 else call.args[1]
     if length < 0:
         raise OSError(errno.EINVAL, "negative length")
+    call.about = (f"to a length of {length} bytes",)
     pinned = _changing(call, Kind.FILE_TRUNCATE, call.pin(AT_FDCWD, call.string(0)), length)
     os.truncate(pinned.link, length)
     return SUCCESS
@@ -185,6 +191,7 @@ def _changing(call: Call, kind: Kind, pinned: Pinned, size: int = 0) -> Pinned:
 
 
 def _chmod(call: Call, pinned: Pinned, mode: int) -> Action:
+    call.about = (f"mode {mode & 0o7777:04o}",)
     _changing(call, Kind.FILE_CHMOD, pinned)
     if stat.S_ISLNK(pinned.status().st_mode):
         raise OSError(errno.EOPNOTSUPP, "links have no mode")
@@ -193,18 +200,37 @@ def _chmod(call: Call, pinned: Pinned, mode: int) -> Action:
 
 
 def _chown(call: Call, pinned: Pinned, uid: int, gid: int) -> Action:
+    call.about = tuple(f"{what} {id_}" for what, id_ in (("owner", uid), ("group", gid)) if id_ != _UNCHANGED)
     _changing(call, Kind.FILE_CHOWN, pinned)
     libc.fchownat(pinned.descriptor, b"", uid, gid, flags.AT_EMPTY_PATH)
     return SUCCESS
 
 
 def _utime(call: Call, pinned: Pinned, times: bytes | None) -> Action:
+    call.about = _times_in_words(times)
     _changing(call, Kind.FILE_UTIME, pinned)
     if stat.S_ISLNK(pinned.status().st_mode):
         libc.utimensat(pinned.descriptor, b"", times, flags.AT_EMPTY_PATH)
     else:
         libc.utimensat(AT_FDCWD, pinned.link, times, 0)
     return SUCCESS
+
+
+def _times_in_words(times: bytes | None) -> tuple[str, ...]:
+    if times is None:
+        return ("to the time it is",)
+    pair = TIMESPEC_PAIR.unpack(times)
+    return tuple(
+        f"{what} {_MOMENTS.get(part, f'{seconds}.{part:09}')}"
+        for what, seconds, part in (("access", *pair[:2]), ("modification", *pair[2:]))
+    )
+
+
+def _visible(data: bytes) -> str:
+    if len(data) <= _LONGEST_SHOWN:
+        return printable(os.fsdecode(data))
+    begin = printable(os.fsdecode(data[:_LONGEST_SHOWN]))
+    return f"{begin}...] of {len(data)} bytes, SHA-256 [{sha256(data).hexdigest()}"
 
 
 def _timeval_pair(call: Call, address: int) -> bytes | None:
@@ -237,6 +263,7 @@ def _setxattr(call: Call, pin: Callable[[], Pinned]) -> Action:
     value = call.copy(bytes(call.broker.memory.read_large(call.tid, call.args[2], size)))
     if len(value) < size:
         raise OSError(errno.EFAULT, "short read")
+    call.about = f"attribute [{_visible(name)}]", f"value [{_visible(value)}]"
     pinned = _changing(call, Kind.FILE_XATTR, pin())
     os.setxattr(pinned.link, name, value, how)
     return SUCCESS
@@ -272,6 +299,7 @@ def _give_back(call: Call, data: bytes, address_index: int = 2) -> Action:
 
 def _removexattr(call: Call, pin: Callable[[], Pinned]) -> Action:
     name = _attribute_name(call)
+    call.about = (f"attribute [{_visible(name)}], taken away",)
     pinned = _changing(call, Kind.FILE_XATTR, pin())
     os.removexattr(pinned.link, name)
     return SUCCESS

@@ -14,6 +14,7 @@ from helm_sentry.broker.paths import Pinned
 from helm_sentry.decode.operations import file_operation, tree_operation
 from helm_sentry.intercept.process_tree import umask_of
 from helm_sentry.operation import Kind, Operation
+from helm_sentry.policy.pattern import printable
 
 
 def mkdir(call: Call) -> Action:
@@ -96,6 +97,7 @@ _Name = tuple[int, int]  # a directory's descriptor, and which argument is the p
 
 def _mkdir(call: Call, directory: int, path: bytes, mode: int) -> Action:
     place = call.place(directory, path)
+    call.about = (f"a directory of mode {mode & 0o7777:04o}",)
     _judge_new_name(call, place, file_operation(Kind.FILE_CREATE, place.path))
     call.require(place)
     os.umask(umask_of(call.tid))
@@ -109,6 +111,8 @@ def _mknod(call: Call, name: _Name, mode: int, device: int) -> Action:
         raise OSError(errno.EPERM if stat.S_ISDIR(mode) else errno.EINVAL, "not made by mknod")
     place = call.place(name[0], call.string(name[1]))
     is_device = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+    what = f"device {os.major(device)}:{os.minor(device)} " if is_device else ""
+    call.about = (f"{what}of mode {stat.filemode(mode)}",)
     kind = Kind.FILE_MKNOD if is_device else Kind.FILE_CREATE
     _judge_new_name(call, place, file_operation(kind, place.path))
     call.require(place)
@@ -233,6 +237,7 @@ def _symlink(call: Call, name: _Name) -> Action:
     if not target:
         raise OSError(errno.ENOENT, "empty target")
     place = call.place(name[0], call.string(name[1]))
+    call.about = (f"a link that leads to [{printable(os.fsdecode(target))}]",)
     _judge_new_name(call, place, file_operation(Kind.FILE_CREATE, place.path))
     call.require(place)
     os.symlink(target, place.leaf, dir_fd=place.parent)

@@ -1,10 +1,13 @@
 """`helm-sentry audit`: read the log of a run, also while it goes on. Whether it is genuine, `verify` says."""
 
+import contextlib
 import csv
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import click
@@ -13,10 +16,12 @@ from helm_sentry.audit.canonical import Fields, loads
 from helm_sentry.audit.query import COLUMNS, Query, line, moment, row
 from helm_sentry.audit.segments import Follower
 from helm_sentry.audit.summary import Summary
+from helm_sentry.control.client import presence
 from helm_sentry.errors import UsageError, VerificationError
-from helm_sentry.state import LATEST, run_directory
+from helm_sentry.state import LATEST, control_directory, run_directory
 
 _LOOK_EVERY = 0.2  # seconds between looks at a log that grows
+_BEGINS_WITHIN = 10.0  # seconds from a run's first record until it can be asked, at most
 _VERDICTS = ("ALLOW", "DENY", "ESCALATE")
 _FILTERS = (
     click.option("--type", "types", multiple=True, help="Type of record: decision, exec, outcome …"),
@@ -153,18 +158,26 @@ def _directory(run: str) -> str:
 def _lines(directory: str, *, follow: bool) -> Iterator[bytes]:
     """Return the lines of a log without their newlines; when following, an empty one wherever there is no more yet."""
     log, rest = Follower(directory), b""
-    try:
+    with contextlib.closing(log), _presence(directory) as goes_on:
         while True:
+            last = not (follow and goes_on())
             chunk = log.read()
             *whole, rest = (rest + chunk).split(b"\n")
             yield from whole
             if not chunk:
-                if not follow:
+                if last:
                     return
                 yield b""
                 time.sleep(_LOOK_EVERY)
-    finally:
-        log.close()
+
+
+def _presence(directory: str) -> AbstractContextManager[Callable[[], bool]]:
+    """Return what tells if a run goes on: one that nobody serves has just begun, or was killed and is cleared away."""
+    run = os.path.basename(directory)
+    socket, deadline = os.path.join(control_directory(), run), time.monotonic() + _BEGINS_WITHIN
+    if os.path.exists(socket):
+        return presence(control_directory(), run)
+    return contextlib.nullcontext(lambda: time.monotonic() < deadline or os.path.exists(socket))
 
 
 def _records(lines: Iterator[bytes]) -> Iterator[tuple[bytes, Fields]]:

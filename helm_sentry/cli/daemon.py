@@ -25,10 +25,10 @@ def daemon(
     """Host runs, and serve gRPC, metrics and the journal.
 
     `helm-sentry run` hands its work to the daemon of its state directory. SIGTERM ends the runs it hosts, and then
-    the daemon.
+    the daemon. SIGHUP has the list of callers read again.
     """
     # Blocked before there is a thread, so that no thread takes them.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
     try:
         # Imported here: only the daemon needs gRPC.
         from helm_sentry.daemon.daemon import Daemon, Settings
@@ -40,4 +40,4 @@ def daemon(
     if bool(tls) != any(files) or (tls and not all(files)):
         raise UsageError("`--tls` needs `--tls-certificate`, `--tls-key` and `--tls-callers`")
     address = Tls(tls, *map(str, files)) if tls else None
-    Daemon(Settings(journal, address, load_callers(callers) if callers else EVERYBODY)).serve()
+    Daemon(Settings(journal, address, lambda: load_callers(callers) if callers else EVERYBODY)).serve()

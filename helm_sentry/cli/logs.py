@@ -21,11 +21,14 @@ def logs(run: str, follow: bool) -> None:
 
     What it did, and what was decided, is shown by `helm-sentry audit`.
     """
-    run = os.path.basename(state.run_directory(run))
+    run = run if state.is_run_id(run) else os.path.basename(state.run_directory(run))
     try:
-        file = open(os.path.join(state.output_directory(), run), "rb")  # noqa: SIM115
+        file = open(os.path.join(state.output_directory(), run), "rb")  # noqa: SIM115  # also of one that did not begin
     except FileNotFoundError:
-        raise UsageError(f"the output of run `{run}` went to the one who started it") from None
+        state.run_directory(run)
+        raise UsageError(
+            f"the output of run `{run}` went to the one who started it; `helm-sentry audit tail -f` shows what it does"
+        ) from None
     with file:
         while True:
             last = not (follow and _goes_on(run))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from helm_sentry.audit import record
 from helm_sentry.audit.canonical import Fields
-from helm_sentry.control.question import Approver, Choice, Question
+from helm_sentry.control.question import Approver, Choice, Question, in_words
 from helm_sentry.control.standing import Standing, key_of
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.errors import AuditError, UsageError
@@ -52,9 +52,9 @@ class Approvals:
         self._wakes = threading.Event()
         threading.Thread(target=self._keep_time, name="approvals", daemon=True).start()
 
-    def remembered(self, operation: Operation, decision: Decision) -> Decision:
+    def remembered(self, operation: Operation, about: tuple[str, ...], decision: Decision) -> Decision:
         """Return what an earlier answer makes of a decision that asks for approval; itself if there is none."""
-        key = decision.rule, key_of(operation)
+        key = decision.rule, key_of(operation, about)
         if key in self._allowed:
             return Decision(Verdict.ALLOW, Reason.APPROVED, decision.rule)
         if self._refused.get(key, 0.0) > time.monotonic():
@@ -113,9 +113,9 @@ class Approvals:
 
     def _remember(self, question: Question, choice: Choice, by: Approver) -> None:
         for operation, decision in question.asked:
-            key = decision.rule, key_of(operation)
+            key = decision.rule, key_of(operation, question.about)
             if choice is Choice.ALWAYS:
-                self._standing.add(decision.rule, operation, by)
+                self._standing.add(*key, (*in_words(operation), *question.about), by)
             if choice in (Choice.RUN, Choice.ALWAYS):
                 self._allowed = self._allowed | {key}
             elif choice is Choice.DENY:

@@ -1,21 +1,31 @@
 """Asking a run through its control socket."""
 
+import contextlib
 import json
 import os
+import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from helm_sentry import state
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.control.gate import address
 from helm_sentry.control.peer import peer_of
 from helm_sentry.errors import SentryError, UsageError
+
+ONE_OF_MANY = 2.0
+"""Seconds for one run of many to say something."""
 
 _PATIENCE = 30.0  # seconds for the first answer
 
 
 class Unreachable(SentryError):
     """Nobody serves the socket, or the run did not let us in, or it stands still."""
+
+
+class Silent(Unreachable):
+    """The run was reached and does not answer: its job is stopped, or it ends just now."""
 
 
 class Dead(Unreachable):
@@ -44,17 +54,19 @@ class LocalRuns:
         self._directory = directory
 
     def ask(self, run: str, request: Fields) -> Fields:
-        """As `Runs.ask`."""
+        """As `Runs.ask`; the run may be named as other commands take it, as `latest`."""
+        run = run if state.is_run_id(run) else os.path.basename(state.run_directory(run))
         answers = list(ask(self._directory, run, request))
         return answers[0]
 
     def everywhere(self, request: Fields) -> Iterator[Fields]:
-        """As `Runs.everywhere`; a run that has just ended answers nothing."""
+        """As `Runs.everywhere`; a run that has just ended, or whose job is stopped, answers nothing."""
         for run in live_runs(self._directory):
             try:
-                yield from [answer | {"run": run} for answer in ask(self._directory, run, request)]
+                answers = list(ask(self._directory, run, request, patience=ONE_OF_MANY))
             except Unreachable:
                 continue
+            yield from (answer | {"run": run} for answer in answers)
 
 
 def live_runs(directory: str) -> list[str]:
@@ -75,17 +87,30 @@ def supervisor_of(directory: str, run: str) -> int:
         return peer_of(connection).pid
 
 
-def ask(
-    directory: str, run: str, request: Fields, *, follow: bool = False, patience: float = _PATIENCE
-) -> Iterator[Fields]:
+@contextlib.contextmanager
+def presence(directory: str, run: str) -> Iterator[Callable[[], bool]]:
+    """Give what tells, at the cost of a system call, whether a run still goes on; one that was killed does not."""
+    try:
+        supervisor = os.pidfd_open(supervisor_of(directory, run))
+    except (Unreachable, ProcessLookupError):
+        yield lambda: False
+        return
+    poller = select.poll()
+    poller.register(supervisor, select.POLLIN)
+    try:
+        yield lambda: not poller.poll(0)
+    finally:
+        os.close(supervisor)
+
+
+def ask(directory: str, run: str, request: Fields, *, patience: float = _PATIENCE) -> Iterator[Fields]:
     """Send a request to a run and return its answers as they come, the closing `ok` left out.
 
     Args:
         directory: where the control sockets are.
         run: the run's id.
         request: its `do` and what belongs to it.
-        follow: the answers may take any time.
-        patience: seconds for the first one.
+        patience: seconds for each.
 
     Raises:
         Unreachable: there is nobody to ask.
@@ -93,9 +118,8 @@ def ask(
     """
     with _connect(directory, run, patience) as connection:
         try:
-            connection.sendall(json.dumps(request).encode() + b"\n")
-            if follow:
-                connection.settimeout(None)
+            with contextlib.suppress(BrokenPipeError):  # it has heard enough, and says why
+                connection.sendall(json.dumps(request).encode() + b"\n")
             with connection.makefile("rb") as answers:
                 for line in answers:
                     fields = json.loads(line)
@@ -105,7 +129,7 @@ def ask(
                         return
                     yield fields
         except OSError as error:
-            raise Unreachable(f"run `{run}` does not answer: {error}") from error
+            raise Silent(f"run `{run}` does not answer: {error}") from error
     raise Unreachable(f"run `{run}` ended the conversation; it serves its own user and root, and no agent")
 
 
@@ -120,7 +144,9 @@ def _connect(directory: str, run: str, patience: float = _PATIENCE) -> socket.so
             os.close(opened)
     except OSError as error:
         connection.close()
-        kind = Dead if isinstance(error, ConnectionRefusedError) else Unreachable
+        if isinstance(error, FileNotFoundError):
+            raise Unreachable(f"no run `{run}` goes on") from error
+        kind = Dead if isinstance(error, ConnectionRefusedError) else Silent
         raise kind(f"run `{run}` cannot be reached: {error.strerror}; it may have ended") from error
     return connection
 

@@ -27,6 +27,10 @@ Service = Callable[[Peer, Fields], Iterator[Fields]]
 """Serves one request; raises SentryError with a sentence for the one who asked."""
 
 
+class TooLong(UsageError):
+    """A request does not end."""
+
+
 class Endpoint:
     """Serves a run's control socket on threads of its own.
 
@@ -49,7 +53,7 @@ class Endpoint:
         services: Mapping[str, Service],
         on_refusal: Callable[[str], None],
     ) -> None:
-        self._services, self._name = services, name
+        self._services, self._name, self._on_refusal = services, name, on_refusal
         self._directory = private_directory(directory)
         refuses = partial(stranger, roots=(guardian,))
         self._gate = Gate(listen(self._directory, name), refuses, self._serve, on_refusal)
@@ -72,6 +76,10 @@ class Endpoint:
             if service is None:
                 raise UsageError(f"this run does not know `{request.get('do')}`")
             yield from service(_spoken_for(peer, request), request)
+        except TooLong as error:
+            self._on_refusal(f"process {peer.pid} of user {peer.uid}: {error}")
+            yield {"error": str(error), "status": error.exit_status}
+            return
         except SentryError as error:
             yield {"error": str(error), "status": error.exit_status}
             return
@@ -99,7 +107,9 @@ def read_request(connection: socket.socket) -> Fields:
     while not line.endswith(b"\n"):
         part = connection.recv(65536)
         line += part
-        if not part or len(line) > MOST_BYTES:
+        if len(line) > MOST_BYTES:
+            raise TooLong(f"a request has at most {MOST_BYTES} bytes")
+        if not part:
             raise UsageError("a request is one line of JSON")
     try:
         fields = json.loads(line)

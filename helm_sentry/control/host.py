@@ -27,6 +27,7 @@ PASSED = 4
 
 _PATIENCE = 10.0  # seconds for a request to arrive
 _LOOK_EVERY = 0.02  # seconds between looks for the socket of a run that begins
+_MOST_SAID = 4096  # characters of why a run did not begin
 _LONGEST = 108  # bytes of a socket's address, its last one zero
 
 
@@ -140,10 +141,16 @@ class Host:
         threading.Thread(target=self._await, args=(start.run, process), name=start.run, daemon=True).start()
 
     def _await_service(self, run: str) -> None:
-        """Wait until a run can be asked about itself, or is over, so that whoever left it here can follow it."""
+        """Wait until a run can be asked about itself, or is over, so that whoever left it here can follow it.
+
+        Raises:
+            SentryError: it did not begin; with what its supervisor said.
+        """
         path = os.path.join(state.control_directory(), run)
         while run in self.runs and not os.path.exists(path):
             time.sleep(_LOOK_EVERY)
+        if run not in self.runs and not os.path.exists(os.path.join(state.runs_directory(), run)):
+            raise SentryError(_last_words(run))
 
     def _await(self, run: str, process: "subprocess.Popen[bytes]") -> None:
         process.wait()
@@ -214,6 +221,15 @@ def output_of(run: str) -> int:
     os.makedirs(state.output_directory(), mode=0o700, exist_ok=True)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     return os.open(os.path.join(state.output_directory(), run), flags, 0o600)
+
+
+def _last_words(run: str) -> str:
+    try:
+        with open(os.path.join(state.output_directory(), run), encoding="utf-8", errors="replace") as file:
+            said = file.read(_MOST_SAID).strip()
+    except OSError:
+        said = ""
+    return said.removeprefix("helm-sentry: ") or f"run `{run}` did not begin"
 
 
 @contextlib.contextmanager

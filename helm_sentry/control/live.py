@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NoReturn
 
 from helm_sentry.audit import record
 from helm_sentry.audit.canonical import Fields, Json
@@ -20,6 +21,9 @@ from helm_sentry.receipt.keys import PublicKey
 
 LONGEST_GRANT = 24 * 3600
 """Seconds."""
+
+MOST_GRANTS = 64
+"""At once; each has a clock of its own and makes the policy longer."""
 
 MOST_DROPPED = 16
 """Times that an agent may give up rights; each makes every decision a little slower."""
@@ -93,7 +97,7 @@ class LivePolicy:
     def __init__(self, run: Run, policy: Policy, on_failure: Callable[[Exception], None]) -> None:
         self._run, self._on_failure = run, on_failure
         self._parts = _Parts(replace(policy, within=()), above=policy.within)
-        self._granted = 0
+        self._granted, self._clocks = 0, dict[str, threading.Timer]()
         self._lock = threading.Lock()
         self.epoch, self.effective = 0, policy
 
@@ -130,6 +134,15 @@ class LivePolicy:
             if bundle.epoch != self.epoch:
                 raise BundleError(f"the policy bundle replaces epoch {bundle.epoch}, and the run is at {self.epoch}")
             return self._change(self._pushed(bundle.policy), "a policy was pushed", by, dry_run=dry_run)
+
+    def refuse(self, why: str, by: str) -> NoReturn:
+        """Refuse a bundle that is none at first sight.
+
+        Raises:
+            BundleError: always; nothing has changed, and that is recorded.
+        """
+        with self._lock, _Recorded(self, by):
+            raise BundleError(why)
 
     def reload(self, read: Callable[[], Policy], by: str) -> Fields:
         """Put the run under what its policy file says now. Grants end, a freeze ends.
@@ -180,20 +193,25 @@ class LivePolicy:
         with self._lock, _Recorded(self, by):
             granted = load_effective(text, "grant.json")
             if granted.block or granted.contextual or not granted.allow:
-                raise PolicyError("a grant holds allow rules and nothing else")
+                raise PolicyError("a grant holds allow rules and nothing else: no `extends`, `block` or `contextual`")
             if not 0 < seconds <= LONGEST_GRANT:
                 raise PolicyError(f"a grant lasts more than 0 and at most {LONGEST_GRANT} seconds")
             if self._parts.frozen:
                 raise PolicyError("the run is frozen; push a policy first")
+            if len(self._parts.grants) >= MOST_GRANTS:
+                raise PolicyError(f"{MOST_GRANTS} grants hold already; revoke one first")
             self._granted += 1
             name = f"grant-{self._granted}"
             rules = tuple(replace(rule, id=f"{name}/{rule.id}") for rule in granted.allow)
             grants = {**self._parts.grants, name: replace(granted, allow=rules)}
-            answer = self._change(replace(self._parts, grants=grants), f"`{name}` for {seconds:g} s", by)
-        timer = threading.Timer(seconds, self._expire, (name,))
-        timer.daemon = True
-        timer.start()
-        return answer | {"grant": name}
+            clock = self._clock(seconds, name)  # before the grant, which must not be without one
+            try:
+                answer = self._change(replace(self._parts, grants=grants), f"`{name}` for {seconds:g} s", by)
+            except BaseException:
+                clock.cancel()
+                raise
+            self._clocks[name] = clock
+            return answer | {"grant": name}
 
     def revoke(self, name: str, by: str) -> Fields:
         """Take a grant back.
@@ -210,6 +228,15 @@ class LivePolicy:
         """Allow nothing more, until a policy is pushed."""
         with self._lock:
             return self._change(replace(self._parts, grants={}, frozen=True), "the run was frozen", by)
+
+    def _clock(self, seconds: float, name: str) -> threading.Timer:
+        clock = threading.Timer(seconds, self._expire, (name,))
+        clock.daemon = True
+        try:
+            clock.start()
+        except RuntimeError as error:
+            raise PolicyError(f"the grant can have no clock: {error}") from error
+        return clock
 
     def _expire(self, name: str) -> None:
         with self._lock:
@@ -239,6 +266,8 @@ class LivePolicy:
         except ValueError as error:
             raise PolicyError(str(error)) from error
         self._parts, self.effective = parts, policy
+        for name in self._clocks.keys() - parts.grants.keys():
+            self._clocks.pop(name).cancel()
         self._run.changed(policy)
         taken = int((time.monotonic() - began) * 1e6)
         return {"epoch": self.epoch, "digest": policy.digest, "microseconds": taken, **notes}

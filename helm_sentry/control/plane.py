@@ -23,7 +23,7 @@ class ControlPlane:
 
     Args:
         run: the run's id.
-        lasting: `standing.lasting_digest` of its policy.
+        standing: the answers that were given for good under its policy.
         approve_within: seconds until a question is denied.
         append: writes a record.
         sign: says that a record was written that needs a receipt.
@@ -37,7 +37,7 @@ class ControlPlane:
     def __init__(
         self,
         run: str,
-        lasting: str,
+        standing: Standing,
         approve_within: float,
         append: Callable[[Fields], int],
         sign: Callable[[], None],
@@ -49,7 +49,6 @@ class ControlPlane:
         self._endpoint: Endpoint | None = None
         self._door: Door | None = None
         self._badge: Badge | None = None
-        standing = Standing(state.approvals_directory(), lasting)
         try:
             self.approvals = Approvals(approve_within, standing, append, self._changed, on_failure)
         except OSError as error:

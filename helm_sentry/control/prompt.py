@@ -11,6 +11,7 @@ import termios
 
 _WORDS = {"o": "once", "r": "run", "a": "always", "d": "deny"}
 _MOST_TRIES = 3
+_LONG, _FIRST, _WIDE = 1200, 2, 400  # characters, lines, characters
 
 
 def main() -> None:
@@ -37,7 +38,10 @@ def _make_sane(terminal: int) -> None:
 
 
 def _show(terminal: int, lines: list[str]) -> None:
-    _write(terminal, "\nhelm-sentry: approval is needed\n" + "".join(f"  {line}\n" for line in lines))
+    shown = "".join(f"  {line}\n" for line in lines)
+    if len(shown) > _LONG:  # what matters most may have left the screen
+        shown += "  again, what is asked for:\n" + "".join(f"  {line[:_WIDE]}\n" for line in lines[:_FIRST])
+    _write(terminal, "\nhelm-sentry: approval is needed\n" + shown)
 
 
 def _read(terminal: int) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from helm_sentry.decision import Decision
-from helm_sentry.operation import Operation
+from helm_sentry.operation import Kind, Operation
 from helm_sentry.policy.pattern import printable
 
 
@@ -42,7 +42,8 @@ class Approver:
         return f"{self.name}{uid} by {self.way}" + (f", process {self.pid}" if self.pid else "")
 
 
-_LONGEST_SETTING = 80
+_LONGEST_SETTING = 1000  # characters
+_MOST_SETTINGS = 8000
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,6 +56,7 @@ class Question:
         program: what that thread runs.
         syscall: name of the call.
         asked: the operations that need an answer, each with the decision that says so.
+        about: what the operations do not say, such as a mode, in words.
         digest: hash of the arguments as they were copied, in hex.
         sequence: the record that says ESCALATE.
         expires: when it is denied, on the clock of time.monotonic(); 0 until it is asked.
@@ -68,6 +70,7 @@ class Question:
     program: str
     syscall: str
     asked: tuple[tuple[Operation, Decision], ...]
+    about: tuple[str, ...] = ()
     digest: str
     sequence: int
     expires: float = 0.0
@@ -87,20 +90,44 @@ class Question:
 
     def lines(self) -> list[str]:
         """Return what exactly would happen, line by line, fit for a terminal."""
-        said = [f"process {self.tid} ({printable(self.program)}) asks, by rule {printable(self.rule)}:"]
+        who = f"process {self.tid} ({printable(self.program)})"
+        said = [f"{who} asks for {self.syscall}, by rule {printable(self.rule)}:"]
         for operation in self.operations:
-            target = operation.target
-            if operation.hosts and operation.address:
-                target = f"{operation.hosts[0]} ({target})"
-            said.append(f"  {operation.kind} {printable(target)}" + " and all beneath" * operation.directory)
-            if operation.argv:
-                said.append("    arguments: " + " ".join(f"[{printable(word)}]" for word in operation.argv))
-            if operation.environment:
-                said.append("    environment: " + " ".join(f"[{_cut(word)}]" for word in operation.environment))
-            if operation.protocol:
-                said.append(f"    protocol: {operation.protocol}" + f", {operation.size} bytes" * bool(operation.size))
-        return said
+            said += [f"  {line}" for line in in_words(operation)]
+        return said + [f"    {fact}" for fact in self.about]
+
+
+def in_words(operation: Operation) -> list[str]:
+    """Return what an operation would do, line by line, fit for a terminal."""
+    target = operation.target
+    if operation.hosts and operation.address:
+        target = f"{operation.hosts[0]} ({target})"
+    said = [f"{operation.kind} {printable(target)}" + _reach(operation)]
+    if operation.argv:
+        said.append("  arguments: " + " ".join(f"[{printable(word)}]" for word in operation.argv))
+    if operation.environment:
+        said.append("  environment: " + _settings(operation.environment))
+    if operation.protocol:
+        said.append(f"  protocol: {operation.protocol}" + f", {operation.size} bytes" * bool(operation.size))
+    return said
+
+
+def _reach(operation: Operation) -> str:
+    # A directory that is deleted is empty, or the kernel refuses.
+    return " and all beneath" if operation.directory and operation.kind is not Kind.FILE_DELETE else ""
+
+
+def _settings(environment: tuple[str, ...]) -> str:
+    shown, room = list[str](), _MOST_SETTINGS
+    for setting in environment:
+        if (room := room - min(len(setting), _LONGEST_SETTING)) < 0:
+            break
+        shown.append(f"[{_cut(setting)}]")
+    more = len(environment) - len(shown)
+    return " ".join(shown) + f" and {more} more, which are not shown" * bool(more)
 
 
 def _cut(setting: str) -> str:
-    return printable(setting if len(setting) <= _LONGEST_SETTING else setting[:_LONGEST_SETTING] + "...")
+    if len(setting) <= _LONGEST_SETTING:
+        return printable(setting)
+    return f"{printable(setting[:_LONGEST_SETTING])}... and {len(setting) - _LONGEST_SETTING} characters more"

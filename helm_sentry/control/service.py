@@ -37,7 +37,10 @@ def policy_services(live: LivePolicy) -> dict[str, Service]:
         yield live.describe()
 
     def apply(peer: Peer, request: Fields) -> Iterator[Fields]:
-        yield live.apply(_text(request, "bundle").encode(), _by(peer), dry_run=request.get("dry_run") is True)
+        if "too_long" in request:
+            live.refuse(f"the policy bundle is not accepted: {request['too_long']} bytes are too many", _by(peer))
+        bundle = _text(request, "bundle").encode("utf-8", "replace")
+        yield live.apply(bundle, _by(peer), dry_run=request.get("dry_run") is True)
 
     def grant(peer: Peer, request: Fields) -> Iterator[Fields]:
         seconds = request.get("seconds")

@@ -6,6 +6,9 @@ for all of the agent's processes together (`confine/group.py`).
 
 import contextlib
 import os
+from collections.abc import Collection
+
+from helm_sentry.state import is_run_id
 
 _SELF, _MOUNTS = "/proc/self/cgroup", "/proc/self/mountinfo"
 _OURS = "daemon"
@@ -39,11 +42,18 @@ class Groups:
         if not self._root:
             return
         path = os.path.join(self._root, run)
-        with contextlib.suppress(OSError), open(os.path.join(path, "cgroup.kill"), "w", encoding="ascii") as file:
-            file.write("1")
+        with contextlib.suppress(OSError), open(os.open(os.path.join(path, "cgroup.kill"), os.O_WRONLY), "wb") as file:
+            file.write(b"1")
         with contextlib.suppress(OSError):  # the killed take a moment; an empty group costs nothing
             for place, _, _ in os.walk(path, topdown=False):
                 os.rmdir(place)
+
+    def sweep(self, live: Collection[str]) -> None:
+        """Take away the groups of runs that are over, which a daemon that was killed has left; none may begin now."""
+        if self._root:
+            for name in os.listdir(self._root):
+                if is_run_id(name) and name not in live:
+                    self.end(name)
 
     def _move_aside(self) -> None:
         # A group with processes of its own cannot have controllers for those below it.

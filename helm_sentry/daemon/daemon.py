@@ -14,14 +14,14 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from functools import partial
 
 from helm_sentry import state
 from helm_sentry.abi import flags, libc
 from helm_sentry.audit.canonical import Fields
-from helm_sentry.control.client import ask
+from helm_sentry.control.client import ask, live_runs
 from helm_sentry.control.gate import Gate, listen, private_directory, stranger
 from helm_sentry.control.host import Host, Start
 from helm_sentry.control.peer import Peer
@@ -45,12 +45,12 @@ class Settings:
     Attributes:
         journal: send what was not allowed to systemd-journald.
         tls: a TCP address for callers with a certificate.
-        callers: who may do what over gRPC.
+        callers: reads the list of who may do what over gRPC; again upon SIGHUP.
     """
 
     journal: bool = False
     tls: Tls | None = None
-    callers: Callers = EVERYBODY
+    callers: Callable[[], Callers] = lambda: EVERYBODY
 
 
 class Daemon:
@@ -76,28 +76,47 @@ class Daemon:
             raise SentryError(f"`{state.daemon_directory()}` cannot be used: {error.strerror}") from error
         self._groups, self._metrics, self._supervisors = Groups(), Metrics(), runs.Supervisors()
         self._journal = self._open_journal() if settings.journal else None
-        self._host = Host(self._order, self._groups.end)
-        self._server = Server(self._directory, settings.tls, settings.callers)
+        self._host = Host(self._order, self._ended)
+        self._read_callers, self._callers = settings.callers, settings.callers()
+        self._server = Server(self._directory, settings.tls, lambda: self._callers)
         self._report_remains()
+        self._groups.sweep(live_runs(state.control_directory()))  # before a run can begin in one
+        if going := runs.running():
+            say(f"found runs that go on: {', '.join(str(about['run']) for about in going)}")
         self._gates = {
             name: Gate(self._listener(name), partial(self._refuses, users), serve, self._turned_away)
             for name, serve, users in (
-                ("grpc", self._server.serve, settings.callers.users),
-                ("runs", self._host.serve, ()),
-                ("metrics", self._metrics.serve, ()),
+                ("grpc", self._server.serve, lambda: self._callers.users),
+                ("runs", self._host.serve, frozenset),
+                ("metrics", self._metrics.serve, frozenset),
             )
         }
 
     def serve(self) -> None:
-        """Serve until SIGTERM or SIGINT; then end the runs it hosts."""
-        ending = {signal.SIGTERM, signal.SIGINT}
+        """Serve until SIGTERM or SIGINT; then end the runs it hosts. SIGHUP has the list of callers read again."""
+        heard = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
         patience = service_manager.patience()
         service_manager.tell(READY=1, STATUS="serving")
         say(f"serving {state.state_directory()}")
-        while signal.sigtimedwait(ending, patience or 3600) is None:
+        while (told := signal.sigtimedwait(heard, patience or 3600)) is None or told.si_signo == signal.SIGHUP:
             service_manager.tell(WATCHDOG=1)
+            if told:
+                self._reload()
         service_manager.tell(STOPPING=1)
         self._end()
+
+    def _reload(self) -> None:
+        try:
+            self._callers = self._read_callers()
+        except SentryError as error:
+            say(f"the list of callers stays as it was: {error}")
+        else:
+            say("the list of callers was read again")
+
+    def _ended(self, run: str) -> None:
+        """Take away what a hosted run has left, which is more if its supervisor was killed."""
+        self._groups.end(run)
+        self._report_remains()
 
     def _end(self) -> None:
         for name, gate in self._gates.items():
@@ -130,8 +149,8 @@ class Daemon:
             self._metrics.unsealed += 1
             say(f"run {run} {runs.condition(run)}; its agent was ended with its supervisor")
 
-    def _refuses(self, users: Collection[int], peer: Peer) -> str:
-        return stranger(peer, self._supervisors.pids(), users)
+    def _refuses(self, users: Callable[[], Collection[int]], peer: Peer) -> str:
+        return stranger(peer, self._supervisors.pids(), users())
 
     def _turned_away(self, who: str) -> None:
         self._metrics.turned_away += 1

@@ -15,8 +15,8 @@ from helm_sentry import state
 from helm_sentry.audit.canonical import Fields
 from helm_sentry.audit.follow import records
 from helm_sentry.audit.query import line
-from helm_sentry.control.client import live_runs
-from helm_sentry.errors import VerificationError
+from helm_sentry.control.client import live_runs, presence
+from helm_sentry.errors import UsageError, VerificationError
 
 JOURNAL = "/run/systemd/journal/socket"
 _LOOK_EVERY = 0.5  # seconds between looks for new runs, and at their logs
@@ -55,10 +55,10 @@ class Journal:
             time.sleep(_LOOK_EVERY)
 
     def _follow(self, run: str) -> None:
-        def goes_on() -> bool:
-            return run in live_runs(state.control_directory())
-
-        with contextlib.suppress(VerificationError, ValueError):  # `verify` says what is wrong with a damaged log
+        with (
+            contextlib.suppress(VerificationError, UsageError, ValueError),  # `verify` says what is wrong with a log
+            presence(state.control_directory(), run) as goes_on,
+        ):
             directory = state.run_directory(run)
             for _, fields in records(directory, from_start=True, goes_on=goes_on, look_every=_LOOK_EVERY):
                 if fields.get("type") in _TYPES and fields.get("verdict") != "ALLOW":

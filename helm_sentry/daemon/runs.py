@@ -9,11 +9,8 @@ from enum import StrEnum
 
 from helm_sentry import state
 from helm_sentry.audit.canonical import Fields
-from helm_sentry.control.client import Dead, Unreachable, ask, live_runs, supervisor_of
+from helm_sentry.control.client import ONE_OF_MANY, Dead, Unreachable, ask, live_runs, supervisor_of
 from helm_sentry.receipt.report import SEAL
-
-PATIENCE = 2.0
-"""Seconds for one run of many to say something."""
 
 
 class Condition(StrEnum):
@@ -47,7 +44,7 @@ def running() -> list[Fields]:
     found = []
     for run in live_runs(state.control_directory()):
         with contextlib.suppress(Unreachable):  # it has just ended, or was killed
-            found += list(ask(state.control_directory(), run, {"do": "about"}, patience=PATIENCE))
+            found += list(ask(state.control_directory(), run, {"do": "about"}, patience=ONE_OF_MANY))
     return found
 
 

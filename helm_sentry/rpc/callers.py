@@ -5,6 +5,7 @@
       - users: [alice]                 # of this machine, by the kernel's word; or
         certificates: [ops.example]    # common names in client certificates
         roles: [payments]              # `agent.role` in the policies of the agents; left out: any
+        rules: [deploy]                # whose questions they may answer; left out: any rule's
         may: [watch, approve]          # of watch, approve, grant, push, freeze, kill
 
 The daemon's own user and root may do everything: they can do it without the daemon.
@@ -71,17 +72,21 @@ class Entry:
         users: user ids.
         certificates: common names.
         roles: of agents; None for any.
+        rules: whose questions they may answer; None for any.
         may: what they may do.
     """
 
     users: frozenset[int]
     certificates: frozenset[str]
     roles: frozenset[str] | None
+    rules: frozenset[str] | None
     may: frozenset[Act]
 
-    def allows(self, caller: Caller, act: Act, role: str) -> bool:
+    def allows(self, caller: Caller, act: Act, role: str, rule: str | None = None) -> bool:
         """Whether a caller may do something to an agent of a role by this entry."""
         named = caller.certificate in self.certificates if caller.address else caller.peer.uid in self.users
+        if act is Act.APPROVE and None not in (rule, self.rules) and rule not in (self.rules or ()):
+            return False
         return named and act in self.may and (self.roles is None or role in self.roles)
 
 
@@ -104,9 +109,9 @@ class Callers:
         """Whether a caller may do everything, whatever the agent's role."""
         return self.entries is None or (not caller.address and caller.peer.uid in (0, os.geteuid()))
 
-    def allows(self, caller: Caller, act: Act, role: str) -> bool:
-        """Whether a caller may do something to an agent of a role."""
-        return self.trusts(caller) or any(entry.allows(caller, act, role) for entry in self.entries or ())
+    def allows(self, caller: Caller, act: Act, role: str, rule: str | None = None) -> bool:
+        """Whether a caller may do something to an agent of a role; for an answer, to some question or one of a rule."""
+        return self.trusts(caller) or any(entry.allows(caller, act, role, rule) for entry in self.entries or ())
 
 
 EVERYBODY = Callers()
@@ -127,18 +132,19 @@ def load_callers(path: str) -> Callers:
 
 
 def _entry(node: Node) -> Entry:
-    members = Members(node, "a caller", ("users", "certificates", "roles", "may"))
+    members = Members(node, "a caller", ("users", "certificates", "roles", "rules", "may"))
     users, certificates = members.values("users", _user), members.values("certificates", _text)
     if not users and not certificates:
         raise members.place.error("names nobody; write `users` or `certificates`")
     members.require("may", "what they may do, such as `may: [watch]`")
-    roles = members.values("roles", _text)
+    roles, rules = members.values("roles", _text), members.values("rules", _text)
     read = values.choice("act", {str(act): act for act in Act})
     may = members.values("may", lambda act: act.read(read)) or ()
     return Entry(
         frozenset(users or ()),
         frozenset(certificates or ()),
         None if roles is None else frozenset(roles),
+        None if rules is None else frozenset(rules),
         frozenset(may),
     )
 

@@ -98,7 +98,9 @@ def _about(stub: SentryStub, run: str, request: Any) -> Fields:
 
 def _answer(stub: SentryStub, run: str, request: Any) -> Fields:
     choice = _CHOICES[request["choice"]]
-    asked = pb.AnswerApprovalRequest(run=run, number=request["question"], choice=choice)
+    asked = pb.AnswerApprovalRequest(
+        run=run, number=request["question"], choice=choice, digest=request.get("digest", "")
+    )
     return _question(stub.AnswerApproval(asked, timeout=_PATIENCE))
 
 

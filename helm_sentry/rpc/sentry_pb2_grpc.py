@@ -104,7 +104,7 @@ class SentryServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Watch(self, request, context):
-        """The records of a run as they are written, until it ends.
+        """The records of a run as they are written, until it ends or its supervisor is killed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -2,31 +2,45 @@
 
 gRPC does not tell who is at the other end of a Unix socket. So it listens on one that has no name any more, which only
 this process can reach, and whoever passed the gate is connected to it from an address that says who it is.
+
+What callers on TCP do to this process, with a certificate or without, has a bound of its own: they are served by a
+second server with its own threads, and nothing of it is missing to those on the Unix socket.
 """
 
 import itertools
 import os
 import socket
 import threading
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from helm_sentry.control.gate import address
+from helm_sentry.control.gate import MOST_PEERS, address
 from helm_sentry.control.peer import Peer
 from helm_sentry.errors import SentryError
 from helm_sentry.rpc import sentry_pb2
 from helm_sentry.rpc.callers import EVERYBODY, Caller, Callers
 from helm_sentry.rpc.sentry_pb2_grpc import add_SentryServicer_to_server
-from helm_sentry.rpc.service import MOST_WATCHERS, Sentry
+from helm_sentry.rpc.service import MOST_WATCHERS, Sentry, Streams
 
 _INNER = "grpc-inner"
+_NAMES = (sentry_pb2.DESCRIPTOR.services_by_name["Sentry"].full_name, health.SERVICE_NAME)
 _THREADS = MOST_WATCHERS + 32
 _CHUNK = 1 << 16
-_OPTIONS = (("grpc.max_receive_message_length", 8 << 20), ("grpc.so_reuseport", 0))
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 8 << 20),
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_allowed_incoming_connections", MOST_PEERS),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_concurrent_streams", MOST_WATCHERS),
+)
+_MOST_CALLS = 256  # at once, those that wait for a thread among them
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,31 +66,41 @@ class Server:
     Args:
         directory: an open directory that only this user can enter.
         tls: a TCP address to listen on, too.
-        callers: says who may do what.
+        callers: returns the list that says who may do what, as it is now.
 
     Raises:
         SentryError: an address cannot be had.
     """
 
-    def __init__(self, directory: int, tls: Tls | None = None, callers: Callers = EVERYBODY) -> None:
+    def __init__(
+        self, directory: int, tls: Tls | None = None, callers: Callable[[], Callers] = lambda: EVERYBODY
+    ) -> None:
         self._directory, self._numbers = directory, itertools.count()
-        self._server = grpc.server(futures.ThreadPoolExecutor(_THREADS, "grpc"), options=_OPTIONS)
         self._health = health.HealthServicer()
-        add_SentryServicer_to_server(Sentry(caller, callers), self._server)  # type: ignore[no-untyped-call]  # generated
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (sentry_pb2.DESCRIPTOR.services_by_name["Sentry"].full_name, health.SERVICE_NAME)
-        reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
+        near, far = self._make(callers), self._make(callers) if tls else None
+        self._servers = [each for each in (near, far) if each]
         try:
-            self._server.add_insecure_port(f"unix:{address(directory, _INNER)}")
-            if tls:
-                self._server.add_secure_port(tls.host_and_port, _credentials(tls))
-            self._server.start()
+            near.add_insecure_port(f"unix:{address(directory, _INNER)}")
+            if tls and far:
+                far.add_secure_port(tls.host_and_port, _credentials(tls))
+            for server in self._servers:
+                server.start()
             self._inner = os.open(_INNER, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
             os.unlink(_INNER, dir_fd=directory)
         except (OSError, RuntimeError) as error:
             raise SentryError(f"the gRPC service cannot be started: {error}") from error
-        for name in ("", *names):
+        for name in ("", *_NAMES):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    def _make(self, callers: Callable[[], Callers]) -> grpc.Server:
+        pool = futures.ThreadPoolExecutor(_THREADS, "grpc")
+        server = grpc.server(pool, options=_OPTIONS, maximum_concurrent_rpcs=_MOST_CALLS)
+        streams = Streams()
+        add_SentryServicer_to_server(Sentry(caller, callers, streams), server)  # type: ignore[no-untyped-call]  # generated
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        described = _Reflection(streams, (*_NAMES, reflection.SERVICE_NAME))
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(described, server)
+        return server
 
     def serve(self, connection: socket.socket, peer: Peer) -> None:
         """Connect a caller that passed the gate; returns when it has gone."""
@@ -93,7 +117,22 @@ class Server:
     def stop(self) -> None:
         """Let callers finish for a moment, and end."""
         self._health.enter_graceful_shutdown()
-        self._server.stop(grace=0.5).wait()
+        for ended in [server.stop(grace=0.5) for server in self._servers]:
+            ended.wait()
+
+
+class _Reflection(reflection.ReflectionServicer):  # type: ignore[misc]  # untyped
+    """The reflection service, whose streams take threads as those of Watch do."""
+
+    def __init__(self, streams: Streams, names: tuple[str, ...]) -> None:
+        super().__init__(names)
+        self._streams = streams
+
+    def ServerReflectionInfo(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        """Describe the services."""
+        self._streams.begin(context)
+        answers: Iterator[Any] = super().ServerReflectionInfo(requests, context)
+        return answers
 
 
 def caller(context: grpc.ServicerContext) -> Caller:
@@ -103,7 +142,7 @@ def caller(context: grpc.ServicerContext) -> Caller:
         pid, uid, _ = name.rpartition("/")[2].removeprefix("caller-").split("-")
         return Caller(Peer(int(pid), int(uid)))
     names = context.auth_context().get("x509_common_name", [b"somebody with a certificate"])
-    return Caller(Peer(0, -1), names[0].decode("utf-8", "replace"), name)
+    return Caller(Peer(0, -1), names[0].decode("utf-8", "replace"), unquote(name))
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:

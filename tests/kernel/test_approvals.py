@@ -24,7 +24,7 @@ allow:
     file: {{do: [read, stat], paths: [{root}/plain]}}
 contextual:
   - id: ask
-    file: {{do: [read, write, create, truncate, delete], paths: ['{root}/guarded/**']}}
+    file: {{do: [read, write, create, truncate, delete, chmod, xattr], paths: ['{root}/guarded/**']}}
     when: "false"
     otherwise: escalate
   - id: ask-exec
@@ -179,6 +179,42 @@ for _ in range(2):
         assert running.finish()[1] == "firstfirstsecondsecond"
         assert decisions(running).count(("ESCALATE", "CONDITION")) == 3
 
+    def test_for_the_run_is_for_what_was_shown(self, agent, guarded):
+        """The same operation with another mode, or a link of the same name to another place, asks anew."""
+        code = f"""
+import os
+own = {str(guarded / "own")!r}
+os.close(os.open(own, os.O_CREAT | os.O_WRONLY, 0o600))
+os.chmod(own, 0o644)
+os.chmod(own, 0o644)
+os.chmod(own, 0o4777)
+os.symlink("harmless", {str(guarded / "link")!r})
+os.unlink({str(guarded / "link")!r})
+os.symlink("/etc/shadow", {str(guarded / "link")!r})
+"""
+        running = agent([PYTHON, "-c", code])
+        shown = []
+        for number in range(1, 7):
+            (question,) = running.questions()
+            assert question["question"] == number
+            shown.append(" ".join(question["lines"]))
+            running.approvals("approve", "--run", name(question))
+        assert running.finish()[0] == 0
+        for words, line in zip(
+            ("0600", "0644", "4777", "[harmless]", "file.delete", "[/etc/shadow]"), shown, strict=True
+        ):
+            assert words in line, shown
+        assert not any("all beneath" in line for line in shown)
+
+    def test_always_holds_for_a_program_whose_environment_names_the_runs_own_directory(self, agent):
+        code = "import os, subprocess; subprocess.run(['/usr/bin/id'], env={'WHERE': os.environ['TMPDIR']})"
+        running = agent([PYTHON, "-c", code])
+        running.approvals("approve", "--always", name(running.questions()[0]))
+        assert running.finish()[0] == 0
+        again = agent([PYTHON, "-c", code], "--approve-within", "5")
+        assert again.finish()[0] == 0
+        assert decisions(again) == [("ALLOW", "APPROVED")]
+
     def test_always_holds_in_later_runs_of_this_policy_alone(self, agent, guarded, sandbox):
         command = ["cat", str(guarded / "a")]
         running = agent(command)
@@ -187,6 +223,14 @@ for _ in range(2):
         again = agent(command)
         assert again.finish()[1] == "first"
         assert decisions(again) == [("ALLOW", "APPROVED")]
+        (kept,) = map(json.loads, running.approvals("kept", "--json").stdout.splitlines())
+        assert (kept["rule"], kept["lines"]) == ("ask", [f"file.read {guarded}/a"])
+        assert running.approvals("forget", "nonsense").returncode == 2
+        assert "forgotten" in running.approvals("forget", kept["name"]).stdout
+        assert running.approvals("kept").stdout == ""
+        forgotten = agent(command, "--approve-within", "0.2")
+        assert (forgotten.finish()[0], decisions(forgotten)[-1]) == (1, ("DENY", "UNANSWERED"))
+        again.approvals("approve", "--always", name(agent(command).questions()[0]))
         sandbox.policy(POLICY.format(root=sandbox.root) + "limits: {open_files: 200}\n")
         changed = agent(command, "--approve-within", "0.2")
         assert changed.finish()[0] == 1
@@ -212,6 +256,11 @@ for _ in range(2):
         wrong = running.approvals("approve", f"{run}/7")
         assert (wrong.returncode, "no question 7 waits" in wrong.stderr) == (2, True)
         assert running.approvals("approve", "nonsense").returncode == 2
+        assert running.approvals("approve", "1").returncode == 2  # of whichever run asks by now
+        other = running.approvals("approve", "--digest", "0" * 64, f"{run}/1")
+        assert (other.returncode, "other arguments" in other.stderr) == (2, True)
+        assert running.approvals("approve", "--run", "--always", f"{run}/1").returncode == 2
+        assert running.questions()[0]["run"] == run
         assert running.approvals("approve", "20200101-000000-abcdef/1").returncode == 125
 
 
@@ -371,6 +420,16 @@ class TestAtTheTerminal:
         terminal.type(typed if typed == "\x03" else typed + "\n")
         terminal.expect(said)
         assert terminal.wait() == status
+
+    def test_what_is_long_does_not_hide_what_is_asked(self, start: Start, sandbox, guarded):
+        policy = sandbox.policy(POLICY.format(root=sandbox.root))
+        code = "import subprocess; subprocess.run(['/usr/bin/id'] + ['x' * 500] * 20, env={'LD_PRELOAD': '/tmp/' + 'y' * 3000})"
+        terminal = start(sandbox.argv([PYTHON, "-c", code], policy))
+        shown = terminal.expect(r"(?s)approval is needed.*\[d\]eny: ").group()
+        assert "exec /usr/bin/id" in shown[shown.index("again, what is asked for") :]
+        assert "characters more" in shown
+        terminal.type("d\n")
+        terminal.wait()
 
     def test_names_cannot_steer_the_terminal(self, start: Start, sandbox, guarded):
         policy = sandbox.policy(POLICY.format(root=sandbox.root))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from helm_sentry.audit.follow import records
 from helm_sentry.rpc import sentry_pb2 as pb
 from tests.kernel.daemons import ONCE, READER, Agent, Daemon, until
 from tests.kernel.test_live_policy import policy_for
@@ -76,6 +77,14 @@ class Churn:
             assert agent.read(Path("/etc/shadow")) == "Permission denied"
 
 
+def require_no_gap(agent: Agent) -> None:
+    """Require that each record of a log follows the one before it, and that the last one is its end."""
+    found = [fields for _, fields in records(str(agent.directory), from_start=True, goes_on=lambda: False)]
+    assert [fields["seq"] for fields in found] == list(range(len(found)))
+    assert found[-1]["type"] == "end"
+    assert not [fields for fields in found if fields["type"] == "gap"]
+
+
 @ONCE
 def test_nothing_is_left_behind(daemon, sandbox):
     target = sandbox.root / "first"
@@ -117,5 +126,7 @@ def test_nothing_is_left_behind(daemon, sandbox):
     until(lambda: children(pid) == [])  # a caller hears of the end before the kernel has taken its supervisor apart
     for agent in churn.ended:
         until(lambda agent=agent: (agent.directory / "receipts/run.json").exists())
+        require_no_gap(agent)
+    assert os.listdir(daemon.state / "control") == []
     for agent in random.Random(1).sample(churn.ended, min(len(churn.ended), 12)) + churn.ended[-2:]:
         assert sandbox.verify(agent.directory).returncode == 0, agent.run

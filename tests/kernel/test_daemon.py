@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -124,11 +125,22 @@ def test_a_dead_daemon_frees_no_agent_and_the_next_finds_them(daemon):
     assert stays.read(Path("/etc/shadow")) == "Permission denied"
     daemon.start()
     assert f"run {goes.run} ended without a seal" in daemon.log.read_text()
+    assert f"found runs that go on: {stays.run}" in daemon.log.read_text()
     assert [each.id for each in daemon.stub.List(pb.ListRequest()).runs] == [stays.run]
     assert "helm_sentry_unsealed_runs_total 1.0" in scrape(daemon)
     daemon.stub.Kill(pb.KillRequest(run=stays.run))
     assert stays.finish()[0] == -9
     assert stays.sandbox.verify(stays.directory).returncode == 0
+
+
+@ONCE
+def test_what_a_killed_supervisor_leaves_is_found_at_once(daemon):
+    agent, other = daemon.agent(), daemon.agent()
+    os.kill(daemon.shown(agent.run)["supervisor"], signal.SIGKILL)
+    agent.finish()
+    until(lambda: f"run {agent.run} ended without a seal" in daemon.log.read_text())
+    assert os.listdir(daemon.state / "control") == [other.run]
+    assert "helm_sentry_unsealed_runs_total 1.0" in scrape(daemon)
 
 
 def test_a_daemon_that_ends_seals_what_it_hosts(daemon):
@@ -153,6 +165,31 @@ def test_a_detached_run_leaves_its_output(daemon):
     followed = daemon.command("logs", "-f", run)
     assert followed.stdout == "0\n1\n2\nwrong\n"
     assert daemon.shown(run)["state"] == "sealed"
+
+
+@ONCE
+def test_a_detached_run_that_cannot_begin_says_why(daemon):
+    policy = daemon.sandbox.policy("allow: everything\n", name="bad")
+    begun = daemon.command("run", "--detach", "--policy", str(policy), "--", PYTHON, "-c", "pass")
+    assert (begun.returncode, begun.stdout, "bad.yaml:" in begun.stderr) == (125, "", True), begun
+    missing = daemon.command("run", "--detach", "--", "no-such-program")
+    assert "no such program" in missing.stderr
+    (output, *_) = os.listdir(daemon.state / "output")
+    assert daemon.command("logs", output).returncode == 0
+
+
+@ONCE
+def test_a_run_is_named_as_elsewhere_and_none_is_said(daemon):
+    assert daemon.command("ps").stderr == "no run goes on\n"
+    agent = daemon.agent()
+    shown = daemon.command("ps").stdout
+    assert (agent.run in shown, "policy default" in shown) == (True, True)
+    assert daemon.command("policy", "freeze", "latest").returncode == 0
+    assert daemon.command("kill", str(agent.directory)).returncode == 0
+    agent.finish()
+    gone = daemon.command("kill", "latest")
+    assert (gone.returncode, gone.stderr) == (125, f"helm-sentry: no run `{agent.run}` goes on\n")
+    assert "went to the one who started it" in daemon.command("logs", "-f", agent.run).stderr
 
 
 @ONCE
@@ -267,6 +304,10 @@ def test_a_stopped_job_holds_nobody_up(daemon):
     try:
         assert [each.id for each in daemon.stub.List(pb.ListRequest(), timeout=PATIENCE).runs] == [other.run]
         assert f'run="{other.run}"' in scrape(daemon)
+        began = time.monotonic()
+        assert [json.loads(line)["run"] for line in daemon.command("ps", "--json").stdout.splitlines()] == [other.run]
+        assert daemon.command("approvals", "list").stderr == "nothing waits\n"
+        assert time.monotonic() - began < 20  # not the half minute that one run may take
         daemon.stub.Freeze(pb.FreezeRequest(run=other.run), timeout=PATIENCE)
     finally:
         os.kill(supervisor, signal.SIGCONT)

@@ -137,7 +137,7 @@ def test_the_agent_is_not_let_into_the_state_by_any_policy(live, sandbox, files)
     assert running.read(running.directory / "run.json") == "Permission denied"
 
 
-@pytest.mark.parametrize("how", ["stale", "unsigned", "other key", "other run", "malformed"])
+@pytest.mark.parametrize("how", ["stale", "unsigned", "other key", "other run", "malformed", "no text", "endless"])
 def test_what_is_not_accepted_changes_nothing_and_is_recorded(live, sandbox, files, how):
     running = live()
     assert running.read(files[0]) == "first"
@@ -153,11 +153,13 @@ def test_what_is_not_accepted_changes_nothing_and_is_recorded(live, sandbox, fil
     assert good.communicate(timeout=PATIENCE)[0].startswith("epoch 1")
     assert running.read(files[1]) == "second"
     assert running.finish() == 0
-    assert [r["state"] for r in running.records("policy")] == ["refused", "applied"]
+    endless = [r["detail"] for r in running.records("notice") if r["code"] == "control-refused"]
+    assert ["at most" in detail for detail in endless] == [True] * (how == "endless")
+    assert [r["state"] for r in running.records("policy")] == ["refused"] * (how != "endless") + ["applied"]
     assert sandbox.verify(running.directory).returncode == 0
 
 
-PUSH = """
+PUSH = r"""
 import os, sys
 from helm_sentry import state
 from helm_sentry.control.bundle import Bundle
@@ -172,6 +174,8 @@ key = SigningKey(os.urandom(32)) if how == "other key" else signing_key(state.ke
 bundle = Bundle("x" if how == "other run" else run, 7 if how == "stale" else 0, load_file(path, variables))
 signed = bundle.sign(key).decode()
 if how == "unsigned": signed = signed.replace('"signatures":[', '"signatures":[],"was":[')
+if how == "no text": signed = "\ud800"
+if how == "endless": signed += " " * (5 << 20)
 if how == "malformed": signed = signed[:-20]
 try:
     print("epoch", next(iter(ask(state.control_directory(), run, {"do": "apply", "bundle": signed})))["epoch"])

@@ -2,7 +2,7 @@
 
 import json
 import os
-import socket
+import signal
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +16,10 @@ from tests.kernel.conftest import Sandbox
 from tests.kernel.daemons import ONCE, PATIENCE, Daemon, until
 from tests.kernel.test_approvals import POLICY as ASKING
 from tests.kernel.test_live_policy import BASE
-from tests.kernel.test_rpc import certificates, files, guarded, policy_for
+from tests.kernel.test_rpc import certificates, files, free_port, guarded, policy_for, refusal
 
 pytestmark = pytest.mark.kernel
-__all__ = ["certificates", "files", "guarded"]  # fixtures
+__all__ = ["certificates", "files", "free_port", "guarded"]  # fixtures
 
 Done = subprocess.CompletedProcess[str]
 
@@ -207,8 +207,39 @@ def test_another_user_may_do_what_the_list_says(limited, guarded, request):
     assert "not the user of this run" in daemon.log.read_text()
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("localhost", 0))
-        return int(taken.getsockname()[1])
+@ONCE
+def test_who_leaves_the_list_may_nothing_from_then_on(limited, certificates, guarded, free_port):
+    """Among them one with a connection, and one who may answer for another rule only; a list that is none changes nothing."""
+    address = f"localhost:{free_port}"
+    served = {"certificate": "localhost.pem", "key": "localhost.key", "callers": "ca.pem"}
+    options = [word for name, file in served.items() for word in (f"--tls-{name}", str(certificates / file))]
+    daemon = limited("certificates: [alice], rules: [ask]", "approve", "--tls", address, *options)
+    agent = agent_with_role(daemon, "payments", ASKING)
+    callers = daemon.sandbox.root / "callers.yaml"
+    first = callers.read_text()
+
+    def read_again(text: str, saying: str) -> None:
+        before = daemon.log.read_text().count(saying)
+        callers.write_text(text)
+        daemon.process.send_signal(signal.SIGHUP)
+        until(lambda: daemon.log.read_text().count(saying) > before, saying)
+
+    pair = [(certificates / f"alice.{end}").read_bytes() for end in ("key", "pem")]
+    credentials = grpc.ssl_channel_credentials((certificates / "ca.pem").read_bytes(), *pair)
+    with grpc.secure_channel(address, credentials) as channel, ThreadPoolExecutor() as pool:
+        stub = SentryStub(channel)
+        waits = pool.submit(agent.read, guarded / "a")
+        (question,) = until(lambda: stub.ListApprovals(pb.ListApprovalsRequest()).questions)
+        answer = pb.AnswerApprovalRequest(run=agent.run, number=question.number, choice=pb.ONCE)
+        read_again(first.replace("[ask]", "[other]"), "was read again")
+        refused = refusal(stub.AnswerApproval, answer)
+        assert "may not answer rule `ask` of an agent of role `payments`" in refused.details()
+        read_again(first.replace("alice", "bob"), "was read again")
+        assert refusal(stub.AnswerApproval, answer).code() is grpc.StatusCode.PERMISSION_DENIED
+        assert not stub.ListApprovals(pb.ListApprovalsRequest()).questions
+        read_again("callers: everybody", "stays as it was")
+        assert refusal(stub.AnswerApproval, answer).code() is grpc.StatusCode.PERMISSION_DENIED
+        read_again(first, "was read again")
+        assert stub.AnswerApproval(answer).number == question.number
+        assert waits.result(PATIENCE) == "a"
+        assert "no question" in refusal(stub.AnswerApproval, answer).details()

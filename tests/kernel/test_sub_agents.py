@@ -110,6 +110,9 @@ def test_a_run_below_is_narrower_and_the_tree_is_in_the_log(parent, files):
     assert parent("tell", "read", both, own, childs, neither) == ["both", denied, denied, denied]
     directory = parent.below()
     assert parent.inspect(directory.name)["parent"] == parent.run
+    shown = parent.sandbox.popen([*parent.sandbox.command, "ps"], stdout=subprocess.PIPE)
+    first, second = shown.communicate(timeout=PATIENCE)[0].splitlines()
+    assert (first.startswith(f"{parent.run}  "), second.startswith(f"  {directory.name}  ")) == (True, True)
     shown = [json.loads(line) for line in (directory / "audit.jsonl").read_text().splitlines()]
     refused = {r["target"]: (r["rule"], r["reason"]) for r in shown if r.get("verdict") == "DENY"}
     assert refused[childs] == ("default", "CEILING")

@@ -219,7 +219,9 @@ def one_crashes(agents: dict[str, str]) -> None:
 def reloaded() -> None:
     run("systemctl", "reload", "helm-sentry@one")
     until(lambda: "the policy was read again: epoch 1" in logs(), "the policy read again")
-    saw("reload reads the policy again")
+    run("systemctl", "reload", "helm-sentry")
+    until(lambda: "the list of callers was read again" in logs(), "the callers read again")
+    saw("reload reads the policy again, and the daemon's callers")
 
 
 def journal() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 import helm_sentry.daemon
 from helm_sentry.daemon import service_manager
+from helm_sentry.daemon.cgroup import Groups
 from helm_sentry.daemon.journal import encode, entry
 
 UNITS = Path(helm_sentry.daemon.__file__).parent / "systemd"
@@ -55,6 +56,17 @@ def test_the_watchdog_is_fed_twice_as_often_as_it_wants(monkeypatch):
     assert service_manager.patience() == 15.0
     monkeypatch.setenv("WATCHDOG_PID", "1")
     assert service_manager.patience() is None
+
+
+def test_groups_of_runs_that_are_over_are_swept(tmp_path):
+    """What a killed daemon has left; a directory stands in for the control group, which a test may not be given."""
+    groups = Groups()
+    groups._root = str(tmp_path)
+    over, live = "20261121-071503-ab12cd", "20261121-071503-000000"
+    for name in (over, live, "daemon"):
+        (tmp_path / name / "agent").mkdir(parents=True)
+    groups.sweep([live])
+    assert sorted(os.listdir(tmp_path)) == [live, "daemon"]
 
 
 INHERITS = """

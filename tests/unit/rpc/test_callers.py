@@ -43,6 +43,14 @@ def test_an_entry_without_roles_is_for_any(tmp_path):
     assert not callers.allows(CERTIFIED, Act.WATCH, "a")
 
 
+def test_rules_are_about_answers_alone(tmp_path):
+    callers = listed(tmp_path, "callers: [{users: [daemon], rules: [deploy], may: [watch, approve]}]")
+    assert callers.allows(NAMED, Act.APPROVE, "a", "deploy")
+    assert not any(callers.allows(NAMED, Act.APPROVE, "a", rule) for rule in ("", "other"))
+    assert callers.allows(NAMED, Act.APPROVE, "a")  # some question
+    assert callers.allows(NAMED, Act.WATCH, "a")
+
+
 def test_names_of_users_and_of_certificates_are_not_mixed_up(tmp_path):
     callers = listed(tmp_path, "callers: [{users: [daemon], may: [kill]}]")
     assert not callers.allows(Caller(Peer(0, USER.pw_uid), "daemon", "ipv4:127.0.0.1:9"), Act.KILL, "")
