@@ -12,6 +12,7 @@ import click
 
 from helm_sentry import state
 from helm_sentry.audit.canonical import Fields, loads
+from helm_sentry.cli.lines import write_lines
 from helm_sentry.errors import SentryError, UsageError, VerificationError, printable
 from helm_sentry.receipt.keyring import own_key
 from helm_sentry.receipt.keys import PublicKey, load_public_key
@@ -132,7 +133,7 @@ def correlate(
     now = instant(time.time_ns() // 1000)
     signed = [sign(DRIFT, drift_receipt(finding, now), key).decode() for finding in findings if finding.drift]
     if output:
-        _write_lines(output, signed)
+        write_lines(output, signed)
     if as_json:
         result = {
             "findings": [finding.fields() for finding in findings],
@@ -206,11 +207,3 @@ def _read(path: str) -> bytes:
     if len(data) > _MOST:
         raise UsageError(f"`{path}` is larger than {_MOST:,} bytes")
     return data
-
-
-def _write_lines(path: str, lines: Iterable[str]) -> None:
-    try:
-        with open(path, "x", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
-    except OSError as error:
-        raise UsageError(f"`{path}` cannot be written: {error.strerror}") from error

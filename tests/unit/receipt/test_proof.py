@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -11,6 +12,7 @@ from helm_sentry.audit import record
 from helm_sentry.cli.receipt import open_receipt, receipt
 from helm_sentry.decision import Verdict
 from helm_sentry.errors import UsageError, VerificationError
+from helm_sentry.evidence import statement as statements
 from helm_sentry.receipt.proof import verify_record
 from helm_sentry.receipt.report import CHECKPOINTS, DENIALS, LOG, TREE
 from helm_sentry.receipt.signer import Signer
@@ -153,6 +155,40 @@ class TestCommand:
         assert call("verify", "run", *key).output == f"ok: receipt of run {RUN}; signer trusted\n"
         assert call("verify", "denial", *key).output == f"ok: receipt of a decision of run {RUN}; signer trusted\n"
         assert isinstance(call("verify", "denial").exception, UsageError)
+
+    def test_of_the_latest_run(self, call, run, tmp_path):
+        assert isinstance(call("show", "7").exception, UsageError)
+        runs = tmp_path / "helm-sentry/runs"
+        runs.mkdir(parents=True)
+        shutil.copytree(run, runs / RUN)
+        assert json.loads(call("show", "7").output)["record"]["seq"] == 7
+        assert json.loads(call("show", "latest", "7").output)["record"]["seq"] == 7
+        assert json.loads(call("show").output) == json.loads((run / "receipts/run.json").read_bytes())
+        assert json.loads(call("consistency").output)["kind"] == "consistency"
+
+    def test_of_all_denials_at_once(self, call, run):
+        key = ("--public-key", KEY.public.data.hex())
+        receipts = (run / DENIALS).read_bytes().splitlines()
+        output = call("verify", str(run / DENIALS), *key).output
+        assert output == f"ok: receipt of a decision of run {RUN}; signer trusted\n" * len(receipts)
+
+    @pytest.mark.parametrize(
+        ("kind", "payload", "words"),
+        [
+            (statements.DRIFT, {"status": "VOLUME_EXCEEDED", "target": "a:1/tcp"}, "drift: VOLUME_EXCEEDED a:1/tcp"),
+            (statements.CONFORMANCE, {"vector": "v", "verdict": "DENY", "reason_code": "C"}, "conformance: v DENY C"),
+            (statements.IN_TOTO, {"subject": [{}, {}]}, "in-toto statement about 2 files"),
+            (statements.EVIDENCE_ROOT, {"root": "sha256:0", "subject": "r"}, "evidence root sha256:0 of run r"),
+        ],
+    )
+    def test_of_other_signed_statements(self, call, tmp_path, kind, payload, words):
+        (tmp_path / "r").write_bytes(statements.sign(kind, payload, KEY) + b"\n")
+        found = call("verify", "r", "--public-key", KEY.public.data.hex())
+        assert (found.exit_code, words in found.output) == (0, True), found.output
+        wrong = call("verify", "r", "--public-key", OTHER_KEY.public.data.hex())
+        assert isinstance(wrong.exception, VerificationError)
+        (tmp_path / "r").write_bytes(statements.sign("text/plain", payload, KEY))
+        assert isinstance(call("verify", "r", "--public-key", KEY.public.data.hex()).exception, VerificationError)
 
     @pytest.mark.parametrize("text", ["", "[]", "{}", '{"payloadType":1}', '{"kind":"record"}'])
     def test_what_is_no_receipt(self, call, tmp_path, text):
