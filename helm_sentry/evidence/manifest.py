@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from helm_sentry.audit.canonical import Fields, Json, dumps, loads
-from helm_sentry.errors import VerificationError
+from helm_sentry.errors import SentryError, VerificationError
 from helm_sentry.evidence.serial import data_digest, digest
 from helm_sentry.receipt.keys import PublicKey, SigningKey
 
@@ -93,6 +93,23 @@ def numbered_pack(files: Files, pack_id: str, created_at: str, extensions: Seque
     signer: Fields = {"type": "local", "key_id": key.public.id, "algorithm": "ed25519"}
     sealed = fields | {"signer": signer | {"public_key": key.public.data.hex()}, "signature": signature}
     return {**files, INDEX: index, SEAL: dumps(sealed)}
+
+
+def signer(files: Files) -> PublicKey:
+    """Return the key that a pack names as its signer, which is no reason to trust it.
+
+    Raises:
+        VerificationError: it names none.
+    """
+    numbered = INDEX in files
+    try:
+        seal = _fields(loads(files[SEAL if numbered else MANIFEST_SIGNATURE]))
+        named = _fields(seal["signer"]) if numbered else seal
+        return PublicKey.of(bytes.fromhex(str(named["public_key"])))
+    except KeyError as error:
+        raise VerificationError(f"not an evidence pack, or not a signed one: it has no {error}") from error
+    except (ValueError, SentryError) as error:
+        raise VerificationError(f"{SEAL if numbered else MANIFEST_SIGNATURE}: no public key: {error}") from error
 
 
 def check_pack(files: Files, key: PublicKey) -> dict[str, bytes]:
