@@ -1,6 +1,7 @@
 """A pack of any run, also of one that ended without its end record, in both layouts."""
 
 import io
+import re
 import tarfile
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from helm_sentry.audit import record
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.errors import VerificationError
-from helm_sentry.evidence import pack
+from helm_sentry.evidence import manifest, pack
 from helm_sentry.evidence.acts import account
 from helm_sentry.evidence.folder import archive, read_pack, write_pack
 from helm_sentry.operation import Kind, Operation
@@ -60,6 +61,33 @@ def test_a_pack_verifies(layout, ended):
             pack.verify(changed, KEY.public)
         with pytest.raises(VerificationError):
             pack.verify({name: data for name, data in made.items() if name != path}, KEY.public)
+
+
+@pytest.mark.parametrize("layout", pack.Layout)
+def test_no_bit_of_what_holds_a_pack_together_can_be_changed(layout):
+    """Not even one that changes no meaning, as the case of a hexadecimal digit."""
+    made = pack.build(of(decided(Kind.FILE_WRITE, "/w/x"), record.end({}, exit_status=0)), FILES, layout, KEY, {})
+    names = {manifest.INDEX, manifest.SEAL, manifest.MANIFEST, manifest.MANIFEST_SIGNATURE} & set(made)
+    assert len(names) == 2
+    for name in names:
+        for place in range(8 * len(made[name])):
+            changed = bytearray(made[name])
+            changed[place // 8] ^= 1 << place % 8
+            with pytest.raises(VerificationError):
+                manifest.check_pack(made | {name: bytes(changed)}, KEY.public)
+        for changed in (made[name] + b"\n", b" " + made[name], made[name].replace(b":", b": ")):
+            with pytest.raises(VerificationError, match=re.escape(name)):
+                manifest.check_pack(made | {name: changed}, KEY.public)
+
+
+def test_who_signed_a_pack_can_be_told():
+    made = pack.build(of(record.end({}, exit_status=0)), FILES, pack.Layout.SPEC, KEY, {})
+    assert manifest.signer(made) == KEY.public
+    for signature in (b"", b"{}", b"[]", b'{"public_key":"00"}', b'{"public_key":"x"}'):
+        with pytest.raises(VerificationError):
+            manifest.signer(made | {manifest.MANIFEST_SIGNATURE: signature})
+    with pytest.raises(VerificationError, match="not an evidence pack"):
+        manifest.signer({})
 
 
 def test_the_same_act_is_one_act_with_a_number():
