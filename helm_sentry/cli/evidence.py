@@ -147,6 +147,10 @@ def correlate(
         click.echo(json.dumps(result, indent=2))
     else:
         click.echo("\n".join(_lines(findings)))
+    loose = sorted({finding.intent.id for finding in findings if finding.intent and not finding.intent.bound})
+    if loose:
+        note = "nothing signed holds where HELM says traffic was to go, and how much, in its receipt"
+        click.echo(printable(f"note: {note} {', '.join(loose)}"), err=True)
     for chain, path in zip(chains, hosts, strict=True):
         if chain.open_ended:
             click.echo(f"note: {path} does not say how many receipts it has; its tail may be missing", err=True)

@@ -23,6 +23,9 @@ MAX_LINE = 64 * 1024
 END = "receipts"
 """Member of the last receipt's `metadata` that says how many receipts there are, so that a cut tail is seen."""
 
+HOSTS = "destination_hosts"
+"""Member of an event's `correlation_hints`: names of the destination, where it has several."""
+
 _TEXTS, _MAP = "texts", "map"
 _EVENT: dict[str, type | str] = {
     **dict.fromkeys(("event_id", "attempt_id", "action_id", "direction", "source_ip"), str),
