@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from helm_sentry.audit.canonical import Fields, Json, dumps, loads
+from helm_sentry.audit.canonical import Fields, Json
 from helm_sentry.errors import VerificationError
+from helm_sentry.evidence.jcs import dumps, loads
 from helm_sentry.evidence.serial import ZERO_TIME, digest, printed_time, pruned
 from helm_sentry.receipt.keys import PublicKey, SigningKey
 

@@ -5,9 +5,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from helm_sentry.audit.canonical import Fields, Json, escape, loads
+from helm_sentry.audit.canonical import Fields, Json, escape
 from helm_sentry.errors import UsageError, VerificationError
 from helm_sentry.evidence import receipt_v5
+from helm_sentry.evidence.jcs import loads
 from helm_sentry.evidence.serial import seconds_of
 from helm_sentry.receipt.keys import PublicKey
 

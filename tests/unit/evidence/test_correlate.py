@@ -7,7 +7,7 @@ import pytest
 
 from helm_sentry.audit.canonical import dumps
 from helm_sentry.errors import UsageError, VerificationError
-from helm_sentry.evidence import host_chain, intents, receipt_v5, statement
+from helm_sentry.evidence import host_chain, intents, jcs, receipt_v5, statement
 from helm_sentry.evidence.correlate import Status, correlate, drift_receipt
 from helm_sentry.evidence.serial import digest
 from helm_sentry.receipt.keys import SigningKey
@@ -50,7 +50,7 @@ def decided(*members):
             {"receipt_id": f"i{number}", "decision_id": "d", "effect_id": effect, "verdict": verdict, "timestamp": at}
             | {"metadata": metadata}
         )
-    data = dumps(receipt_v5.build(receipts, "s", "sha256:00", HELM_KEY))
+    data = jcs.dumps(receipt_v5.build(receipts, "s", "sha256:00", HELM_KEY))
     return intents.read(data, [HELM_KEY.public])
 
 
@@ -268,6 +268,12 @@ def test_the_golden_receipts_against_the_golden_chain():
         (Status.MISSING, "r-unseen"),
     ]
     assert host.open_ended
+
+
+def test_members_that_only_helm_has_may_be_anything():
+    """Numbers with a fraction and names outside ASCII are hashed as HELM hashes them, not refused."""
+    first, second = ({**to(A), "größe": 1.5, "score": jcs.Literal("0.50")}, to(B))
+    assert [intent.bound for intent in decided(first, second)] == [True, False]
 
 
 def test_unsigned_receipts_need_leave():

@@ -26,8 +26,8 @@ from helm_sentry.receipt.verify import verify_run
 from helm_sentry.standalone import codec as plain_codec
 from helm_sentry.standalone import ed25519
 from helm_sentry.standalone.assemble import assemble, modules
+from tests.vectors import published
 
-VECTORS = os.path.join(os.path.dirname(__file__), *[os.pardir] * 4, "shared", "vectors", "ed25519.json")
 MUTATIONS = int(os.environ.get("HELM_SENTRY_TEST_MUTATIONS", "200"))
 
 
@@ -272,10 +272,8 @@ class TestSignatures:
                 changed = (int.from_bytes(signature) ^ 1 << bit).to_bytes(64)
                 assert not verifier(key.public.data, message, changed)
 
-    @pytest.mark.skipif(not os.path.exists(VECTORS), reason="no vectors beside the checkout")
     def test_vectors(self):
-        with open(VECTORS, encoding="utf-8") as file:
-            vectors = json.load(file)
+        vectors = published("ed25519")
         cases = [(case, True) for case in vectors["rfc8032_7_1"]]
         cases += [(case, case["result"] == "valid") for case in vectors["wycheproof"]]
         for case, good in cases:
