@@ -4,9 +4,12 @@ A receipt is hashed with `receipt_hash` empty and `signature` absent, signed wit
 one before by `prev_receipt_hash`. Members of the chain itself are not signed, so every receipt repeats what matters.
 """
 
+import base64
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -174,13 +177,17 @@ def _check(receipt: Fields, hashed: Fields, key: PublicKey) -> Fields:
     hashed["receipt_hash"] = receipt["receipt_hash"]
     if str(hashed.get("signature_algorithm", "")).lower() != "ed25519":
         raise ValueError("only Ed25519 signatures can be checked")
-    try:
-        signature = bytes.fromhex(str(receipt.get("signature", "")))
-    except ValueError:
-        signature = b""
-    if not key.verify_signature(dumps(hashed), signature):
+    if not key.verify_signature(dumps(hashed), _signature(str(receipt.get("signature", "")))):
         raise ValueError(f"its signature is not by key `{key.id}` over its contents")
     return hashed
+
+
+def _signature(text: str) -> bytes:
+    """Return a signature, which HELM takes in hex or in base64; nothing for what is neither."""
+    for read in (bytes.fromhex, partial(base64.b64decode, validate=True)):
+        with suppress(ValueError):
+            return read(text)
+    return b""
 
 
 def _counted(last: Fields) -> Json:

@@ -101,6 +101,7 @@ def test_no_mutation_is_accepted_and_each_is_named(copy, single_file):
             assert any(stem in words for stem in stems) or name in (LOG, "audit.000001.jsonl"), (name, words)
         (copy / name).write_bytes(files[name])
         tried += 1
+    print(f"{tried:,} changes, none accepted by either verifier")
     assert tried > MUTATIONS * 0.9
     assert verify_run(read_run(str(copy))).records == json.loads(single_file(str(copy), "--json")[1])["records"] == 563
 
@@ -168,6 +169,7 @@ def test_no_file_can_be_removed_replaced_exchanged_or_rearranged(tmp_path, run, 
             assert named or (name, what) == (SEAL, "deleted"), (name, what, output)
             shutil.rmtree(work)
             tried += 1
+    print(f"{tried} ways to rearrange files, none accepted by either verifier")
     assert tried > 300
 
 

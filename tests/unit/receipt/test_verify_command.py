@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -24,6 +27,27 @@ def call(tmp_path, monkeypatch):
 def run(tmp_path):
     sealed_run(tmp_path / "run")
     return str(tmp_path / "run")
+
+
+PROGRESS = """
+import helm_sentry.cli.verify as command
+command._SHORT = 0
+command.verify()
+"""
+
+
+def test_a_long_log_shows_how_far_it_is(run):
+    """On a terminal, and on nothing else."""
+    master, slave = os.openpty()
+    command = [sys.executable, "-c", PROGRESS, run]
+    done = subprocess.run(command, stderr=slave, stdout=subprocess.PIPE, text=True, check=True)
+    os.close(slave)
+    shown = os.read(master, 1 << 16).decode()
+    os.close(master)
+    assert done.stdout.startswith("ok: 6 records")
+    assert "verifying" in shown and "100%" in shown
+    silent = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "verifying" not in silent.stderr + silent.stdout
 
 
 class TestResult:
