@@ -66,6 +66,13 @@ class TestResult:
         sealed_run(tmp_path / "helm-sentry" / "runs" / RUN)
         assert call(RUN).output.startswith("ok: 6 records")
 
+    def test_by_an_id_that_lies_here(self, call, tmp_path):
+        sealed_run(tmp_path / RUN)
+        assert call(RUN).output.startswith("ok: 6 records")
+        (tmp_path / RUN).rename(tmp_path / "20261121-071503-ffffff")
+        with pytest.raises(VerificationError, match=f"the directory of run `20261121-071503-ffffff` holds run `{RUN}`"):
+            raise call("20261121-071503-ffffff").exception
+
     def test_json(self, call, run):
         printed = json.loads(call(run, "--json").output)
         assert (printed["state"], printed["records"], printed["trusted"]) == ("sealed", 6, False)
