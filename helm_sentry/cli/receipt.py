@@ -111,27 +111,37 @@ def open_receipt(data: bytes, keys: "Collection[PublicKey]", *, pinned: bool) ->
         members = _members(envelope.open(signers, envelope.payload_type if kind else PAYLOAD_TYPE))
         if kind or members.get("kind") in ("run", "decision", "segment"):
             return {"integrity": "ok", "trusted": True, "type": envelope.payload_type, "statement": members}
-    key = _carried_key(members, signers, pinned)
-    if members.get("kind") == "consistency":
-        old, new = check_consistency(members, key)
-        what: Fields = {"run": new.run, "old": old.size, "new": new.size}
-    else:
-        found = verify_record(members, key)
-        what = {"run": found.run, "seq": members["seq"], "records": found.size, "record": members["record"]}
+    candidates = _candidates(members, signers, pinned)
+    for key in candidates:
+        try:
+            what = _proved(members, key)
+            break
+        except VerificationError:
+            if key is candidates[-1]:
+                raise
     return {"integrity": "ok", "trusted": key.id in signers, "key": key.id, **what}
 
 
-def _carried_key(members: Fields, signers: dict[str, PublicKey], pinned: bool) -> PublicKey:
+def _proved(members: Fields, key: PublicKey) -> Fields:
+    if members.get("kind") == "consistency":
+        old, new = check_consistency(members, key)
+        return {"run": new.run, "old": old.size, "new": new.size}
+    found = verify_record(members, key)
+    return {"run": found.run, "seq": members["seq"], "records": found.size, "record": members["record"]}
+
+
+def _candidates(members: Fields, signers: dict[str, PublicKey], pinned: bool) -> list[PublicKey]:
+    """Return the keys that may have signed a proof: the one it carries, or else those that are trusted."""
     text = members.get("public_key")
     if not isinstance(text, str):
-        if len(signers) != 1:
-            raise UsageError("the proof does not carry its key: pass --public-key, once")
-        return next(iter(signers.values()))
+        if not signers:
+            raise UsageError("the proof does not carry its key: pass --public-key")
+        return list(signers.values())
     key = PublicKey.parse(text.encode() + b"\n")
     if pinned and key.id not in signers:
         pins = " or ".join(f"`{name}`" for name in signers)
         raise VerificationError(f"signed by key `{key.id}`, not by {pins}")
-    return signers.get(key.id, key)
+    return [signers.get(key.id, key)]
 
 
 def _each(data: bytes) -> list[bytes]:

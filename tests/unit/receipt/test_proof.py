@@ -17,7 +17,7 @@ from helm_sentry.receipt.proof import verify_record
 from helm_sentry.receipt.report import CHECKPOINTS, DENIALS, LOG, TREE
 from helm_sentry.receipt.signer import Signer
 from helm_sentry.receipt.store import read_run
-from helm_sentry.receipt.stored_tree import StoredTree
+from helm_sentry.receipt.stored_tree import StoredTree, _some
 from helm_sentry.receipt.verify import verify_run
 
 COUNT = 2600
@@ -117,6 +117,11 @@ class TestConsistency:
         with pytest.raises(UsageError, match="there are no checkpoints of 5 and then"):
             StoredTree(str(run)).consistency(5)
 
+    def test_not_all_of_many_checkpoints_are_named(self):
+        assert _some([]) == "none"
+        assert _some([3, 9]) == "3, 9"
+        assert _some(list(range(1, 101))).endswith("11, 12 … 100, 100 in all")
+
     def test_a_changed_proof(self, run):
         found = StoredTree(str(run)).consistency()
         found["proof"][0] = "0" * 64
@@ -165,6 +170,14 @@ class TestCommand:
         assert json.loads(call("show", "latest", "7").output)["record"]["seq"] == 7
         assert json.loads(call("show").output) == json.loads((run / "receipts/run.json").read_bytes())
         assert json.loads(call("consistency").output)["kind"] == "consistency"
+
+    def test_of_consistency_by_any_trusted_key(self, call, run, tmp_path):
+        (tmp_path / "r").write_text(call("consistency", str(run)).output)
+        keys = ("--public-key", OTHER_KEY.public.data.hex(), "--public-key", KEY.public.data.hex())
+        for order in (keys, keys[2:] + keys[:2]):
+            assert "grew from" in call("verify", "r", *order).output
+        assert isinstance(call("verify", "r", *keys[:2]).exception, VerificationError)
+        assert isinstance(call("verify", "r").exception, UsageError)
 
     def test_of_all_denials_at_once(self, call, run):
         key = ("--public-key", KEY.public.data.hex())
