@@ -9,10 +9,11 @@ from click.testing import CliRunner
 from receipt_runs import KEY, OTHER_KEY, RUN, begin, decision
 
 from helm_sentry.audit import record
-from helm_sentry.cli.receipt import open_receipt, receipt
+from helm_sentry.cli.receipt import receipt
 from helm_sentry.decision import Verdict
 from helm_sentry.errors import UsageError, VerificationError
 from helm_sentry.evidence import statement as statements
+from helm_sentry.receipt.alone import open_receipt
 from helm_sentry.receipt.proof import verify_record
 from helm_sentry.receipt.report import CHECKPOINTS, DENIALS, LOG, TREE
 from helm_sentry.receipt.signer import Signer

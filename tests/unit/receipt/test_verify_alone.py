@@ -19,9 +19,10 @@ from helm_sentry.decision import Verdict
 from helm_sentry.errors import VerificationError, printable
 from helm_sentry.receipt.check import check_run
 from helm_sentry.receipt.keys import SigningKey
-from helm_sentry.receipt.report import LOG, SEAL
+from helm_sentry.receipt.report import DENIALS, LOG, SEAL
 from helm_sentry.receipt.signer import Signer
 from helm_sentry.receipt.store import read_run
+from helm_sentry.receipt.stored_tree import StoredTree
 from helm_sentry.receipt.verify import verify_run
 from helm_sentry.standalone import codec as plain_codec
 from helm_sentry.standalone import ed25519
@@ -218,6 +219,19 @@ class TestScript:
         assert re.search(
             r"audit\.000001\.jsonl line \d+ \(byte \d+, record \d+\): .*verdict was flipped", called.stderr
         )
+
+    def test_a_receipt(self, run, single_file, tmp_path):
+        path, key = tmp_path / "receipt.json", ("--public-key", KEY.public.data.hex())
+        statement = canonical.dumps(StoredTree(str(run)).receipt(7))
+        path.write_bytes(statement)
+        called = self.call(single_file, str(path), *key)
+        assert called.stdout.startswith(f"ok: record 7 is in the log of run {RUN} (563 records); signed by key")
+        assert called.stdout.endswith("(trusted)\n")
+        path.write_bytes(statement.replace(b'"ALLOW"', b'"DENY"', 1))
+        called = self.call(single_file, str(path), *key)
+        assert (called.returncode, called.stderr) == (121, "error: the proof does not lead to the signed root\n")
+        denials = self.call(single_file, str(run / DENIALS), *key)
+        assert denials.stdout == f"ok: receipt of a decision of run {RUN}; signer trusted\n" * 14
 
     def test_a_mistake_in_the_command(self, run, single_file):
         assert self.call(single_file, str(run), "--public-key", "x").returncode == 2
