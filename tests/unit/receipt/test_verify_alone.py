@@ -87,7 +87,7 @@ def test_no_mutation_is_accepted_and_each_is_named(copy, single_file):
     chance, files = random.Random(seed), contents(copy)
     names, weights = zip(*[(name, len(data) ** 0.5) for name, data in sorted(files.items())], strict=True)
     tried = 0
-    for _ in range(MUTATIONS):
+    while tried < MUTATIONS:
         (name,) = chance.choices(names, weights)
         changed = mutate(chance, files[name])
         if changed == files[name]:
@@ -103,7 +103,6 @@ def test_no_mutation_is_accepted_and_each_is_named(copy, single_file):
         (copy / name).write_bytes(files[name])
         tried += 1
     print(f"{tried:,} changes, none accepted by either verifier")
-    assert tried > MUTATIONS * 0.9
     assert verify_run(read_run(str(copy))).records == json.loads(single_file(str(copy), "--json")[1])["records"] == 563
 
 
