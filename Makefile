@@ -100,6 +100,19 @@ control-plane: setup test-programs ## the daemon with figures: updates in 50 ms,
 control-churn: setup ## 20 agents that come and go for 5 minutes under one daemon: nothing is left behind
 	HELM_SENTRY_TEST_CHURN=300 HELM_SENTRY_TEST_AGENTS=20 $(BIN)/python -m pytest -v -s tests/kernel/test_churn.py
 
+EVIDENCE := $(BIN)/python -m pytest -q -s -p no:cacheprovider
+.PHONY: evidence
+evidence: setup test-programs ## what docs/evidence.md says, with its figures, one after the other (15 minutes)
+	$(EVIDENCE) tests/unit/audit tests/unit/receipt/test_keys.py tests/unit/receipt/test_envelope.py tests/unit/evidence
+	HELM_SENTRY_TEST_MUTATIONS=10000 $(EVIDENCE) tests/unit/receipt -k "not power"
+	HELM_SENTRY_TEST_MOMENTS=200 $(EVIDENCE) tests/unit/receipt/test_power_loss.py
+	HELM_SENTRY_TEST_MOMENTS=200 $(EVIDENCE) tests/kernel/test_supervisor_death.py -k random_moments
+	$(EVIDENCE) tests/kernel/test_log_failures.py tests/kernel/test_evidence.py tests/kernel/test_conform.py
+	@$(BIN)/python -m compileall -q helm_sentry
+	$(BIN)/python benchmarks/verification.py
+	$(BIN)/python benchmarks/signing.py
+	$(BIN)/helm-sentry conform
+
 bench: setup ## every benchmark, with figures and charts in build/bench
 	@$(BIN)/pip install -q -e '.[bench]' && $(BIN)/python -m compileall -q helm_sentry && mkdir -p build/bench
 	for question in quick first_table unmediated operations threads workloads memory signing verification peers; do \

@@ -1,11 +1,17 @@
-"""How long it takes to verify a run, by the number of its records."""
+"""How long it takes to verify a run and to extract one receipt, by the number of its records, and the memory it takes.
 
+A run of a million records must verify in a minute with less than 300 MB, and give a receipt in a second, or this fails.
+"""
+
+import os
+import subprocess
 import time
 from pathlib import Path
 
-from harness import Lab, Row, Side, main
+from harness import Lab, Row, main
 
-RECORDS = (1_000, 10_000, 100_000)
+RECORDS = (1_000, 10_000, 100_000, 1_000_000)
+MOST = {"ms": 60_000.0, "MB": 300.0, "ms, receipt": 1_000.0}
 
 
 def measure(lab: Lab) -> list[Row]:
@@ -17,16 +23,42 @@ def measure(lab: Lab) -> list[Row]:
         before = set(runs.iterdir()) if runs.exists() else set()
         lab.run(side, [lab.loop, "read", str(int(records * lab.scale)), lab.data])
         (run,) = set(runs.iterdir()) - before
-        taken = sorted(_verify(lab, Path(side.prefix[0]), run) for _ in range(lab.rounds))
-        figures = (taken[len(taken) // 2],) * 3
-        rows.append(Row(f"verify {int(records * lab.scale) * 11 // 10:,} records", side.name, "ms", figures, 0, 1.0))
+        rows += _measured(lab, Path(side.prefix[0]), run, side.name)
     return rows
 
 
-def _verify(lab: Lab, command: Path, run: Path) -> float:
+def _measured(lab: Lab, command: Path, run: Path, side: str) -> list[Row]:
+    found = [_timed(lab, [command, "verify", run]) for _ in range(lab.rounds)]
+    count = int(found[0][2].split()[1].replace(",", ""))
+    shown = [_timed(lab, [command, "receipt", "show", run, str(count // 2)])[0] for _ in range(lab.rounds)]
+    taken, memory, receipt = (_middle(column) for column in ([f[0] for f in found], [f[1] for f in found], shown))
+    for figure, most in zip((taken, memory, receipt), MOST.values(), strict=True):
+        if figure > most:
+            raise SystemExit(f"{count:,} records: {taken:.0f} ms, {memory:.0f} MB, a receipt in {receipt:.0f} ms")
+    asked = (
+        (f"verify {count:,} records", "ms", taken),
+        ("the same", "MB", memory),
+        ("a receipt of them", "ms", receipt),
+    )
+    return [Row(question, side, unit, (figure,) * 3, 0, 1.0) for question, unit, figure in asked]
+
+
+def _middle(figures: list[float]) -> float:
+    return sorted(figures)[len(figures) // 2]
+
+
+def _timed(lab: Lab, command: list[object]) -> tuple[float, float, str]:
+    """Run a command; return milliseconds, megabytes and what it said."""
+    environment = os.environ | {"XDG_STATE_HOME": str(lab.state)}
     begin = time.perf_counter()
-    lab.run(Side("verify", (str(command), "verify")), [run])
-    return (time.perf_counter() - begin) * 1000
+    with subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{command} ended with {process.returncode}")
+    return (time.perf_counter() - begin) * 1000, usage.ru_maxrss / 1024, output
 
 
 if __name__ == "__main__":

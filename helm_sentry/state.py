@@ -94,6 +94,8 @@ def run_directory(name: str) -> str:
     if name == LATEST:
         name = latest_run()
     path = os.path.join(runs_directory(), name) if is_run_id(name) else name
+    if not os.path.isdir(path) and os.path.isdir(name):  # somebody else's, brought here under its id
+        path = name
     if not os.path.isdir(path):
         raise UsageError(f"there is no run `{name}`: `{path}` is not a directory")
     return path

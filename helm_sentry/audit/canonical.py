@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from helm_sentry.audit.codec import Fields, Json, decode, encode
 
-__all__ = ["MAX_DEPTH", "Fields", "Json", "dumps", "encode", "escape", "loads", "unescape"]
+__all__ = ["MAX_DEPTH", "Fields", "Json", "dumps", "encode", "escape", "loads", "unescape", "unique"]
 
 MAX_DEPTH = 64
 """Containers within containers; more is refused, so that no input can exhaust the stack."""
@@ -113,14 +113,19 @@ def _check_names(members: dict[str, object]) -> None:
 def _read(data: bytes) -> Json:
     try:
         value: Json = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_members, parse_float=_no_float, parse_constant=_no_float
+            data.decode("utf-8"), object_pairs_hook=unique, parse_float=_no_float, parse_constant=_no_float
         )
     except RecursionError:
         raise ValueError("no canonical form: too many levels deep") from None
     return value
 
 
-def _members(pairs: list[tuple[str, Json]]) -> Fields:
+def unique(pairs: list[tuple[str, Json]]) -> Fields:
+    """Return the members of an object that was read.
+
+    Raises:
+        ValueError: one is there twice.
+    """
     members = dict(pairs)
     if len(members) != len(pairs):
         names = [name for name, _ in pairs]

@@ -4,12 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from ipaddress import ip_address, ip_network
 
 from helm_sentry.audit.canonical import Fields
 
 COLUMNS = (
     "seq", "time", "type", "verdict", "reason", "rule", "syscall", "ops", "target", "to", "action", "errno", "tid",
-    "pid", "exe", "argv", "detail",
+    "pid", "exe", "argv", "hosts", "sent", "received", "detail",
 )  # fmt: skip
 """Columns of a table of records; a record has some of them."""
 
@@ -24,7 +25,7 @@ class Query:
         rules: patterns of rule ids.
         operations: patterns of kinds, as `file.*`.
         paths: patterns of paths; a path also matches what is beneath it.
-        hosts: patterns of addresses or names, without the port.
+        hosts: patterns of addresses or names, without the port, or networks as `10.0.0.0/8`.
         pids: thread or process ids.
         since: microseconds since the epoch, inclusive.
         until: microseconds since the epoch, exclusive; 0 for no end.
@@ -52,7 +53,7 @@ class Query:
             and _fits([str(record.get("rule", ""))], self.rules)
             and _fits(operations(record), self.operations)
             and (not self.paths or any(_beneath(path, self.paths) for path in paths(record)))
-            and _fits([host_of(record)], self.hosts)
+            and (not self.hosts or any(_is_at(host, self.hosts) for host in hosts(record)))
         )
 
 
@@ -68,11 +69,13 @@ def paths(record: Fields) -> list[str]:
     return [path for path in found if isinstance(path, str) and path.startswith("/")]
 
 
-def host_of(record: Fields) -> str:
-    """Return the address or name that a record is about, without its port, or nothing."""
+def hosts(record: Fields) -> list[str]:
+    """Return the address that a record is about, without its port, and its names; nothing for other records."""
     if record.get("type") != "traffic" and not any(kind.startswith("net.") for kind in operations(record)):
-        return ""
-    return str(record.get("target", "")).rpartition(":")[0].strip("[]")
+        return []
+    names = record.get("hosts")
+    address = str(record.get("target", "")).rpartition(":")[0].strip("[]")
+    return [address, *map(str, names if isinstance(names, list) else ())]
 
 
 def moment(text: str, now: int) -> int:
@@ -108,6 +111,9 @@ def line(record: Fields) -> str:
         what += f" [{record.get('rule')}]"
     elif kind == "exec":
         what = f"{'ran':<8} {record.get('exe')} as process {record.get('pid')}"
+    elif kind == "start":
+        argv = record.get("argv")
+        what = f"{'start':<8} {' '.join(map(str, argv if isinstance(argv, list) else ()))} as {record.get('user')}"
     elif kind == "outcome":
         what = f"{'failed':<8} record {record.get('of')}"
     else:
@@ -133,6 +139,19 @@ def _is_one(value: object, wanted: tuple[str, ...]) -> bool:
 
 def _fits(values: list[str], patterns: tuple[str, ...]) -> bool:
     return not patterns or any(value and fnmatchcase(value, pattern) for value in values for pattern in patterns)
+
+
+def _is_at(host: str, wanted: tuple[str, ...]) -> bool:
+    return bool(host) and any(
+        fnmatchcase(host.lower(), pattern.lower()) or _within(host, pattern) for pattern in wanted
+    )
+
+
+def _within(host: str, network: str) -> bool:
+    try:
+        return "/" in network and ip_address(host) in ip_network(network, strict=False)
+    except ValueError:
+        return False
 
 
 def _beneath(path: str, patterns: tuple[str, ...]) -> bool:

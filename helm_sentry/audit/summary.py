@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from helm_sentry.audit.canonical import Fields, Json
-from helm_sentry.audit.query import operations
+from helm_sentry.audit.query import hosts, operations
 
 _WRITES = frozenset(
     f"file.{verb}"
@@ -21,6 +21,16 @@ _REASONS = {
     "BLOCK": "block rule",
     "BUILTIN": "the supervisor's own rule",
     "CONDITION": "condition does not hold in rule",
+    "CONDITION_ERROR": "condition cannot be evaluated in rule",
+    "CEILING": "no rule of the run above allows it",
+    "BUDGET": "used up the limit of rule",
+    "APPROVED": "asked a person, by rule",
+    "DISAPPROVED": "a person refused it, asked by rule",
+    "UNANSWERED": "nobody answered in time, asked by rule",
+    "CHANGED": "came to something else than was approved",
+    "KERNEL": "the kernel refused it",
+    "NO_POLICY": "there is no policy",
+    "STALE_POLICY": "the policy is too old",
     "UNREADABLE": "its arguments could not be read",
     "UNKNOWN_SYSCALL": "unknown system call",
     "FOREIGN_ABI": "system call of another ABI",
@@ -28,6 +38,9 @@ _REASONS = {
     "RUN_ENDED": "outlived the main program; ended",
     "SUPERVISOR_ERROR": "the supervisor failed at it",
 }
+_OF_A_RULE = frozenset(
+    {"BLOCK", "BUILTIN", "CONDITION", "CONDITION_ERROR", "BUDGET", "APPROVED", "DISAPPROVED", "UNANSWERED"}
+)
 _MOST = 20  # rows of a section
 _MOST_RECENT = 1 << 16  # acts of which a failure can still be reported
 
@@ -58,8 +71,10 @@ class Summary:
         self.kinds: Counter[tuple[str, str]] = Counter()
         self.rules: Counter[tuple[str, str]] = Counter()
         self.denied: Counter[tuple[str, str, str]] = Counter()
+        self.asked: Counter[tuple[str, str, str]] = Counter()
         self.written: Counter[str] = Counter()
         self.reached: Counter[str] = Counter()
+        self.names: dict[str, str] = {}
         self.traffic: dict[str, list[int]] = {}
         self.processes: dict[int, Process] = {}
         self._last = 0
@@ -92,7 +107,8 @@ class Summary:
         self.rules[str(record.get("rule")), verdict] += 1
         self.kinds.update((kind, verdict) for kind in kinds)
         if verdict != "ALLOW":
-            self.denied["+".join(kinds) or str(record.get("syscall")), target, _why(record)] += 1
+            refused = self.asked if verdict == "ESCALATE" else self.denied
+            refused["+".join(kinds) or str(record.get("syscall")), target, _why(record)] += 1
             return
         if record.get("errno"):
             return
@@ -100,6 +116,7 @@ class Summary:
             self._count(record, self.written, str(record.get("to", target)) if "file.rename" in kinds else target)
         if _REACHES.intersection(kinds):
             self._count(record, self.reached, target)
+            self.names[target] = ", ".join(hosts(record)[1:])
 
     def _count(self, record: Fields, counter: Counter[str], name: str) -> None:
         counter[name] += 1
@@ -139,13 +156,14 @@ class Summary:
             "ended": bool(self.end),
             "records": self.records,
             "counts": dict(self.counts),
-            "denied": [
-                {"operation": kind, "target": target, "why": why, "times": times}
-                for (kind, target, why), times in self.denied.most_common()
-            ],
+            "denied": _counted(self.denied),
+            "asked": _counted(self.asked),
             "written": dict(sorted(self.written.items())),
             "programs": dict(sorted(self.programs.items())),
             "reached": dict(sorted(self.reached.items())),
+            "names": {
+                target: names for target, names in sorted(self.names.items()) if names and target in self.reached
+            },
             "traffic": {
                 target: {"sent": sent, "received": got} for target, (sent, got) in sorted(self.traffic.items())
             },
@@ -169,7 +187,7 @@ class Summary:
 
     def text(self) -> str:
         """Return the summary for a person."""
-        return "\n".join([*self._head(), *self._denied(), *self._lists(), *self._tree()])
+        return "\n".join([*self._head(), *self._refused(), *self._lists(), *self._tree()])
 
     def _head(self) -> list[str]:
         argv = self.start.get("argv")
@@ -178,28 +196,31 @@ class Summary:
         if self.end:
             signal = self.end.get("signal")
             how = f"ended by {signal}" if signal else f"exit status {self.end.get('exit')}"
-        denied = self.counts["DENY"] + self.counts["ESCALATE"]
+        asked = f", {self.counts['ESCALATE']:,} asked about" if self.counts["ESCALATE"] else ""
         dry = "" if self.start.get("enforcing", True) else "; DRY RUN: nothing was enforced"
         return [
             f"run {self.start.get('run')} of: {command}",
             f"as {self.start.get('user')}, {self.seconds:.1f} s, {how}",
-            f"{self.counts.total():,} decisions, {denied:,} not allowed{dry}",
+            f"{self.counts.total():,} decisions, {self.counts['DENY']:,} not allowed{asked}{dry}",
         ]
 
-    def _denied(self) -> list[str]:
-        rows = [
-            f"  {kind} {target}: {why}" + (f" ({times:,} times)" if times > 1 else "")
-            for (kind, target, why), times in self.denied.most_common(_MOST)
-        ]
-        return _section("not allowed", rows, len(self.denied))
+    def _refused(self) -> list[str]:
+        asked = _section("a person was asked", _refusals(self.asked), len(self.asked)) if self.asked else []
+        return _section("not allowed", _refusals(self.denied), len(self.denied)) + asked
 
     def _lists(self) -> list[str]:
         lines: list[str] = []
         for title, counts in (("files written", self.written), ("programs run", self.programs)):
             lines += _section(title, _rows(counts), len(counts))
         targets = [target for target, _ in self.reached.most_common(_MOST)]
-        reached = [row + self._bytes(target) for row, target in zip(_rows(self.reached), targets, strict=True)]
+        reached = [
+            row + self._named(target) + self._bytes(target)
+            for row, target in zip(_rows(self.reached), targets, strict=True)
+        ]
         return lines + _section("addresses reached", reached, len(self.reached))
+
+    def _named(self, target: str) -> str:
+        return f", that is {self.names[target]}" if self.names.get(target) else ""
 
     def _bytes(self, target: str) -> str:
         sent, received = self.traffic.get(target, (0, 0))
@@ -220,8 +241,24 @@ class Summary:
 
 def _why(record: Fields) -> str:
     reason, rule = str(record.get("reason")), str(record.get("rule"))
+    if record.get("verdict") == "ESCALATE":
+        return f"rule `{rule}`"
     words = _REASONS.get(reason, reason)
-    return f"{words} `{rule}`" if reason in ("BLOCK", "BUILTIN", "CONDITION") else words
+    return f"{words} `{rule}`" if reason in _OF_A_RULE else words
+
+
+def _refusals(counts: Counter[tuple[str, str, str]]) -> list[str]:
+    return [
+        f"  {kind} {target}: {why}" + (f" ({times:,} times)" if times > 1 else "")
+        for (kind, target, why), times in counts.most_common(_MOST)
+    ]
+
+
+def _counted(counts: Counter[tuple[str, str, str]]) -> list[Json]:
+    return [
+        {"operation": kind, "target": target, "why": why, "times": times}
+        for (kind, target, why), times in counts.most_common()
+    ]
 
 
 def _rows(counts: Counter[str]) -> list[str]:

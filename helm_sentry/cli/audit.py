@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import fnmatch
 import json
 import os
 import sys
@@ -14,24 +15,28 @@ import click
 
 from helm_sentry.audit.canonical import Fields, loads
 from helm_sentry.audit.query import COLUMNS, Query, line, moment, row
+from helm_sentry.audit.record import TYPES
 from helm_sentry.audit.segments import Follower
 from helm_sentry.audit.summary import Summary
 from helm_sentry.control.client import presence
 from helm_sentry.errors import UsageError, VerificationError
+from helm_sentry.operation import Kind
 from helm_sentry.state import LATEST, control_directory, run_directory
 
 _LOOK_EVERY = 0.2  # seconds between looks at a log that grows
 _BEGINS_WITHIN = 10.0  # seconds from a run's first record until it can be asked, at most
 _VERDICTS = ("ALLOW", "DENY", "ESCALATE")
 _FILTERS = (
-    click.option("--type", "types", multiple=True, help="Type of record: decision, exec, outcome …"),
     click.option(
-        "--verdict", "verdicts", multiple=True, type=click.Choice(["ALLOW", "DENY", "ESCALATE"]), help="Verdict."
+        "--type", "types", multiple=True, metavar="TYPE", type=click.Choice(sorted(TYPES)), help="Type of record."
+    ),
+    click.option(
+        "--verdict", "verdicts", multiple=True, type=click.Choice(_VERDICTS, case_sensitive=False), help="Verdict."
     ),
     click.option("--rule", "rules", multiple=True, metavar="PATTERN", help="Id of the deciding rule."),
     click.option("--operation", "operations", multiple=True, metavar="PATTERN", help="Kind, as file.write or net.*"),
     click.option("--path", "paths", multiple=True, metavar="PATTERN", help="Path, or a directory above it."),
-    click.option("--host", "hosts", multiple=True, metavar="PATTERN", help="Address or name."),
+    click.option("--host", "hosts", multiple=True, metavar="PATTERN", help="Address, network as 10.0.0.0/8, or name."),
     click.option("--pid", "pids", multiple=True, type=int, help="Process or thread."),
     click.option("--since", default="", metavar="TIME", help="Not before: 2026-11-21T10:00 (UTC), or 10m ago."),
     click.option("--until", default="", metavar="TIME", help="Before then."),
@@ -143,8 +148,12 @@ def _print_stats(rows: list[tuple[str, str, str, int]], summary: Summary, form: 
         click.echo(f"{summary.records:,} records, {summary.counts.total():,} decisions{rate}")
 
 
-def _query(since: str, until: str, **members: Any) -> Query:
+def _query(since: str, until: str, operations: tuple[str, ...], paths: tuple[str, ...], **members: Any) -> Query:
     now = time.time_ns() // 1000
+    for pattern in operations:
+        if not fnmatch.filter(Kind, pattern):
+            raise UsageError(f"no kind of operation is `{pattern}`; there are {', '.join(Kind)}")
+    members |= {"operations": operations, "paths": tuple(map(os.path.abspath, paths))}
     try:
         return Query(since=moment(since, now) if since else 0, until=moment(until, now) if until else 0, **members)
     except ValueError as error:

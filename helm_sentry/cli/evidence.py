@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,16 +12,19 @@ import click
 
 from helm_sentry import state
 from helm_sentry.audit.canonical import Fields, loads
-from helm_sentry.errors import SentryError, UsageError, VerificationError, printable
+from helm_sentry.cli.lines import write_lines
+from helm_sentry.cli.trust import public_key_option, trusted_keys
+from helm_sentry.errors import UsageError, VerificationError, printable
+from helm_sentry.receipt.check import check_run, sentence
 from helm_sentry.receipt.keyring import own_key
 from helm_sentry.receipt.keys import PublicKey, load_public_key
-from helm_sentry.receipt.report import PUBLIC, RunFiles
+from helm_sentry.receipt.report import RunFiles
 from helm_sentry.receipt.store import read_run
-from helm_sentry.receipt.verify import verify_run
 
 if TYPE_CHECKING:
     from helm_sentry.evidence.acts import Account
     from helm_sentry.evidence.correlate import Finding
+    from helm_sentry.evidence.host_chain import HostChain
 
 _MOST = 1 << 28  # bytes of a chain or of a file of receipts
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -55,7 +58,7 @@ def export(run: str, output: str, layout: str, allow_unsealed: bool) -> None:
     from helm_sentry.standalone.assemble import assemble
 
     directory = state.run_directory(run)
-    report = verify_run(read_run(directory), allow_unsealed=allow_unsealed)
+    report = check_run(directory, (), pinned=False, allow_unsealed=allow_unsealed)
     key = own_key()
     words = {"README.md": Path(_README).read_bytes(), "verify_alone.py": assemble()}
     found = _account(directory)
@@ -67,36 +70,39 @@ def export(run: str, output: str, layout: str, allow_unsealed: bool) -> None:
 
 @evidence.command("verify")
 @click.argument("source", metavar="PACK")
-@click.option("--public-key", metavar="KEY", help="Key that must have signed: a key file, or 64 hex digits.")
+@public_key_option
 @click.option("--allow-unsealed", is_flag=True, help="Accept a run that ended without its receipt.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def verify_pack(source: str, public_key: str | None, allow_unsealed: bool, as_json: bool) -> None:
+def verify_pack(source: str, public_keys: tuple[str, ...], allow_unsealed: bool, as_json: bool) -> None:
     """Verify an EvidencePack and the run in it, offline.
 
-    Without --public-key the pack is checked against the key that lies in it, which shows that nothing was changed,
-    but not who signed.
+    The pack may be signed by another key than the run, as after `keys rotate`; with --public-key both must be named.
+    Without, they are checked against the keys that lie in the pack, which count as trusted if they are this machine's
+    own or were added with `helm-sentry keys trust`.
     """
-    from helm_sentry.evidence import pack
+    from helm_sentry.evidence import manifest, pack
     from helm_sentry.evidence.folder import read_pack, write_pack
 
-    files = read_pack(source)
-    key = _key(public_key) if public_key else _own_key(files)
+    files, keys = read_pack(source), trusted_keys(public_keys)
+    key = manifest.signer(files)
+    if public_keys and key not in keys:
+        pinned = " or ".join(f"`{one.id}`" for one in keys)
+        raise VerificationError(f"the pack was signed by key `{key.id}`, not by {pinned}")
     run_files = pack.verify(files, key)
     with tempfile.TemporaryDirectory(prefix="helm-sentry-pack-") as scratch:
         directory = os.path.join(scratch, "run")
         write_pack(run_files, directory)
-        found = read_run(directory)
-        report = verify_run(found, [key], pinned=bool(public_key), allow_unsealed=allow_unsealed)
-    fields: Fields = {"files": len(files), "key": key.id, "trusted": bool(public_key), "run": report.fields()}
-    trust = "trusted" if public_key else "not pinned: pass --public-key to pin"
-    sentence = f"ok: {len(files):,} files, run {report.run} with {report.records:,} records; key {key.id} ({trust})"
-    click.echo(json.dumps(fields, indent=2) if as_json else printable(sentence))
+        report = check_run(directory, keys, pinned=bool(public_keys), allow_unsealed=allow_unsealed)
+    fields: Fields = {"files": len(files), "key": key.id, "trusted": key in keys, "run": report.fields()}
+    trust = "trusted" if key in keys else "not pinned: pass --public-key to pin"
+    words = f"ok: {len(files):,} files, signed by key {key.id} ({trust})", f"run {report.run}: {sentence(report)}"
+    click.echo(json.dumps(fields, indent=2) if as_json else "\n".join(map(printable, words)))
 
 
 @evidence.command()
 @click.option("--host", "hosts", required=True, multiple=True, metavar="CHAIN", help="Host chain; may be repeated.")
 @click.option("--helm", required=True, metavar="RECEIPTS", help="HELM's receipts.")
-@click.option("--host-key", metavar="KEY", help="Key of the host chains (default: this user's).")
+@click.option("--host-key", metavar="KEY", help="Key of the host chains (default: those known here).")
 @click.option("--helm-key", "helm_keys", multiple=True, metavar="KEY", help="Key of HELM's receipts; may be repeated.")
 @click.option("--accept-unsigned-helm", is_flag=True, help="Take HELM's receipts without checking who wrote them.")
 @click.option(
@@ -119,20 +125,20 @@ def correlate(
     Both are verified first. Every difference is signed as Boundary Drift. Exit status 1 means that there is one, 121
     that a chain or a receipt is not what was signed.
     """
-    from helm_sentry.evidence import host_chain, intents
+    from helm_sentry.evidence import intents
     from helm_sentry.evidence.correlate import correlate as compare
     from helm_sentry.evidence.correlate import drift_receipt
     from helm_sentry.evidence.serial import instant
     from helm_sentry.evidence.statement import DRIFT, sign
 
     key = own_key()
-    chains = [host_chain.verify(_read(path), _key(host_key) if host_key else key.public) for path in hosts]
-    decided = intents.read(_read(helm), [_key(text) for text in helm_keys], accept_unsigned=accept_unsigned_helm)
+    chains = [_chain(path, trusted_keys([host_key] if host_key else [])) for path in hosts]
+    decided = intents.read(_read(helm), list(map(load_public_key, helm_keys)), accept_unsigned=accept_unsigned_helm)
     findings = compare(chains, decided, float(window))
     now = instant(time.time_ns() // 1000)
     signed = [sign(DRIFT, drift_receipt(finding, now), key).decode() for finding in findings if finding.drift]
     if output:
-        _write_lines(output, signed)
+        write_lines(output, signed)
     if as_json:
         result = {
             "findings": [finding.fields() for finding in findings],
@@ -141,6 +147,10 @@ def correlate(
         click.echo(json.dumps(result, indent=2))
     else:
         click.echo("\n".join(_lines(findings)))
+    loose = sorted({finding.intent.id for finding in findings if finding.intent and not finding.intent.bound})
+    if loose:
+        note = "nothing signed holds where HELM says traffic was to go, and how much, in its receipt"
+        click.echo(printable(f"note: {note} {', '.join(loose)}"), err=True)
     for chain, path in zip(chains, hosts, strict=True):
         if chain.open_ended:
             click.echo(f"note: {path} does not say how many receipts it has; its tail may be missing", err=True)
@@ -177,24 +187,17 @@ def _lines(findings: Iterable["Finding"]) -> Iterator[str]:
         yield click.style(text, fg="red", bold=True) if finding.drift else text
 
 
-def _key(text: str) -> PublicKey:
-    """Return a key from 64 hex digits or from a key file."""
-    try:
-        data = bytes.fromhex(text)
-    except ValueError:
-        data = b""
-    return PublicKey.of(data) if len(data) == 32 else load_public_key(text)
+def _chain(path: str, keys: Sequence[PublicKey]) -> "HostChain":
+    """Return a host chain that one of the keys signed."""
+    from helm_sentry.evidence import host_chain
 
-
-def _own_key(files: dict[str, bytes]) -> PublicKey:
-    """Return the key that lies in a pack, which shows integrity and nothing else."""
-    for path, data in files.items():
-        if path.endswith(f"run/{PUBLIC}"):
-            try:
-                return PublicKey.parse(data)
-            except SentryError as error:
-                raise VerificationError(f"{path}: {error}") from error
-    raise VerificationError(f"the pack has no `{PUBLIC}`; pass --public-key")
+    data, fault = _read(path), VerificationError(f"`{path}`: there is no key to verify it with; pass --host-key")
+    for key in keys:
+        try:
+            return host_chain.verify(data, key)
+        except VerificationError as error:
+            fault = error
+    raise VerificationError(f"`{path}`: {fault}")
 
 
 def _read(path: str) -> bytes:
@@ -206,11 +209,3 @@ def _read(path: str) -> bytes:
     if len(data) > _MOST:
         raise UsageError(f"`{path}` is larger than {_MOST:,} bytes")
     return data
-
-
-def _write_lines(path: str, lines: Iterable[str]) -> None:
-    try:
-        with open(path, "x", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
-    except OSError as error:
-        raise UsageError(f"`{path}` cannot be written: {error.strerror}") from error

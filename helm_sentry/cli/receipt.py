@@ -1,23 +1,18 @@
 """`helm-sentry receipt`: a receipt for one record, and what a receipt says."""
 
 import json
-from typing import TYPE_CHECKING
 
 import click
 
-from helm_sentry.audit.canonical import Fields, dumps, loads
+from helm_sentry.audit.canonical import dumps
 from helm_sentry.cli.trust import public_key_option, trusted_keys
-from helm_sentry.errors import UsageError, VerificationError, printable
-from helm_sentry.receipt.envelope import Envelope, seal
-from helm_sentry.receipt.keys import PublicKey
-from helm_sentry.receipt.proof import check_consistency, verify_record
+from helm_sentry.errors import printable
+from helm_sentry.receipt.alone import members_of, open_receipt, receipts_in, sentence
+from helm_sentry.receipt.envelope import seal
 from helm_sentry.receipt.report import SEAL
 from helm_sentry.receipt.store import read_document
 from helm_sentry.receipt.stored_tree import StoredTree
-from helm_sentry.state import run_directory
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
+from helm_sentry.state import LATEST, run_directory
 
 
 @click.group()
@@ -26,19 +21,22 @@ def receipt() -> None:
 
 
 @receipt.command()
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="[RUN]", default=LATEST)
 @click.argument("sequence", metavar="[SEQ]", type=int, required=False)
 @click.option("--sign", is_flag=True, help="Put it in an envelope signed by this machine's key.")
 def show(run: str, sequence: int | None, sign: bool) -> None:
     """Print the receipt of record SEQ of a run, or of the run.
 
-    A record's receipt holds the record, its proof of inclusion and the signed checkpoint: it can be verified alone,
-    with `helm-sentry receipt verify` and the public key.
+    RUN is its id, its directory, or `latest`, which is meant where none is named: `receipt show 42`. A record's receipt
+    holds the record, its proof of inclusion and the signed checkpoint: it can be verified alone, with `helm-sentry
+    receipt verify` and the public key.
     """
+    if sequence is None and run.isdecimal():  # no run is called like this
+        run, sequence = LATEST, int(run)
     directory = run_directory(run)
     if sequence is None:
         seal_ = read_document(directory, SEAL)
-        _members(seal_)  # whatever else is there is not for a terminal
+        members_of(seal_)  # whatever else is there is not for a terminal
         click.echo(seal_.decode(), nl=False)
         return
     statement = dumps(StoredTree(directory).receipt(sequence))
@@ -50,7 +48,7 @@ def show(run: str, sequence: int | None, sign: bool) -> None:
 
 
 @receipt.command()
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="[RUN]", default=LATEST)
 @click.option("--old", type=int, default=0, help="Records in the earlier checkpoint; the first one if not given.")
 @click.option("--new", type=int, default=0, help="Records in the later checkpoint; the last one if not given.")
 def consistency(run: str, old: int, new: int) -> None:
@@ -65,73 +63,12 @@ def consistency(run: str, old: int, new: int) -> None:
 def verify(file: click.File, public_keys: tuple[str, ...], as_json: bool) -> None:
     """Verify a receipt by itself.
 
-    FILE holds one receipt, of a record, a denial or a run, or a proof of consistency; - is standard input. Exit status
-    121 if it does not hold. A receipt that does not carry its key needs --public-key or a key that is trusted here.
+    FILE holds a receipt, or one a line: of a record, a denial or a run, a proof of consistency, or a signed statement
+    of `evidence export`, `evidence correlate` or `conform`; - is standard input. Exit status 121 if one does not hold.
+    What does not carry its key needs --public-key or a key that is trusted here.
     """
     data: bytes = file.read()  # type: ignore[attr-defined]
-    found = open_receipt(data, trusted_keys(public_keys), pinned=bool(public_keys))
-    click.echo(json.dumps(found, indent=2) if as_json else printable(_sentence(found)))
-
-
-def open_receipt(data: bytes, keys: "Collection[PublicKey]", *, pinned: bool) -> Fields:
-    """Return what a receipt says after verifying it.
-
-    Args:
-        data: the receipt.
-        keys: keys that are trusted.
-        pinned: one of them must have signed; otherwise a key that the receipt carries will do, without trust.
-
-    Raises:
-        VerificationError: it is not what was signed.
-    """
-    members = _members(data)
-    signers = {key.id: key for key in keys}
-    if "payloadType" in members:
-        if not signers:
-            raise UsageError("an envelope does not carry its key: pass --public-key")
-        members = _members(Envelope.parse(data).open(signers))
-        if members.get("kind") in ("run", "decision", "segment"):
-            return {"integrity": "ok", "trusted": True, "statement": members}
-    key = _carried_key(members, signers, pinned)
-    if members.get("kind") == "consistency":
-        old, new = check_consistency(members, key)
-        what: Fields = {"run": new.run, "old": old.size, "new": new.size}
-    else:
-        found = verify_record(members, key)
-        what = {"run": found.run, "seq": members["seq"], "records": found.size, "record": members["record"]}
-    return {"integrity": "ok", "trusted": key.id in signers, "key": key.id, **what}
-
-
-def _carried_key(members: Fields, signers: dict[str, PublicKey], pinned: bool) -> PublicKey:
-    text = members.get("public_key")
-    if not isinstance(text, str):
-        if len(signers) != 1:
-            raise UsageError("the proof does not carry its key: pass --public-key, once")
-        return next(iter(signers.values()))
-    key = PublicKey.parse(text.encode() + b"\n")
-    if pinned and key.id not in signers:
-        pins = " or ".join(f"`{name}`" for name in signers)
-        raise VerificationError(f"signed by key `{key.id}`, not by {pins}")
-    return signers.get(key.id, key)
-
-
-def _members(data: bytes) -> Fields:
-    try:
-        members = loads(data)
-    except ValueError as error:
-        raise VerificationError(f"not a receipt: {error}") from error
-    if not isinstance(members, dict):
-        raise VerificationError("not a receipt")
-    return members
-
-
-def _sentence(found: Fields) -> str:
-    trust = "trusted" if found["trusted"] else "not pinned: pass --public-key to pin"
-    statement = found.get("statement")
-    if isinstance(statement, dict):
-        what = "" if statement.get("kind") == "run" else f"a {statement.get('kind')} of "
-        return f"ok: receipt of {what}run {statement.get('run')}; signer {trust}"
-    signer = f"signed by key {found['key']} ({trust})"
-    if "seq" in found:
-        return f"ok: record {found['seq']} is in the log of run {found['run']} ({found['records']} records); {signer}"
-    return f"ok: the log of run {found['run']} grew from {found['old']} to {found['new']} records; {signer}"
+    keys = trusted_keys(public_keys)
+    for text in receipts_in(data):
+        found = open_receipt(text, keys, pinned=bool(public_keys))
+        click.echo(json.dumps(found, indent=2) if as_json else printable(sentence(found)))

@@ -33,6 +33,7 @@ class Act:
         hash: hash of the first record.
         record: the first record.
         count: how often.
+        last: microseconds since the epoch, of the last.
     """
 
     seq: int
@@ -46,6 +47,7 @@ class Act:
     hash: str
     record: Fields
     count: int = 1
+    last: int = 0
 
     @property
     def effect(self) -> str:
@@ -60,10 +62,11 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What left for one address: a traffic record, and the time of the decision that let it leave."""
+    """What left for one address: a traffic record, when it was let leave, and which names the address had then."""
 
     traffic: Fields
     decided: int
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,23 +99,29 @@ def account(records: Iterable[Fields], policy: Fields) -> Account:
     last: Fields = {}
     acts: dict[tuple[Any, ...], Act] = {}
     began: dict[Any, tuple[Any, ...]] = {}
-    times: dict[Any, int] = {}
+    let: dict[Any, Act] = {}
     flows: list[Flow] = []
     for last in records:
         start = start or last
         match last["type"]:
             case "decision" if act := _act(last, start, bool(policy.get("allow"))):
                 key = act.tool, act.kinds, act.target, last.get("to"), act.verdict, act.code, act.happened
-                acts[key] = replace(acts[key], count=acts[key].count + 1) if key in acts else act
+                acts[key] = replace(acts[key], count=acts[key].count + 1, last=act.time) if key in acts else act
                 if act.happened:
-                    began[act.seq], times[act.seq] = key, act.time
+                    began[act.seq], let[act.seq] = key, act
             case "outcome" if last["of"] in began and last["errno"] != _IN_PROGRESS:
                 key = began.pop(last["of"])
                 acts[key] = replace(acts[key], count=acts[key].count - 1)
             case "traffic":
-                flows.append(Flow(last, times.get(last["of"], _int(last, "time"))))
+                flows.append(_flow(last, let.get(last["of"])))
     kept = sorted((act for act in acts.values() if act.count), key=lambda act: act.seq)
     return Account(start, last, policy, tuple(kept), tuple(flows))
+
+
+def _flow(traffic: Fields, act: Act | None) -> Flow:
+    if act is None:
+        return Flow(traffic, _int(traffic, "time"))
+    return Flow(traffic, act.time, tuple(map(str, _list(act.record.get("hosts")))))
 
 
 def _act(record: Fields, start: Fields, has_rules: bool) -> Act | None:

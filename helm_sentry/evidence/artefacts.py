@@ -178,6 +178,7 @@ def _network_receipt(account: Account, flow: Flow) -> Fields:
             "event_id": f"{account.run}:{traffic['of']}",
             "direction": "egress",
             "destination_ip": host.strip("[]"),
+            **_names(flow.hosts),
             "destination_port": int(port),
             "protocol": traffic["protocol"],
             **{name: count for name, count in counts.items() if count},
@@ -192,6 +193,13 @@ def _network_receipt(account: Account, flow: Flow) -> Fields:
             "exact": "true" if traffic["exact"] else "false",
         },
     }
+
+
+def _names(hosts: tuple[str, ...]) -> Fields:
+    # HELM compares one name. Of several, none is the one that was meant.
+    if len(hosts) == 1:
+        return {"destination_host": hosts[0]}
+    return {"correlation_hints": {host_chain.HOSTS: " ".join(hosts)}} if hosts else {}
 
 
 def _action_receipt(account: Account, act: Act) -> Fields:
@@ -213,6 +221,8 @@ def _action_receipt(account: Account, act: Act) -> Fields:
             "operations": " ".join(act.kinds),
             "record": str(act.seq),
             "record_hash": act.hash,
+            **({"to": _reference(act, str(act.record["to"]))} if "to" in act.record else {}),
+            **({"last": instant(act.last)} if act.last else {}),
             **({"reason_code": act.code} if act.code else {}),
         },
     }
@@ -220,9 +230,13 @@ def _action_receipt(account: Account, act: Act) -> Fields:
 
 def target_ref(act: Act) -> str:
     """Return the object of an act as a reference: `file:///path`, `net:address:port`, or the bare name."""
-    if act.target.startswith("/"):
-        return f"file://{act.target}"
-    return f"net:{act.target}" if act.kinds[0].startswith("net.") and ":" in act.target else act.target
+    return _reference(act, act.target)
+
+
+def _reference(act: Act, target: str) -> str:
+    if target.startswith("/"):
+        return f"file://{target}"
+    return f"net:{target}" if act.kinds[0].startswith("net.") and ":" in target else target
 
 
 def _preopens(policy: Fields) -> list[Json]:

@@ -1,24 +1,29 @@
 """What a host observed against what HELM AI Kernel decided. Pure: a verified chain and verified intents go in.
 
 Each host event is given to the intent that fits it best, not the first that fits at all: the same destination counts
-for more than the same identity, that for more than the same process, and nearness in time decides between equals.
-What the host refused is read as refused. Volume is summed over all the events of an intent.
+for more than the same identity, that for more than the same process, and then it counts how much was stated about the
+place. Between equals, one decided before the event goes before one that came after it, then the nearer in time, then a
+refusal. What the host refused is read as refused. Volume is summed over all the events of an intent.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import sha256
+from typing import Any, NamedTuple
 
 from helm_sentry.audit.canonical import Fields
-from helm_sentry.evidence.host_chain import HostChain
+from helm_sentry.evidence.host_chain import HOSTS, HostChain
 from helm_sentry.evidence.intents import Intent, destination
 from helm_sentry.evidence.serial import digest, seconds_of
 
 WINDOW = 300.0
 """Seconds between an intent and an event that nothing but destination and time connects."""
 
-_REFUSED = frozenset({"BLOCKED", "DENY", "DENIED", "ESCALATE"})
+_SKEW = 1.0
+"""Seconds by which the clock of whoever decided may be ahead."""
+
+_REFUSED = frozenset({"BLOCK", "BLOCKED", "DENY", "DENIED", "DROPPED", "ESCALATE", "REFUSED", "REJECTED"})
 
 
 class Status(StrEnum):
@@ -62,9 +67,11 @@ class Event:
         identities: as of an intent.
         processes: identities of the process and its ancestors.
         destination: as of an intent; empty for a file or a program.
-        target: reference to a file or a program; empty for traffic.
+        hosts: names of the destination.
+        target: reference to a file, a program or an address; empty for traffic.
         bytes: sent and received.
         exact: nothing more left than was counted.
+        again: the same receipt has told another event before.
     """
 
     id: str
@@ -75,15 +82,18 @@ class Event:
     identities: dict[str, str]
     processes: frozenset[str]
     destination: dict[str, str]
+    hosts: frozenset[str]
     target: str
     bytes: int
     exact: bool
+    again: bool = False
 
     @property
     def what(self) -> str:
         """Where it went or what it was done to."""
         where = self.destination
-        return self.target or f"{where.get('host') or where.get('ip')}:{where.get('port')}/{where.get('protocol')}"
+        place = where.get("ip") or " ".join(sorted(self.hosts))
+        return self.target or f"{place}:{where.get('port')}/{where.get('protocol')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +110,11 @@ class Finding:
     def drift(self) -> bool:
         """Whether host and HELM disagree."""
         return self.status in _DRIFT
+
+    @property
+    def drift_of(self) -> tuple[str, str, str]:
+        """What tells one drift from another."""
+        return self.status, self.event.what if self.event else "", self.intent.id if self.intent else ""
 
     def fields(self) -> Fields:
         """Return the finding as JSON."""
@@ -120,25 +135,44 @@ class Finding:
 
 def correlate(chains: Sequence[HostChain], intents: Sequence[Intent], window: float = WINDOW) -> list[Finding]:
     """Return what came of every host event, in order, and then of every intent that no event belongs to."""
-    findings: list[Finding] = []
-    used: dict[str, _Volume] = {}
-    for event in (_event(receipt) for chain in chains for receipt in chain.receipts):
-        fitting = [(score, intent) for intent in intents if (score := _score(event, intent, window))]
-        best = max(fitting, key=lambda pair: pair[0], default=None)
-        if best is None:
-            lost = Status.UNCORRELATED if event.network else Status.UNBOUND
-            findings.append(Finding(lost if event.happened else Status.BLOCKED, event, None))
-            continue
-        (same_place, confidence, _), intent = best
-        findings.append(_judge(event, intent, same_place, confidence, used.setdefault(intent.id, _Volume())))
-    unseen = (intent for intent in intents if intent.id not in used and not intent.denied)
+    used: dict[int, _Volume] = {}
+    findings = [
+        found
+        for receipt in {
+            str(receipt["receipt_hash"]): receipt for chain in chains for receipt in chain.receipts
+        }.values()
+        for found in _worth([_find(event, intents, window, used) for event in _events(receipt)])
+    ]
+    unseen = (intent for number, intent in enumerate(intents) if number not in used and not intent.denied)
     return findings + [Finding(Status.MISSING, None, intent) for intent in unseen if intent.network or intent.target]
+
+
+def _find(event: Event, intents: Sequence[Intent], window: float, used: dict[int, "_Volume"]) -> Finding:
+    fitting = [
+        (score, number) for number, intent in enumerate(intents) if (score := _score(event, intent, window)) is not None
+    ]
+    if not fitting:
+        lost = Status.UNCORRELATED if event.network else Status.UNBOUND
+        return Finding(lost if event.happened else Status.BLOCKED, event, None)
+    best, number = max(fitting, key=lambda pair: pair[0])
+    return _judge(event, intents[number], best, used.setdefault(number, _Volume()))
+
+
+def _worth(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the first finding of a receipt, and of the others those that say something else went wrong."""
+    kept = [findings[0]]
+    for found in findings[1:]:
+        if found.drift and all(found.drift_of != other.drift_of for other in kept):
+            kept.append(found)
+    return kept
 
 
 def drift_receipt(finding: Finding, detected_at: str) -> Fields:
     """Return the `boundary_drift_receipt.v1` of a finding; to be signed."""
     stated = finding.fields()
     name = f"{stated['host_receipt_hash']}{stated['helm_receipt_id']}{stated['reason_code']}"
+    if finding.event and finding.event.again:  # of the same receipt, so the name would be the same
+        name += f"{finding.event.what}{finding.event.time}"
     fields: Fields = {
         "schema_version": "boundary_drift_receipt.v1",
         "receipt_id": f"boundary_drift:{sha256(name.encode()).hexdigest()[:16]}",
@@ -154,72 +188,115 @@ def drift_receipt(finding: Finding, detected_at: str) -> Fields:
 @dataclass(slots=True)
 class _Volume:
     total: int = 0
-    exceeded: bool = field(default=False)
 
 
-def _judge(event: Event, intent: Intent, same_place: int, confidence: float, volume: _Volume) -> Finding:
+class _Score(NamedTuple):
+    """How well an intent fits an event; the larger, the better."""
+
+    place: int  # 2 the same, 1 unknown, 0 another
+    confidence: float
+    stated: int  # how much the intent says about the place
+    before: bool
+    nearness: float
+    denied: bool
+
+
+def _judge(event: Event, intent: Intent, score: _Score, volume: _Volume) -> Finding:
     def found(status: Status, detail: str = "") -> Finding:
-        return Finding(status, event, intent, confidence, detail)
+        return Finding(status, event, intent, score.confidence, detail)
 
+    if not score.place and not event.happened:
+        return found(Status.BLOCKED, f"HELM decided about {_where(intent)}")
     if intent.denied:
         return found(Status.AFTER_DENY if event.happened else Status.CONFIRMED)
-    if not same_place:
-        return found(Status.MISMATCH if event.happened else Status.BLOCKED, f"HELM decided about {_where(intent)}")
+    if not score.place:
+        return found(Status.MISMATCH, f"HELM decided about {_where(intent)}")
     if not event.happened:
         return found(Status.STOPPED)
     volume.total += event.bytes
-    if intent.most_bytes is not None and not volume.exceeded:
-        exact = event.exact or volume.total > intent.most_bytes
-        if volume.total > intent.most_bytes or not exact:
-            volume.exceeded = True
-            counted = f"{volume.total} of {intent.most_bytes} bytes"
-            return found(Status.VOLUME, counted if exact else f"at least {counted}, and more cannot be ruled out")
-    return found(Status.CORRELATED)
+    over = intent.most_bytes is not None and volume.total > intent.most_bytes
+    if over or (intent.most_bytes is not None and not event.exact):
+        counted = f"{volume.total} of {intent.most_bytes} bytes"
+        return found(Status.VOLUME, counted if over else f"at least {counted}, and more cannot be ruled out")
+    return found(Status.CORRELATED, "" if score.before else f"HELM decided {-score.nearness:.0f} s after it happened")
 
 
-def _score(event: Event, intent: Intent, window: float) -> tuple[int, float, float] | None:
-    """Return how well an intent fits: place (2 the same, 1 unknown, 0 another), confidence, nearness."""
+def _score(event: Event, intent: Intent, window: float) -> _Score | None:
+    """Return how well an intent fits, or nothing when it does not."""
     place = _place(event, intent)
     if place is None:
         return None
     shared = [name for name in event.identities if name in intent.identities]
     same = any(event.identities[name] == intent.identities[name] for name in shared)
-    near = -abs(event.time - intent.time)
+    apart = abs(event.time - intent.time)
     if same:
-        return place, 1.0, near
-    if shared:  # somebody else's
+        confidence = 1.0
+    elif shared:  # somebody else's
         return None
-    if intent.process and intent.process in event.processes:
-        return place, 0.85, near
-    return (place, 0.65, near) if place == 2 and -near <= window else None
+    elif intent.process and intent.process in event.processes:
+        confidence = 0.85
+    elif place[0] == 2 and apart <= window:
+        confidence = 0.65
+    else:
+        return None
+    return _Score(place[0], confidence, place[1], intent.time <= event.time + _SKEW, -apart, intent.denied)
 
 
-def _place(event: Event, intent: Intent) -> int | None:
-    """Return 2 for the same place, 1 when nothing can be compared, 0 for another; None for another kind of act."""
-    if event.network:
-        if not intent.network:
-            return None
-        shared = [name for name in event.destination if name in intent.destination]
-        if not {"ip", "host"} & set(shared):
-            return 1 if all(event.destination[name] == intent.destination[name] for name in shared) else 0
-        return 2 if all(event.destination[name] == intent.destination[name] for name in shared) else 0
-    if intent.network and not event.target.startswith("net:"):
+def _place(event: Event, intent: Intent) -> tuple[int, int] | None:
+    """Return 2 for the same place, 1 when nothing can be compared, 0 for another; and how much the intent says of it.
+
+    None for another kind of act.
+    """
+    if not event.destination:
+        return None if intent.network else _object(event, intent)
+    if not intent.network:
         return None
-    if event.target.startswith("net:"):
-        wanted = intent.destination
-        return 2 if event.target == f"net:{wanted.get('ip')}:{wanted.get('port')}" else None
+    shared = [name for name in event.destination if name in intent.destination]
+    same = all(event.destination[name] == intent.destination[name] for name in shared)
+    host = intent.destination.get("host", "")
+    named = bool(host and event.hosts)
+    if not same or (named and host not in event.hosts):
+        return 0, 0
+    return (2, len(shared) + named) if named or "ip" in shared else (1, 0)
+
+
+def _object(event: Event, intent: Intent) -> tuple[int, int] | None:
     if not intent.target:
-        return 1
+        return 1, 0
     beneath = intent.target.endswith("/") and event.target.startswith(intent.target)
-    return 2 if beneath or event.target == intent.target else None
+    if event.target == intent.target:
+        return 2, len(intent.target) + 1
+    return (2, len(intent.target)) if beneath else None
+
+
+def _events(receipt: Fields) -> list[Event]:
+    """Return what a receipt tells: one event, or for an act on two objects, or one done again later, several."""
+    first = _event(receipt)
+    metadata = _map(receipt.get("metadata"))
+    found = [first]
+    if not first.network:
+        found += [replace(first, **_at(str(to)), again=True) for to in [metadata.get("to")] if to]
+        last = metadata.get("last")
+        found += [replace(one, time=seconds_of(str(last)), again=True) for one in found] if last else []
+    return found
+
+
+def _at(target: str) -> dict[str, Any]:
+    """Return the members of an event that say what an act was done to."""
+    if not target.startswith("net:"):
+        return {"target": target, "destination": {}}
+    ip, _, port = target.removeprefix("net:").rpartition(":")
+    return {"target": target, "destination": {"ip": ip.strip("[]").lower(), "port": port}}
 
 
 def _event(receipt: Fields) -> Event:
     action, seen, metadata = (_map(receipt.get(name)) for name in ("action_event", "event", "metadata"))
-    network = not action
+    network = receipt.get("event_kind") != "action_effect"
     decided = str(seen.get("verdict", "") if network else action.get("decision", "")).upper()
     names = {name: str(receipt.get(name, "")) for name in ("workload_id", "sandbox_lease_id", "agent_id")}
-    ancestry = receipt.get("process_ancestry")
+    went = destination(seen)
+    hosts = [went.pop("host", ""), *str(_map(seen.get("correlation_hints")).get(HOSTS, "")).lower().split()]
+    place = {"target": "", "destination": went} if network else _at(str(action.get("target_ref", "")))
     return Event(
         id=str(receipt["receipt_id"]),
         hash=str(receipt["receipt_hash"]),
@@ -227,11 +304,13 @@ def _event(receipt: Fields) -> Event:
         happened=decided not in _REFUSED,
         time=seconds_of(str(seen["timestamp"] if network else action["timestamp"])),
         identities={name: value for name, value in names.items() if value},
-        processes=frozenset({str(receipt.get("process_identity", "")), *map(str, _texts(ancestry))} - {""}),
-        destination=destination(seen) if network else {},
-        target="" if network else str(action.get("target_ref", "")),
+        processes=frozenset(
+            {str(receipt.get("process_identity", "")), *map(str, _texts(receipt.get("process_ancestry")))} - {""}
+        ),
+        hosts=frozenset(hosts) - {""},
         bytes=_int(seen.get("bytes_sent")) + _int(seen.get("bytes_received")),
         exact=metadata.get("exact") != "false",
+        **place,
     )
 
 

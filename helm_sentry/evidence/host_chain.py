@@ -4,14 +4,18 @@ A receipt is hashed with `receipt_hash` empty and `signature` absent, signed wit
 one before by `prev_receipt_hash`. Members of the chain itself are not signed, so every receipt repeats what matters.
 """
 
+import base64
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from helm_sentry.audit.canonical import Fields, Json, dumps, loads
+from helm_sentry.audit.canonical import Fields, Json
 from helm_sentry.errors import VerificationError
+from helm_sentry.evidence.jcs import dumps, loads
 from helm_sentry.evidence.serial import ZERO_TIME, digest, printed_time, pruned
 from helm_sentry.receipt.keys import PublicKey, SigningKey
 
@@ -22,6 +26,9 @@ MAX_LINE = 64 * 1024
 
 END = "receipts"
 """Member of the last receipt's `metadata` that says how many receipts there are, so that a cut tail is seen."""
+
+HOSTS = "destination_hosts"
+"""Member of an event's `correlation_hints`: names of the destination, where it has several."""
 
 _TEXTS, _MAP = "texts", "map"
 _EVENT: dict[str, type | str] = {
@@ -170,13 +177,17 @@ def _check(receipt: Fields, hashed: Fields, key: PublicKey) -> Fields:
     hashed["receipt_hash"] = receipt["receipt_hash"]
     if str(hashed.get("signature_algorithm", "")).lower() != "ed25519":
         raise ValueError("only Ed25519 signatures can be checked")
-    try:
-        signature = bytes.fromhex(str(receipt.get("signature", "")))
-    except ValueError:
-        signature = b""
-    if not key.verify_signature(dumps(hashed), signature):
+    if not key.verify_signature(dumps(hashed), _signature(str(receipt.get("signature", "")))):
         raise ValueError(f"its signature is not by key `{key.id}` over its contents")
     return hashed
+
+
+def _signature(text: str) -> bytes:
+    """Return a signature, which HELM takes in hex or in base64; nothing for what is neither."""
+    for read in (bytes.fromhex, partial(base64.b64decode, validate=True)):
+        with suppress(ValueError):
+            return read(text)
+    return b""
 
 
 def _counted(last: Fields) -> Json:

@@ -1,17 +1,20 @@
 """What HELM AI Kernel says it decided, read from its receipts after they were verified. Pure."""
 
+import posixpath
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from helm_sentry.audit.canonical import Fields, Json, loads
+from helm_sentry.audit.canonical import Fields, Json, escape
 from helm_sentry.errors import UsageError, VerificationError
 from helm_sentry.evidence import receipt_v5
+from helm_sentry.evidence.jcs import loads
 from helm_sentry.evidence.serial import seconds_of
 from helm_sentry.receipt.keys import PublicKey
 
 _NETWORK_TYPES = frozenset(f"NETWORK_EGRESS_{word}" for word in ("ATTEMPT", "ALLOWED", "DENIED", "UNCORRELATED"))
 _NETWORK_EFFECT = "WORKSTATION_NETWORK_EGRESS"
+_REFUSED = frozenset({"BLOCK", "BLOCKED", "DENY", "DENIED", "ESCALATE", "ESCALATED", "REJECTED"})
 _IDENTITIES = ("workload_id", "sandbox_lease_id", "agent_id")
 
 
@@ -89,18 +92,18 @@ def _intent(receipt: Fields, followed: Collection[Json]) -> Intent:
     metadata = _map(receipt.get("metadata"))
     names = {name: str(metadata.get(name) or receipt.get(name) or "") for name in _IDENTITIES}
     names["agent_id"] = names["agent_id"] or str(receipt.get("executor_id") or "")
-    words = {str(receipt.get("verdict") or ""), str(receipt.get("status") or "")}
+    words = {str(receipt.get(name) or "").upper() for name in ("verdict", "status")}
     try:
         return Intent(
             id=str(receipt.get("receipt_id")),
-            denied=bool(words & {"DENY", "DENIED", "ESCALATE"}) or receipt.get("reason_code") == "DATA_EGRESS_BLOCKED",
+            denied=bool(words & _REFUSED) or receipt.get("reason_code") == "DATA_EGRESS_BLOCKED",
             time=seconds_of(str(receipt.get("timestamp"))),
             network=_is_network(receipt, metadata),
             identities={name: value for name, value in names.items() if value},
             process=str(metadata.get("process_identity") or ""),
             destination=destination(metadata),
             target=_target(metadata),
-            most_bytes=int(str(metadata["max_egress_bytes"])) if metadata.get("max_egress_bytes") else None,
+            most_bytes=int(str(most)) if (most := metadata.get("max_egress_bytes")) not in (None, "") else None,
             bound=receipt.get("signature_version") == receipt_v5.VERSION and receipt_v5.chain_hash(receipt) in followed,
         )
     except ValueError as error:
@@ -121,8 +124,11 @@ def _is_network(receipt: Fields, metadata: Fields) -> bool:
 
 
 def _target(metadata: Fields) -> str:
-    path = str(metadata.get("path") or "")
-    return str(metadata.get("target_ref") or (f"file://{path}" if path else ""))
+    if metadata.get("target_ref") or not metadata.get("path"):
+        return str(metadata.get("target_ref") or "")
+    path = str(metadata["path"])
+    whole = posixpath.normpath(path) + ("/" if path.endswith("/") and path.strip("/") else "")
+    return f"file://{escape(whole)}"
 
 
 def _int(value: Json) -> int:

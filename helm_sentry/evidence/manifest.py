@@ -15,6 +15,7 @@ from helm_sentry.receipt.keys import PublicKey, SigningKey
 MANIFEST, MANIFEST_SIGNATURE = "manifest.json", "signatures/manifest.json"
 INDEX, SEAL = "00_INDEX.json", "07_ATTESTATIONS/evidence_pack.sig"
 _SEAL_VERSION = "evidence-pack-seal/v1"
+_KEY_SIZE = 32
 _TYPES = {".json": "application/json", ".jsonl": "application/x-ndjson", ".md": "text/markdown", ".py": "text/x-python"}
 
 Files = Mapping[str, bytes]
@@ -34,13 +35,19 @@ def spec_pack(files: Files, pack_id: str, created_at: str, policy_hash: str, key
     }
     fields["manifest_hash"] = manifest_hash(fields)
     fields["entries_merkle_root"] = "sha256:" + entries_root(entries)
-    signature: Fields = {
-        "key_id": key.public.id,
-        "algorithm": "ed25519",
-        "public_key": key.public.data.hex(),
-        "signature": key.sign(str(fields["manifest_hash"]).encode()).hex(),
-    }
-    return {**files, MANIFEST: dumps(fields), MANIFEST_SIGNATURE: dumps(signature)}
+    signature = _signature(key.public, key.sign(str(fields["manifest_hash"]).encode()))
+    return {**files, MANIFEST: dumps(fields), MANIFEST_SIGNATURE: signature}
+
+
+def _signature(key: PublicKey, signature: bytes) -> bytes:
+    return dumps(
+        {
+            "key_id": key.id,
+            "algorithm": "ed25519",
+            "public_key": key.data.hex(),
+            "signature": signature.hex(),
+        }
+    )
 
 
 def manifest_hash(fields: Fields) -> str:
@@ -95,6 +102,26 @@ def numbered_pack(files: Files, pack_id: str, created_at: str, extensions: Seque
     return {**files, INDEX: index, SEAL: dumps(sealed)}
 
 
+def signer(files: Files) -> PublicKey:
+    """Return the key that a pack names as its signer, which is no reason to trust it.
+
+    Raises:
+        VerificationError: it names none.
+    """
+    numbered = INDEX in files
+    try:
+        seal = _fields(loads(files[SEAL if numbered else MANIFEST_SIGNATURE]))
+        named = _fields(seal["signer"]) if numbered else seal
+        data = bytes.fromhex(str(named["public_key"]))
+        if len(data) != _KEY_SIZE:
+            raise ValueError(f"{len(data)} bytes")
+        return PublicKey.of(data)
+    except KeyError as error:
+        raise VerificationError(f"not an evidence pack, or not a signed one: it has no {error}") from error
+    except ValueError as error:
+        raise VerificationError(f"{SEAL if numbered else MANIFEST_SIGNATURE}: no public key: {error}") from error
+
+
 def check_pack(files: Files, key: PublicKey) -> dict[str, bytes]:
     """Return what a pack holds besides its manifest or index.
 
@@ -115,10 +142,14 @@ def _check_numbered(files: Files, key: PublicKey) -> dict[str, bytes]:
     inner = {path: data for path, data in files.items() if path not in (INDEX, SEAL)}
     listed = {_path(entry): _fields(entry)["sha256"] for entry in _list(_fields(loads(files[INDEX]))["entries"])}
     _compare(inner, listed, lambda data: hashlib.sha256(data).hexdigest())
-    seal = _fields(loads(files[SEAL]))
+    seal = _fields(_plain(files, SEAL))
+    _plain(files, INDEX)
     body = {name: value for name, value in seal.items() if name != "signature"}
-    body["signer"] = {name: value for name, value in _fields(seal["signer"]).items() if name != "public_key"}
-    if not key.verify_signature(dumps(body), bytes.fromhex(str(seal["signature"]))):
+    named = _fields(seal["signer"])
+    body["signer"] = {name: value for name, value in named.items() if name != "public_key"}
+    signature = bytes.fromhex(str(seal["signature"]))
+    spelled = signature.hex(), key.data.hex()  # what is not signed has one spelling
+    if not key.verify_signature(dumps(body), signature) or spelled != (seal["signature"], named["public_key"]):
         raise VerificationError(f"{SEAL}: not signed by key `{key.id}` like this")
     stated = seal["index_hash"], seal["merkle_root"], seal["entry_count"]
     if stated != (hashlib.sha256(files[INDEX]).hexdigest(), _files_root(inner), len(inner)):
@@ -128,16 +159,25 @@ def _check_numbered(files: Files, key: PublicKey) -> dict[str, bytes]:
 
 def _check_spec(files: Files, key: PublicKey) -> dict[str, bytes]:
     inner = {path: data for path, data in files.items() if path not in (MANIFEST, MANIFEST_SIGNATURE)}
-    manifest = _fields(loads(files[MANIFEST]))
+    manifest = _fields(_plain(files, MANIFEST))
     entries = _list(manifest["entries"])
     _compare(inner, {_path(entry): _fields(entry)["content_hash"] for entry in entries}, data_digest)
     stated = manifest["manifest_hash"], manifest["entries_merkle_root"]
     if stated != (manifest_hash(manifest), "sha256:" + entries_root(entries)):
         raise VerificationError(f"{MANIFEST}: its hashes are not those of its contents")
-    signature = _fields(loads(files[MANIFEST_SIGNATURE]))
-    if not key.verify_signature(str(stated[0]).encode(), bytes.fromhex(str(signature["signature"]))):
+    signature = bytes.fromhex(str(_fields(loads(files[MANIFEST_SIGNATURE]))["signature"]))
+    good = key.verify_signature(str(stated[0]).encode(), signature)
+    if not good or files[MANIFEST_SIGNATURE] != _signature(key, signature):
         raise VerificationError(f"{MANIFEST_SIGNATURE}: not signed by key `{key.id}` like this")
     return inner
+
+
+def _plain(files: Files, path: str) -> Json:
+    """Return what a file holds that must be spelled in the one canonical way, since its spelling is not signed."""
+    try:
+        return loads(files[path], canonical=True)
+    except ValueError as error:
+        raise VerificationError(f"{path}: it was changed: {error}") from error
 
 
 def _compare(found: Files, listed: Mapping[str, Json], hashed: Callable[[bytes], str]) -> None:

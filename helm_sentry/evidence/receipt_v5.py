@@ -6,8 +6,9 @@ does, so only the last receipt of a chain has unsigned members that nothing vouc
 
 from collections.abc import Collection, Sequence
 
-from helm_sentry.audit.canonical import Fields, Json, dumps
+from helm_sentry.audit.canonical import Fields, Json
 from helm_sentry.errors import VerificationError
+from helm_sentry.evidence.jcs import dumps
 from helm_sentry.evidence.serial import ZERO_TIME, bare_digest, printed_time, pruned
 from helm_sentry.receipt.keys import PublicKey, SigningKey
 

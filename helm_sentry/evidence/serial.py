@@ -9,7 +9,8 @@ import re
 from collections.abc import Collection
 from datetime import UTC, datetime
 
-from helm_sentry.audit.canonical import Fields, Json, dumps
+from helm_sentry.audit.canonical import Fields, Json
+from helm_sentry.evidence.jcs import dumps
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 """How a time that was never set is printed; it is never left out."""

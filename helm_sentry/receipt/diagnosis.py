@@ -26,7 +26,7 @@ def explain(line: bytes, due: int, head: str, following: Iterable[bytes]) -> str
     """
     record = _record(line)
     if not record:
-        return ""
+        return "the record was changed: it is not canonical JSON any more"
     if _hash(line, record) != record.get("hash"):
         return _changed(line, record)
     sequence = record.get("seq")

@@ -146,8 +146,14 @@ class Signer:
                 self._flush()
                 self._stop.wait(_GATHER)
         except (OSError, ValueError, SentryError) as error:
-            self._failure = error
-            self._on_failure(AuditError(f"receipts cannot be written: {error}"))
+            self._fail(error)
+        except Exception as error:  # a mistake of ours: without this thread nothing is signed any more
+            self._fail(error)
+            raise
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = error
+        self._on_failure(AuditError(f"receipts cannot be written: {error}"))
 
     def _follow(self) -> None:
         segment = self._log.number

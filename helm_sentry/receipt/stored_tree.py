@@ -22,6 +22,8 @@ from helm_sentry.receipt.proof import (
 )
 from helm_sentry.receipt.report import CHECKPOINTS, PUBLIC, TREE
 
+_MOST_NAMED = 12
+
 
 class StoredTree:
     """A run directory, read where it is needed.
@@ -66,7 +68,7 @@ class StoredTree:
         by_size = {found.size: note for note, found in self.checkpoints}
         sizes = old or min(by_size, default=0), new or max(by_size, default=0)
         if not set(sizes) <= set(by_size) or sizes[0] > sizes[1]:
-            there = ", ".join(map(str, by_size)) or "none"
+            there = _some(sorted(by_size))
             raise UsageError(f"there are no checkpoints of {sizes[0]} and then {sizes[1]} records; there are: {there}")
         statement = consistency_statement(self.subtree, by_size[sizes[0]], by_size[sizes[1]], sizes)
         check_consistency(statement, self.key)
@@ -159,3 +161,8 @@ class StoredTree:
                 except (ValueError, TypeError, KeyError) as error:
                     raise VerificationError(f"{TREE} line {number}: not the root of a block") from error
         return offsets, roots
+
+
+def _some(sizes: list[int]) -> str:
+    shown = ", ".join(map(str, sizes[:_MOST_NAMED])) or "none"
+    return shown + (f" … {sizes[-1]}, {len(sizes)} in all" if len(sizes) > _MOST_NAMED else "")

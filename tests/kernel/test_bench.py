@@ -44,6 +44,21 @@ def test_quick(sandbox: Sandbox) -> None:
     assert "open+read+close of 1 KiB: helm-sentry" in json.loads(kept.read_text()).keys() <= committed.keys()
 
 
+@pytest.mark.parametrize(
+    ("question", "rows"),
+    [
+        ("signing", {("open, read, close on one core", "54,000 a minute denied")}),
+        ("verification", {(question, "helm-sentry") for question in ("the same", "a receipt of them")}),
+    ],
+)
+def test_what_evidence_costs(sandbox: Sandbox, question: str, rows: set[tuple[str, str]]) -> None:
+    """They verify what they made, and count the receipts in it."""
+    figures = sandbox.workspace / "figures.json"
+    status, _, err = bench(sandbox, question, "--rounds", "1", "--scale", "0.02", "--json", str(figures))
+    assert status == 0, err
+    assert rows <= {(row["question"], row["side"]) for row in json.loads(figures.read_text())["rows"]}
+
+
 def test_every_question_is_listed(sandbox: Sandbox) -> None:
     status, out, _ = bench(sandbox, "list")
     assert status == 0

@@ -85,6 +85,43 @@ def test_a_pack_verifies_and_no_file_can_be_changed(sandbox: Sandbox, layout: st
     assert sentry(sandbox, "evidence", "verify", str(pack)).returncode == 121
 
 
+def test_a_run_signed_by_another_key_than_the_pack(sandbox: Sandbox) -> None:
+    """As after `keys rotate`: both keys count, and both must be named where one is."""
+    result, _ = a_run(sandbox)
+    old = public_key(sandbox)
+    assert sentry(sandbox, "keys", "rotate").returncode == 0
+    new = PublicKey.parse(sentry(sandbox, "keys", "export").stdout.encode())
+    assert new != old
+    for layout in ("numbered", "spec"):
+        pack = export(sandbox, result, layout, "--layout", layout)
+
+        def verify(*keys: PublicKey, pack: str = str(pack)) -> subprocess.CompletedProcess[str]:
+            named = [word for key in keys for word in ("--public-key", key.data.hex())]
+            return sentry(sandbox, "evidence", "verify", pack, "--json", *named)
+
+        for keys in ((), (old, new)):
+            found = json.loads(verify(*keys).stdout)
+            assert (found["key"], found["trusted"]) == (new.id, True)
+            assert (found["run"]["key"], found["run"]["trusted"]) == (old.id, True)
+        assert f"the pack was signed by key `{new.id}`" in verify(old).stderr
+        assert f"the run was signed by key `{old.id}`" in verify(new).stderr
+    chain = str(next(pack.rglob("chain.json")))
+    sentry(sandbox, "keys", "rotate")
+    helm = sandbox.workspace / "helm.json"
+    helm.write_bytes(dumps(list(receipt_v5.build([], "s", "sha256:0", HELM_KEY))))
+    correlated = (
+        "evidence",
+        "correlate",
+        "--host",
+        chain,
+        "--helm",
+        str(helm),
+        "--helm-key",
+        HELM_KEY.public.data.hex(),
+    )
+    assert "UNCORRELATED_HOST_EGRESS" in sentry(sandbox, *correlated).stdout
+
+
 def test_archives_are_the_same_bytes_each_time(sandbox: Sandbox) -> None:
     result, _ = a_run(sandbox)
     first, second = (export(sandbox, result, name) for name in ("a.tar", "b.tar"))

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 from helm_sentry.audit import record
 from helm_sentry.audit.log import AuditLog
 from helm_sentry.audit.query import COLUMNS, Query, moment
-from helm_sentry.audit.summary import Summary
+from helm_sentry.audit.summary import _REASONS, Summary
 from helm_sentry.cli.audit import audit
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.errors import UsageError, VerificationError
@@ -28,7 +29,9 @@ def records():
     def file(kind, path, decided=ALLOWED, tid=41, **members):
         return record.decision(tid, "openat", [Operation(kind, path=path)], decided, "fd", **members)
 
-    connect = Operation(Kind.NET_CONNECT, address="192.0.2.7", port=443)
+    connect = Operation(
+        Kind.NET_CONNECT, address="192.0.2.7", port=443, protocol="tcp", hosts=("a.example", "b.example")
+    )
     rename = [Operation(Kind.FILE_RENAME, path="/w/a"), Operation(Kind.FILE_RENAME, path="/w/b")]
     return [
         record.start(
@@ -63,7 +66,8 @@ def directory(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def call(directory):
+def call(directory, monkeypatch):
+    monkeypatch.chdir("/usr/bin")  # paths may be relative
     return lambda *arguments: CliRunner().invoke(audit, arguments)
 
 
@@ -86,6 +90,10 @@ class TestShow:
             (["--path", "/*/cat"], [9]),
             (["--path", "/"], [1, 2, 3, 4, 6, 7, 8, 9, 11]),
             (["--host", "192.0.2.*"], [10, 12]),
+            (["--host", "192.0.2.0/29"], [10, 12]),
+            (["--host", "192.0.2.8/29"], []),
+            (["--host", "B.example"], [10]),
+            (["--verdict", "deny", "--path", "../../etc"], [6, 7]),
             (["--pid", "42", "--pid", "40"], [1, 8]),
             (["--type", "exec", "--type", "end"], [1, 9, 13]),
             (["--since", "2025-11-21T04:40:12"], [12, 13]),
@@ -116,6 +124,25 @@ class TestShow:
     def test_a_time_that_is_none(self, call):
         with pytest.raises(UsageError, match="not a time"):
             raise call("show", "--since", "yesterday").exception
+
+    @pytest.mark.parametrize(
+        ("filters", "words"),
+        [
+            (["--operation", "file.touch"], "no kind of operation is `file.touch`; there are file.read, file.list"),
+            (["--operation", "network.*"], "no kind of operation is"),
+        ],
+    )
+    def test_an_operation_that_is_none(self, call, filters, words):
+        with pytest.raises(UsageError, match=re.escape(words)):
+            raise call("show", *filters).exception
+
+    def test_a_type_that_is_none(self, call):
+        found = call("show", "--type", "descision")
+        assert found.exit_code == 2
+        assert "'decision'" in found.output
+
+    def test_the_start_says_what_was_run(self, call):
+        assert call("show", "--type", "start").output.split(maxsplit=2)[2] == "start    agent x as u:u\n"
 
     def test_a_damaged_log(self, call, directory):
         with (directory / "audit.jsonl").open("r+b") as file:
@@ -183,7 +210,7 @@ class TestSummary:
             "  /bin/sh",
             "  /bin/cat",
             "addresses reached:",
-            "  192.0.2.7:443, 512 bytes sent, 128 received",
+            "  192.0.2.7:443, that is a.example, b.example, 512 bytes sent, 128 received",
             "processes:",
             "  40 /bin/sh",
             "    43 /bin/cat",
@@ -193,6 +220,17 @@ class TestSummary:
         found = json.loads(call("summary", "--json").output)
         assert found["processes"][1] == {"pid": 43, "parent": 40, "programs": ["/bin/cat"]}
         assert found["written"] == {"/w/b": 1, "/w/sub/b": 1}
+
+    def test_every_reason_has_words(self):
+        assert set(_REASONS) == set(Reason) - {Reason.RULE}
+
+    def test_what_a_person_was_asked_is_not_called_denied(self):
+        found = Summary()
+        operation = [Operation(Kind.FILE_READ, path="/w/secret")]
+        for verdict, reason in ((Verdict.ESCALATE, Reason.CONDITION), (Verdict.ALLOW, Reason.APPROVED)):
+            found.add(record.decision(41, "openat", operation, Decision(verdict, reason, "ask"), "fd"))
+        assert "2 decisions, 0 not allowed, 1 asked about" in found.text()
+        assert "not allowed: none\na person was asked:\n  file.read /w/secret: rule `ask`\n" in found.text()
 
     def test_a_run_that_goes_on(self):
         found = Summary()

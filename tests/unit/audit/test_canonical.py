@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helm_sentry.audit.canonical import MAX_DEPTH, dumps, encode, escape, loads
-
-VECTORS = os.path.join(os.path.dirname(__file__), *[os.pardir] * 4, "shared", "vectors", "jcs.json")
+from tests.vectors import each
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
 names = st.text(st.characters(max_codepoint=127))
@@ -22,15 +21,8 @@ def in_subset(value):
     return all(map(in_subset, value)) if isinstance(value, list) else not isinstance(value, float)
 
 
-def jcs_documents():
-    if not os.path.exists(VECTORS):
-        return [pytest.param(None, id="absent", marks=pytest.mark.skip(reason="no vectors beside the checkout"))]
-    with open(VECTORS, encoding="utf-8") as file:
-        return [pytest.param(case, id=case["name"]) for case in json.load(file)["documents"]]
-
-
 class TestDumps:
-    @pytest.mark.parametrize("case", jcs_documents())
+    @pytest.mark.parametrize("case", each("jcs", "documents"))
     def test_rfc_8785_document(self, case):
         value = json.loads(case["input"])
         if in_subset(value):

@@ -1,7 +1,5 @@
 import base64
 import hashlib
-import json
-import os
 
 import pytest
 from hypothesis import given, settings
@@ -19,9 +17,8 @@ from helm_sentry.audit.merkle import (
     verify_consistency,
     verify_inclusion,
 )
+from tests.vectors import published
 
-VECTORS = os.path.join(os.path.dirname(__file__), *[os.pardir] * 4, "shared", "vectors", "merkle.json")
-needs_vectors = pytest.mark.skipif(not os.path.exists(VECTORS), reason="no vectors beside the checkout")
 # RFC 6962's own test data: leaves and the roots over the first one, two … eight of them.
 LEAVES = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"]
 ROOTS = [
@@ -34,11 +31,6 @@ ROOTS = [
     "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
     "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
 ]
-
-
-def vectors(name):
-    with open(VECTORS, encoding="utf-8") as file:
-        return json.load(file)[name]
 
 
 def decode(text):
@@ -133,10 +125,9 @@ class TestProofs:
             consistency_proof(subtree_of(leaves(3)), old, new)
 
 
-@needs_vectors
 class TestVectors:
     def test_inclusion(self):
-        for case in vectors("inclusion"):
+        for case in published("merkle")["inclusion"]:
             proof = [decode(node) for node in case["proof"] or []]
             found = verify_inclusion(
                 decode(case["leafHash"]), case["leafIdx"], case["treeSize"], proof, decode(case["root"])
@@ -144,7 +135,7 @@ class TestVectors:
             assert found is not case["wantErr"], case["file"]
 
     def test_consistency(self):
-        for case in vectors("consistency"):
+        for case in published("merkle")["consistency"]:
             proof = [decode(node) for node in case["proof"] or []]
             found = verify_consistency(
                 case["size1"], case["size2"], decode(case["root1"]), decode(case["root2"]), proof
@@ -154,12 +145,12 @@ class TestVectors:
     def test_our_proofs_are_theirs(self):
         hashes = [leaf_hash(bytes.fromhex(leaf)) for leaf in LEAVES]
         checked = 0
-        for case in vectors("inclusion"):
+        for case in published("merkle")["inclusion"]:
             if not case["wantErr"] and decode(case["root"]).hex() in ROOTS:
                 proof = inclusion_proof(subtree_of(hashes), case["leafIdx"], case["treeSize"])
                 assert proof == [decode(node) for node in case["proof"] or []]
                 checked += 1
-        for case in vectors("consistency"):
+        for case in published("merkle")["consistency"]:
             if not case["wantErr"] and decode(case["root2"]).hex() in ROOTS:
                 proof = consistency_proof(subtree_of(hashes), case["size1"], case["size2"])
                 assert proof == [decode(node) for node in case["proof"] or []]

@@ -7,7 +7,7 @@ import pytest
 
 from helm_sentry.audit.canonical import dumps
 from helm_sentry.errors import UsageError, VerificationError
-from helm_sentry.evidence import host_chain, intents, receipt_v5, statement
+from helm_sentry.evidence import host_chain, intents, jcs, receipt_v5, statement
 from helm_sentry.evidence.correlate import Status, correlate, drift_receipt
 from helm_sentry.evidence.serial import digest
 from helm_sentry.receipt.keys import SigningKey
@@ -23,9 +23,16 @@ def network(ip, port=443, verdict="ALLOWED", sent=0, at=AT, exact="true", **memb
     return {"event": event, "metadata": {"exact": exact}, **members}
 
 
-def action(target, decision="ALLOW", tool="syscall:openat", **members):
-    act = {"action_id": "a", "tool_name": tool, "target_ref": target, "decision": decision, "timestamp": AT}
+def action(target, decision="ALLOW", tool="syscall:openat", at=AT, **members):
+    act = {"action_id": "a", "tool_name": tool, "target_ref": target, "decision": decision, "timestamp": at}
     return {"event_kind": "action_effect", "action_event": act, **members}
+
+
+def named(*hosts, **members):
+    found = network(A, **members)
+    one, several = {"destination_host": hosts[0]}, {"correlation_hints": {"destination_hosts": " ".join(hosts)}}
+    found["event"] |= one if len(hosts) == 1 else several
+    return found
 
 
 def chain(*events):
@@ -43,7 +50,7 @@ def decided(*members):
             {"receipt_id": f"i{number}", "decision_id": "d", "effect_id": effect, "verdict": verdict, "timestamp": at}
             | {"metadata": metadata}
         )
-    data = dumps(receipt_v5.build(receipts, "s", "sha256:00", HELM_KEY))
+    data = jcs.dumps(receipt_v5.build(receipts, "s", "sha256:00", HELM_KEY))
     return intents.read(data, [HELM_KEY.public])
 
 
@@ -106,7 +113,7 @@ CASES = {
     "too much in parts": (
         [network(A, sent=6), network(A, sent=6), network(A, sent=6)],
         [to(A, max_egress_bytes="10")],
-        [(Status.CORRELATED, "i0"), (Status.VOLUME, "i0"), (Status.CORRELATED, "i0")],
+        [(Status.CORRELATED, "i0"), (Status.VOLUME, "i0"), (Status.VOLUME, "i0")],
     ),
     "just enough": ([network(A, sent=10)], [to(A, max_egress_bytes="10")], [(Status.CORRELATED, "i0")]),
     "a ceiling and no exact count": (
@@ -137,6 +144,79 @@ CASES = {
         [{"target_ref": "file:///bin/sh"}],
         [(Status.STOPPED, "i0")],
     ),
+    "refused before it, allowed after it": (
+        [network(A, at="2026-11-20T10:02:00Z")],
+        [to(A, verdict="DENY"), to(A, at="2026-11-20T10:02:30Z")],
+        [(Status.AFTER_DENY, "i0"), (Status.MISSING, "i1")],
+    ),
+    "allowed and refused at once": (
+        [network(A)],
+        [to(A), to(A, verdict="DENY")],
+        [(Status.AFTER_DENY, "i1"), (Status.MISSING, "i0")],
+    ),
+    "refused there, allowed anywhere": (
+        [network(A, at="2026-11-20T10:01:00Z")],
+        [to(A, verdict="DENY"), {"destination_ip": A, "at": "2026-11-20T10:00:59Z"}],
+        [(Status.AFTER_DENY, "i0"), (Status.MISSING, "i1")],
+    ),
+    "refused in a word of another case": ([network(A)], [to(A, verdict="Denied")], [(Status.AFTER_DENY, "i0")]),
+    "blocked here, refused elsewhere": (
+        [network(A, verdict="BLOCKED", workload_id="w")],
+        [to(B, verdict="DENY", workload_id="w")],
+        [(Status.BLOCKED, "i0")],
+    ),
+    "nothing may be sent": ([network(A, sent=1)], [to(A, max_egress_bytes=0)], [(Status.VOLUME, "i0")]),
+    "by name": (
+        [named("api.example")],
+        [{"destination_host": "API.example", "destination_port": "443"}],
+        [(Status.CORRELATED, "i0")],
+    ),
+    "by one of its names": (
+        [named("a.example", "b.example")],
+        [{"destination_host": "b.example"}],
+        [(Status.CORRELATED, "i0")],
+    ),
+    "by another name": (
+        [named("a.example", "b.example", workload_id="w")],
+        [{"destination_host": "c.example", "workload_id": "w"}],
+        [(Status.MISMATCH, "i0")],
+    ),
+    "refused by name": (
+        [named("api.example")],
+        [{"destination_host": "api.example", "verdict": "DENY"}],
+        [(Status.AFTER_DENY, "i0")],
+    ),
+    "a file refused in a directory that is allowed": (
+        [action("file:///w/secret", at="2026-11-20T10:00:09Z")],
+        [{"path": "/w/secret", "verdict": "DENY"}, {"path": "/w/", "at": "2026-11-20T10:00:09Z"}],
+        [(Status.AFTER_DENY, "i0"), (Status.MISSING, "i1")],
+    ),
+    "a directory refused in one that is allowed": (
+        [action("file:///w/keys/x", at="2026-11-20T10:00:09Z")],
+        [{"path": "/w/keys/", "verdict": "DENY"}, {"path": "/w/", "at": "2026-11-20T10:00:09Z"}],
+        [(Status.AFTER_DENY, "i0"), (Status.MISSING, "i1")],
+    ),
+    "a path spelled otherwise": ([action("file:///w/50%25")], [{"path": "/w//./50%"}], [(Status.CORRELATED, "i0")]),
+    "moved to where nobody meant": (
+        [action("file:///w/x", metadata={"to": "file:///home/x"})],
+        [{"path": "/w/x"}],
+        [(Status.CORRELATED, "i0"), (Status.UNBOUND, "")],
+    ),
+    "moved as meant": (
+        [action("file:///w/x", metadata={"to": "file:///w/y"})],
+        [{"path": "/w/x"}, {"path": "/w/y"}],
+        [(Status.CORRELATED, "i0")],
+    ),
+    "done again after it was refused": (
+        [action("file:///w/x", metadata={"last": "2026-11-20T10:02:00Z"})],
+        [{"path": "/w/x"}, {"path": "/w/x", "verdict": "DENY", "at": "2026-11-20T10:01:00Z"}],
+        [(Status.CORRELATED, "i0"), (Status.AFTER_DENY, "i1")],
+    ),
+    "an act on an address of six": (
+        [action("net:[2001:db8::1]:443", "DENY")],
+        [to("2001:db8::1", verdict="DENY")],
+        [(Status.CONFIRMED, "i0")],
+    ),
     "a blocked connection among the acts": ([action(f"net:{A}:443", "DENY")], [to(A)], [(Status.STOPPED, "i0")]),
 }
 
@@ -151,6 +231,31 @@ def test_each_case(name):
         assert results(events, wanted) == expected
 
 
+def test_an_event_that_is_in_two_files_counts_once():
+    once = chain(network(A, sent=6))
+    assert [finding.status for finding in correlate([once, once], decided(to(A, max_egress_bytes="10")))] == [
+        Status.CORRELATED
+    ]
+
+
+def test_a_decision_that_came_after_the_event_says_so():
+    (finding,) = correlate([chain(network(A))], decided(to(A, at="2026-11-20T10:04:00Z")))
+    assert (finding.status, finding.detail) == (Status.CORRELATED, "HELM decided 240 s after it happened")
+
+
+def test_traffic_is_what_says_so():
+    """A receipt about traffic is compared by its destination, whatever act it claims besides."""
+    disguised = network(A) | {"action_event": action("file:///w/x")["action_event"]}
+    assert results([disguised], [{"path": "/w/x"}]) == [(Status.UNCORRELATED, ""), (Status.MISSING, "i0")]
+
+
+def test_each_drift_of_a_receipt_has_a_name_of_its_own():
+    moved = chain(action("file:///w/x", metadata={"to": "file:///w/y", "last": "2026-11-20T10:02:00Z"}))
+    found = correlate([moved], [])
+    assert [finding.event.what for finding in found] == ["file:///w/x", "file:///w/y"]
+    assert len({drift_receipt(finding, AT)["receipt_id"] for finding in found}) == 2
+
+
 def test_the_golden_receipts_against_the_golden_chain():
     """HELM's own correlator calls the blocked second event drift, because it never reads the host's verdict."""
     host = host_chain.verify((GOLDEN / "chain.json").read_bytes(), KEY.public)
@@ -163,6 +268,12 @@ def test_the_golden_receipts_against_the_golden_chain():
         (Status.MISSING, "r-unseen"),
     ]
     assert host.open_ended
+
+
+def test_members_that_only_helm_has_may_be_anything():
+    """Numbers with a fraction and names outside ASCII are hashed as HELM hashes them, not refused."""
+    first, second = ({**to(A), "größe": 1.5, "score": jcs.Literal("0.50")}, to(B))
+    assert [intent.bound for intent in decided(first, second)] == [True, False]
 
 
 def test_unsigned_receipts_need_leave():

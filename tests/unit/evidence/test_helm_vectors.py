@@ -1,5 +1,6 @@
 """HELM AI Kernel's golden pairs: artefacts its own code accepts or computed, byte for byte."""
 
+import base64
 import json
 from pathlib import Path
 
@@ -207,6 +208,16 @@ def test_the_same_contents_hashed_our_way_verify(name):
     TRAPS[name](receipt)
     built = host_chain.build("c", "2026-11-20T10:00:05Z", [receipt], KEY)
     host_chain.verify(dumps(built), KEY.public)
+
+
+def test_a_signature_may_be_base64():
+    receipt = literal_receipt(no_change)
+    signature = bytes.fromhex(receipt["signature"])
+    receipt["signature"] = base64.b64encode(signature).decode()
+    host_chain.verify(json.dumps(receipt).encode(), KEY.public)
+    for wrong in (base64.b64encode(signature[::-1]).decode(), "", "x", base64.b64encode(signature[:63]).decode()):
+        with pytest.raises(VerificationError, match="signature"):
+            host_chain.verify(json.dumps(receipt | {"signature": wrong}).encode(), KEY.public)
 
 
 def test_special_characters_are_hashed_as_they_are():

@@ -1,14 +1,16 @@
 """A pack of any run, also of one that ended without its end record, in both layouts."""
 
 import io
+import re
 import tarfile
 
 import pytest
 
 from helm_sentry.audit import record
+from helm_sentry.audit.canonical import dumps
 from helm_sentry.decision import Decision, Reason, Verdict
 from helm_sentry.errors import VerificationError
-from helm_sentry.evidence import pack
+from helm_sentry.evidence import artefacts, host_chain, manifest, pack
 from helm_sentry.evidence.acts import account
 from helm_sentry.evidence.folder import archive, read_pack, write_pack
 from helm_sentry.operation import Kind, Operation
@@ -62,10 +64,67 @@ def test_a_pack_verifies(layout, ended):
             pack.verify({name: data for name, data in made.items() if name != path}, KEY.public)
 
 
+@pytest.mark.parametrize("layout", pack.Layout)
+def test_no_bit_of_what_holds_a_pack_together_can_be_changed(layout):
+    """Not even one that changes no meaning, as the case of a hexadecimal digit."""
+    made = pack.build(of(decided(Kind.FILE_WRITE, "/w/x"), record.end({}, exit_status=0)), FILES, layout, KEY, {})
+    names = {manifest.INDEX, manifest.SEAL, manifest.MANIFEST, manifest.MANIFEST_SIGNATURE} & set(made)
+    assert len(names) == 2
+    for name in names:
+        for place in range(8 * len(made[name])):
+            changed = bytearray(made[name])
+            changed[place // 8] ^= 1 << place % 8
+            with pytest.raises(VerificationError):
+                manifest.check_pack(made | {name: bytes(changed)}, KEY.public)
+        for changed in (made[name] + b"\n", b" " + made[name], made[name].replace(b":", b": ")):
+            with pytest.raises(VerificationError, match=re.escape(name)):
+                manifest.check_pack(made | {name: changed}, KEY.public)
+
+
+def test_who_signed_a_pack_can_be_told():
+    made = pack.build(of(record.end({}, exit_status=0)), FILES, pack.Layout.SPEC, KEY, {})
+    assert manifest.signer(made) == KEY.public
+    for signature in (b"", b"{}", b"[]", b'{"public_key":"00"}', b'{"public_key":"x"}'):
+        with pytest.raises(VerificationError):
+            manifest.signer(made | {manifest.MANIFEST_SIGNATURE: signature})
+    with pytest.raises(VerificationError, match="not an evidence pack"):
+        manifest.signer({})
+
+
 def test_the_same_act_is_one_act_with_a_number():
     denied = [decided(Kind.FILE_READ, "/s", Verdict.DENY, "errno", errno="EACCES") for _ in range(3)]
     (act,) = of(*denied).acts
     assert (act.seq, act.count, act.happened, act.code) == (1, 3, False, "SANDBOX_VIOLATION")
+
+
+def test_an_act_on_two_objects_done_again_says_so():
+    """Of a move both ends count, and of an act that was done again also when it last was."""
+    ends = [Operation(Kind.FILE_RENAME, path=path) for path in ("/w/a", "/w/b")]
+    moved = record.decision(7, "rename", ends, Decision(Verdict.ALLOW, Reason.RULE, "w"), "value")
+    chain = artefacts.action_chain(of(moved, dict(moved), record.end({}, exit_status=0)), KEY)
+    (receipt,) = chain["receipts"]
+    assert receipt["action_event"]["target_ref"] == "file:///w/a"
+    assert receipt["action_event"]["timestamp"] == "2023-11-14T22:13:20.000001Z"
+    assert (receipt["metadata"]["to"], receipt["metadata"]["last"]) == ("file:///w/b", "2023-11-14T22:13:20.000002Z")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "members"),
+    [
+        ((), {}),
+        (("a.example",), {"destination_host": "a.example"}),
+        (("a.example", "b.example"), {"correlation_hints": {"destination_hosts": "a.example b.example"}}),
+    ],
+)
+def test_traffic_says_by_what_names_it_went(hosts, members):
+    place = Operation(Kind.NET_CONNECT, address="192.0.2.7", port=443, protocol="tcp", hosts=hosts)
+    connected = record.decision(7, "connect", (place,), Decision(Verdict.ALLOW, Reason.RULE, "w"), "value")
+    left = record.traffic(1, place, 5, 6, exact=True)
+    chain = artefacts.network_chain(of(connected, left, record.end({}, exit_status=0)), KEY)
+    event = host_chain.verify(dumps(chain), KEY.public).receipts[0]["event"]
+    wanted = ("destination_host", "correlation_hints")
+    assert {name: event[name] for name in wanted if name in event} == members
+    assert (event["destination_ip"], event["bytes_sent"], event["bytes_received"]) == ("192.0.2.7", 5, 6)
 
 
 def test_reading_what_may_be_read_is_no_act():

@@ -1,6 +1,6 @@
 import base64
+import hashlib
 import json
-import os
 
 import pytest
 from hypothesis import given
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from helm_sentry.errors import VerificationError
 from helm_sentry.receipt.envelope import PAYLOAD_TYPE, Envelope, Signature, pae, seal
 from helm_sentry.receipt.keys import SigningKey
+from tests.vectors import published
 
-VECTORS = os.path.join(os.path.dirname(__file__), *[os.pardir] * 4, "shared", "vectors", "dsse.json")
 KEY, OTHER = SigningKey(bytes(range(32))), SigningKey(bytes(32))
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=9)
 parts = st.tuples(text, st.binary(max_size=9))
@@ -30,12 +30,93 @@ def opened(envelope, keys=KEYS):
     return Envelope.parse(json.dumps(envelope).encode()).open(keys)
 
 
+class P256:
+    """The key of the protocol's example, which is of another kind than ours; by the book of FIPS 186-5."""
+
+    P = 2**256 - 2**224 + 2**192 + 2**96 - 1
+    N = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    G = (
+        0x6B17D1F2E12C4247F8BCE6E563A440F277037D812DEB33A0F4A13945D898C296,
+        0x4FE342E2FE1A7F9B8EE7EB4A7C0F9E162BCE33576B315ECECBB6406837BF51F5,
+    )
+
+    def __init__(self, x, y):
+        self.point = (x, y)
+
+    def verify_signature(self, message, signature):
+        r, s = (int.from_bytes(half) for half in (signature[:32], signature[32:]))
+        inverse, hashed = pow(s, -1, self.N), int.from_bytes(hashlib.sha256(message).digest())
+        found = self.add(self.times(self.G, hashed * inverse % self.N), self.times(self.point, r * inverse % self.N))
+        return found is not None and found[0] % self.N == r
+
+    def sign(self, secret, message):
+        nonce = 2  # nothing is secret here
+        r, hashed = self.times(self.G, nonce)[0] % self.N, int.from_bytes(hashlib.sha256(message).digest())
+        s = pow(nonce, -1, self.N) * (hashed + r * secret) % self.N
+        return r.to_bytes(32) + s.to_bytes(32)
+
+    def add(self, one, other):
+        if one is None or other is None:
+            return one or other
+        (x, y), (u, v) = one, other
+        if x == u and (y + v) % self.P == 0:
+            return None
+        slope = (3 * x * x - 3) * pow(2 * y, -1, self.P) if one == other else (v - y) * pow(u - x, -1, self.P)
+        third = (slope * slope - x - u) % self.P
+        return third, (slope * (x - third) - y) % self.P
+
+    def times(self, point, factor):
+        found = None
+        for bit in bin(factor)[2:]:
+            found = self.add(found, found) if found else None
+            found = self.add(found, point) if bit == "1" else found
+        return found
+
+
+class TestExample:
+    """The protocol's own example, and what it says must and must not be accepted."""
+
+    @pytest.fixture
+    def example(self):
+        return published("dsse")["p256"]
+
+    @pytest.fixture
+    def opened(self, example):
+        key, kind = P256(example["x"], example["y"]), example["envelope"]["payloadType"]
+
+        def opened(**changes):
+            envelope = json.dumps(example["envelope"] | changes).encode()
+            return Envelope.parse(envelope).open({"example": key}, changes.get("payloadType", kind))
+
+        return opened
+
+    def test_is_accepted(self, example, opened):
+        (signed,) = example["envelope"]["signatures"]
+        url = signed["sig"].translate(str.maketrans("+/", "-_"))
+        assert opened() == b"hello world"
+        assert opened(signatures=[{"sig": url}]) == b"hello world"
+        assert opened(extra=1, signatures=[signed | {"keyid": "unknown", "more": 2}]) == b"hello world"
+
+    def test_is_refused(self, example, opened):
+        key, whole = P256(example["x"], example["y"]), pae(example["envelope"]["payloadType"], b"hello world")
+        signed = {
+            text: {"sig": base64.b64encode(key.sign(example["d"], text)).decode()} for text in (b"hello world", whole)
+        }
+        assert opened(signatures=[signed[whole]]) == b"hello world"
+        changes = (
+            {"signatures": [signed[b"hello world"]]},
+            {"payloadType": "http://example.com/HelloWorlds"}, {"payload": "aGVsbG8gd29ybGU="}, {"signatures": []},
+            {"signatures": [{"sig": base64.b64encode(bytes(63) + b"\1").decode()}]},
+        )  # fmt: skip
+        for change in changes:
+            with pytest.raises((VerificationError, ValueError)):
+                opened(**change)
+
+
 class TestPae:
-    @pytest.mark.skipif(not os.path.exists(VECTORS), reason="no vectors beside the checkout")
     def test_vectors(self):
-        with open(VECTORS, encoding="utf-8") as file:
-            for case in json.load(file)["pae"]:
-                assert pae(case["type"], case["body"].encode()) == case["pae"].encode()
+        for case in published("dsse")["pae"]:
+            assert pae(case["type"], case["body"].encode()) == case["pae"].encode()
 
     def test_lengths_are_of_bytes(self):
         assert pae("ü", b"\x00 ") == b"DSSEv1 2 \xc3\xbc 2 \x00 "

@@ -1,5 +1,4 @@
 import hashlib
-import json
 import multiprocessing
 import os
 import stat
@@ -17,18 +16,15 @@ from helm_sentry.receipt.keys import (
     load_or_create,
     load_public_key,
 )
+from tests.vectors import published
 
-VECTORS = os.path.join(os.path.dirname(__file__), *[os.pardir] * 4, "shared", "vectors", "ed25519.json")
-needs_vectors = pytest.mark.skipif(not os.path.exists(VECTORS), reason="no vectors beside the checkout")
 KEY = SigningKey(bytes(range(32)))
 
 
 def vectors(name):
-    with open(VECTORS, encoding="utf-8") as file:
-        return json.load(file)[name]
+    return published("ed25519")[name]
 
 
-@needs_vectors
 class TestVectors:
     @pytest.mark.parametrize("name", ["rfc8032_7_1", "sign_input"])
     def test_sign_and_verify(self, name):

@@ -106,6 +106,7 @@ def test_is_no_tampering_and_says_where_it_ended(tmp_path):
         assert report.state is State.UNSEALED
         assert sum(map(len, files[LOG].splitlines(keepends=True)[: report.records])) >= kept
         lost, torn = lost + (left[LOG] != files[LOG]), torn + (report.torn > 0)
+    print(f"{MOMENTS} moments, {lost} with a log that lost something, {torn} torn; all told from tampering")
     assert lost > MOMENTS / 3
     assert torn > MOMENTS / 10
 
@@ -124,6 +125,7 @@ def test_whatever_touches_the_signed_part_is_tampering(tmp_path):
                 verify_run(run_files(files | {LOG: log}), allow_unsealed=True)
             assert not isinstance(caught.value, UnsealedError)
         tried += 1
+    print(f"{2 * tried} changes within what was signed, all called tampering")
     assert tried > MOMENTS / 2
 
 

@@ -2,20 +2,23 @@
 
 import copy
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
 from receipt_runs import KEY, OTHER_KEY, RUN, begin, decision
 
 from helm_sentry.audit import record
-from helm_sentry.cli.receipt import open_receipt, receipt
+from helm_sentry.cli.receipt import receipt
 from helm_sentry.decision import Verdict
 from helm_sentry.errors import UsageError, VerificationError
+from helm_sentry.evidence import statement as statements
+from helm_sentry.receipt.alone import open_receipt
 from helm_sentry.receipt.proof import verify_record
 from helm_sentry.receipt.report import CHECKPOINTS, DENIALS, LOG, TREE
 from helm_sentry.receipt.signer import Signer
 from helm_sentry.receipt.store import read_run
-from helm_sentry.receipt.stored_tree import StoredTree
+from helm_sentry.receipt.stored_tree import StoredTree, _some
 from helm_sentry.receipt.verify import verify_run
 
 COUNT = 2600
@@ -115,6 +118,11 @@ class TestConsistency:
         with pytest.raises(UsageError, match="there are no checkpoints of 5 and then"):
             StoredTree(str(run)).consistency(5)
 
+    def test_not_all_of_many_checkpoints_are_named(self):
+        assert _some([]) == "none"
+        assert _some([3, 9]) == "3, 9"
+        assert _some(list(range(1, 101))).endswith("11, 12 … 100, 100 in all")
+
     def test_a_changed_proof(self, run):
         found = StoredTree(str(run)).consistency()
         found["proof"][0] = "0" * 64
@@ -153,6 +161,48 @@ class TestCommand:
         assert call("verify", "run", *key).output == f"ok: receipt of run {RUN}; signer trusted\n"
         assert call("verify", "denial", *key).output == f"ok: receipt of a decision of run {RUN}; signer trusted\n"
         assert isinstance(call("verify", "denial").exception, UsageError)
+
+    def test_of_the_latest_run(self, call, run, tmp_path):
+        assert isinstance(call("show", "7").exception, UsageError)
+        runs = tmp_path / "helm-sentry/runs"
+        runs.mkdir(parents=True)
+        shutil.copytree(run, runs / RUN)
+        assert json.loads(call("show", "7").output)["record"]["seq"] == 7
+        assert json.loads(call("show", "latest", "7").output)["record"]["seq"] == 7
+        assert json.loads(call("show").output) == json.loads((run / "receipts/run.json").read_bytes())
+        assert json.loads(call("consistency").output)["kind"] == "consistency"
+
+    def test_of_consistency_by_any_trusted_key(self, call, run, tmp_path):
+        (tmp_path / "r").write_text(call("consistency", str(run)).output)
+        keys = ("--public-key", OTHER_KEY.public.data.hex(), "--public-key", KEY.public.data.hex())
+        for order in (keys, keys[2:] + keys[:2]):
+            assert "grew from" in call("verify", "r", *order).output
+        assert isinstance(call("verify", "r", *keys[:2]).exception, VerificationError)
+        assert isinstance(call("verify", "r").exception, UsageError)
+
+    def test_of_all_denials_at_once(self, call, run):
+        key = ("--public-key", KEY.public.data.hex())
+        receipts = (run / DENIALS).read_bytes().splitlines()
+        output = call("verify", str(run / DENIALS), *key).output
+        assert output == f"ok: receipt of a decision of run {RUN}; signer trusted\n" * len(receipts)
+
+    @pytest.mark.parametrize(
+        ("kind", "payload", "words"),
+        [
+            (statements.DRIFT, {"status": "VOLUME_EXCEEDED", "target": "a:1/tcp"}, "drift: VOLUME_EXCEEDED a:1/tcp"),
+            (statements.CONFORMANCE, {"vector": "v", "verdict": "DENY", "reason_code": "C"}, "conformance: v DENY C"),
+            (statements.IN_TOTO, {"subject": [{}, {}]}, "in-toto statement about 2 files"),
+            (statements.EVIDENCE_ROOT, {"root": "sha256:0", "subject": "r"}, "evidence root sha256:0 of run r"),
+        ],
+    )
+    def test_of_other_signed_statements(self, call, tmp_path, kind, payload, words):
+        (tmp_path / "r").write_bytes(statements.sign(kind, payload, KEY) + b"\n")
+        found = call("verify", "r", "--public-key", KEY.public.data.hex())
+        assert (found.exit_code, words in found.output) == (0, True), found.output
+        wrong = call("verify", "r", "--public-key", OTHER_KEY.public.data.hex())
+        assert isinstance(wrong.exception, VerificationError)
+        (tmp_path / "r").write_bytes(statements.sign("text/plain", payload, KEY))
+        assert isinstance(call("verify", "r", "--public-key", KEY.public.data.hex()).exception, VerificationError)
 
     @pytest.mark.parametrize("text", ["", "[]", "{}", '{"payloadType":1}', '{"kind":"record"}'])
     def test_what_is_no_receipt(self, call, tmp_path, text):

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -26,6 +29,27 @@ def run(tmp_path):
     return str(tmp_path / "run")
 
 
+PROGRESS = """
+import helm_sentry.cli.verify as command
+command._SHORT = 0
+command.verify()
+"""
+
+
+def test_a_long_log_shows_how_far_it_is(run):
+    """On a terminal, and on nothing else."""
+    master, slave = os.openpty()
+    command = [sys.executable, "-c", PROGRESS, run]
+    done = subprocess.run(command, stderr=slave, stdout=subprocess.PIPE, text=True, check=True)
+    os.close(slave)
+    shown = os.read(master, 1 << 16).decode()
+    os.close(master)
+    assert done.stdout.startswith("ok: 6 records")
+    assert "verifying" in shown and "100%" in shown
+    silent = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "verifying" not in silent.stderr + silent.stdout
+
+
 class TestResult:
     def test_sealed(self, call, run):
         result = call(run)
@@ -41,6 +65,13 @@ class TestResult:
     def test_by_id(self, call, tmp_path):
         sealed_run(tmp_path / "helm-sentry" / "runs" / RUN)
         assert call(RUN).output.startswith("ok: 6 records")
+
+    def test_by_an_id_that_lies_here(self, call, tmp_path):
+        sealed_run(tmp_path / RUN)
+        assert call(RUN).output.startswith("ok: 6 records")
+        (tmp_path / RUN).rename(tmp_path / "20261121-071503-ffffff")
+        with pytest.raises(VerificationError, match=f"the directory of run `20261121-071503-ffffff` holds run `{RUN}`"):
+            raise call("20261121-071503-ffffff").exception
 
     def test_json(self, call, run):
         printed = json.loads(call(run, "--json").output)
