@@ -49,6 +49,7 @@ class Options:
         accept_degraded: run although a layer is missing.
         max_policy_age: seconds since a policy file was last written after which it is refused.
         dry_run: perform what the policy denies, and only write down that it would be denied.
+        durable: have the record of what changes something on the disk before it is carried out.
         quiet: print nothing.
         witness: have the kernel count the calls where it can; it slows every syscall of the machine a little.
         watch: read the policy file again when it changes, and upon SIGHUP.
@@ -66,6 +67,7 @@ class Options:
     accept_degraded: bool = False
     max_policy_age: int | None = None
     dry_run: bool = False
+    durable: bool = False
     quiet: bool = False
     witness: bool = True
     watch: bool = False

@@ -197,6 +197,7 @@ class _Run:
             degraded=prepared.plan.missing_layers,
             digests={},
             enforcing=not prepared.options.dry_run,
+            durable=prepared.options.durable,
             variables=prepared.variables,
             parent=self._parent,
         )
@@ -249,6 +250,7 @@ class _Run:
             identity=prepared.identity,
             signal_scope=prepared.host.signal_scope,
             enforcing=not prepared.options.dry_run,
+            durable=prepared.options.durable,
             on_denial=self._denied,
             on_failure=self._fail,
             receiver=self._receiver(started.listener),

@@ -171,6 +171,7 @@ def start(
     degraded: Sequence[str],
     digests: Mapping[str, str],
     enforcing: bool = True,
+    durable: bool = False,
     variables: Mapping[str, str] | None = None,
     parent: str = "",
 ) -> Fields:
@@ -186,6 +187,7 @@ def start(
         degraded: layers that are missing and whose absence was accepted.
         digests: what `store.create_run` returned; each becomes a member.
         enforcing: false for a dry run.
+        durable: what changed something was carried out when its record was on the disk.
         variables: what the run's variables stood for, such as the workspace.
         parent: id of the run whose agent asked for this one.
     """
@@ -200,6 +202,7 @@ def start(
         "features": _texts(features),
         "degraded": _texts(degraded),
         "enforcing": enforcing,
+        **({"durable": True} if durable else {}),
         **({"variables": {name: escape(text) for name, text in variables.items()}} if variables else {}),
         **digests,
     }

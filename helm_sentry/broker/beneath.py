@@ -76,6 +76,8 @@ def _kinds(call: Call) -> list[tuple[Kind, bool]]:
 def _teach_effect(call: Call, kind: int, manner: int, before: bool) -> None:
     """Teach it; `before`: its record is written before anything is done."""
     broker = call.broker
+    if broker.durable:  # the receiver waits for no disk
+        return
     if (receiver := broker.teachable(call)) and (device := _device_above(call)) is not None:
         _teach(broker, receiver, call, kind, device, "value" if before else "fd", manner=manner)
 

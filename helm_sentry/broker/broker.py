@@ -61,6 +61,7 @@ HANDLERS: Mapping[str, Handler] = {
 """What is done for each row of the syscall table that says `mediate`."""
 
 _ALLOW = Verdict.ALLOW
+_LOOKS = frozenset({Kind.FILE_READ, Kind.FILE_LIST, Kind.FILE_STAT})  # change nothing
 _LAST_WORD = 0.5  # seconds for the kernel to tell that a connection has ended
 _REPEATED_TYPES = (stat_bits.S_IFREG, stat_bits.S_IFDIR, stat_bits.S_IFLNK)
 _UNREADABLE = Decision(Verdict.DENY, Reason.UNREADABLE)
@@ -86,6 +87,7 @@ class Broker:
         entries: entered while entries of directories are looked at and changed.
         signal_scope: the kernel keeps the agent's signals inside its Landlock domain.
         enforcing: false in a dry run, which performs what the policy denies.
+        durable: what changes something is carried out when its record is on the disk.
         tally: what has become of the calls that arrived.
         approvals: asks people; None where nobody can be asked, so that what needs approval is refused.
     """
@@ -102,6 +104,7 @@ class Broker:
         identity: Identity,
         signal_scope: bool,
         enforcing: bool = True,
+        durable: bool = False,
         on_denial: Callable[[Operation, Decision, bool], None],
         on_failure: Callable[[Exception], None],
         receiver: Receiver | None = None,
@@ -110,11 +113,11 @@ class Broker:
         self.listener, self.resolver, self.names = listener, resolver, names
         self.memory, self.workers, self.own_ports = Memory(), Workers(identity), OwnPorts()
         self.brief = receiver.brief(INTERRUPT) if receiver else None
-        self.signal_scope, self.enforcing = signal_scope, enforcing
+        self.signal_scope, self.enforcing, self.durable = signal_scope, enforcing, durable
         # A decision that depends on more than the object is taken each time.
         self._receiver = None if policy.guards else receiver
         self.entries = self._receiver.entries if self._receiver else Entries()
-        self.connects = Connects(self._receiver, names, self.own_ports, self._between_calls)
+        self.connects = Connects(None if durable else self._receiver, names, self.own_ports, self._between_calls)
         self.traffic = Traffic(log.append, on_failure, self.connects.begun)
         self.rules = Rules.of(policy, self.traffic.total)
         self.tally, self.approvals = Tally(), approvals
@@ -251,6 +254,8 @@ class Broker:
         else:
             line = decision_line(call.tid, call.row.name, operations, decision, action, error, call.object, call.epoch)
             call.sequence = self._log.append_decision(line, decision.verdict)
+        if self.durable and not all(operation.kind in _LOOKS for operation in operations):
+            self._log.sync()
         if first:
             self.tally.recorded()
         if decision.verdict is not _ALLOW and not (call.asked and decision.verdict is Verdict.ESCALATE):
@@ -297,6 +302,8 @@ class Broker:
         if self.circumstances.lineage:
             self.circumstances.lineage.entered(pid, path)
         self._log.append(records.executed(pid, path, identity, argv, ancestors(pid, self.resolver.guardian)))
+        if self.durable:
+            self._log.sync()
         self.tally.executed()
 
     def killed(self, call: Call, decision: Decision, detail: str) -> None:

@@ -60,7 +60,8 @@ class Connects:
             raw: the sockaddr that the agent passed.
             used: the one that the socket is connected to.
         """
-        receiver, decision = call.broker.teachable(call), call.decision
+        receiver = call.broker.teachable(call) if self._receiver else None
+        decision = call.decision
         if not receiver or not decision or raw != used:
             return
         (operation,) = call.operations

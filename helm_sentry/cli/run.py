@@ -28,6 +28,7 @@ from helm_sentry.options import Hosted, Options
 @click.option("--accept-degraded", is_flag=True, help="Run although a layer is missing; every record says so.")
 @click.option("--max-policy-age", metavar="DURATION", help="Refuse a policy file written longer ago, such as 24h.")
 @click.option("--dry-run", is_flag=True, help="Perform what the policy denies; only record it.")
+@click.option("--durable", is_flag=True, help="Have each record on the disk before what it tells is done; slow.")
 @click.option(
     "--approve-within",
     default=120.0,
@@ -52,6 +53,7 @@ def run(
     accept_degraded: bool,
     max_policy_age: str | None,
     dry_run: bool,
+    durable: bool,
     approve_within: float,
     key: str,
     watch: bool,
@@ -84,6 +86,7 @@ def run(
         accept_degraded=accept_degraded,
         max_policy_age=_seconds(max_policy_age),
         dry_run=dry_run,
+        durable=durable,
         approve_within=approve_within,
         watch=watch,
         quiet=quiet,

@@ -45,6 +45,7 @@ class World:
             resolver=SimpleNamespace(proc_devices=frozenset[int]()),
             rules=SimpleNamespace(uniform=uniform),
             names=SimpleNamespace(replaced=()),
+            durable=False,
         )
 
     def learn_beneath(
@@ -158,6 +159,11 @@ def test_what_is_no_file(world: World) -> None:
 def test_nothing_that_may_not_be_repeated(world: World) -> None:
     world.receiver = None
     assert world.opened(W, "w/d/name", there=True) == []
+
+
+def test_nothing_where_the_disk_is_waited_for(world: World) -> None:
+    world.broker.durable = True
+    assert world.opened(W | CREAT, "w/d/name", there=False) == []
 
 
 def test_nothing_in_a_directory_that_is_gone(world: World) -> None:
