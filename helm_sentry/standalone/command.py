@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = json.dumps(failure(error), indent=2) if options.json else printable(f"error: {error}")
         print(found, file=sys.stdout if options.json else sys.stderr)
         return error.exit_status
-    except SentryError as error:
+    except (SentryError, OSError) as error:
         print(printable(f"error: {error}"), file=sys.stderr)
         return 2
     print(json.dumps(report.fields(), indent=2) if options.json else printable(sentence(report)))

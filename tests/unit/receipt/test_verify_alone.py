@@ -236,6 +236,8 @@ class TestScript:
         assert self.call(single_file, str(run), "--public-key", "x").returncode == 2
         assert self.call(single_file).returncode == 2
         assert self.call(single_file, str(run / "absent")).returncode == 121
+        unreadable = self.call(single_file, "/proc/self/mem")
+        assert (unreadable.returncode, unreadable.stderr) == (2, "error: [Errno 5] Input/output error\n")
 
     def test_an_unsealed_run(self, copy, single_file):
         (copy / SEAL).unlink()
