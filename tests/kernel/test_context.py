@@ -59,7 +59,7 @@ class TestConditions:
         result = self.run(sandbox, "visitor", otherwise="escalate", options=("--approve-within", "0.2"))
         assert (result.status, result.stdout) == (1, "")
         assert {record["verdict"] for record in decisions(result, "only-testers")} <= {"ESCALATE", "DENY"}
-        assert "asks, by rule only-testers" in result.stderr
+        assert "asks for openat, by rule only-testers: file.read" in result.stderr
 
     def test_an_error_denies_with_its_reason(self, sandbox: Sandbox) -> None:
         result = self.run(sandbox, "tester", when='op.argv[3] == "x"')
