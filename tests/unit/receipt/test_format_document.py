@@ -94,7 +94,7 @@ def test_the_example_verifies(example):
 RECORDS = {
     "start": record.start(
         run="", version="", argv=[], user="", host="", features=[], degraded=[],
-        digests={"key": "", "run_digest": "", "policy_digest": "", "plan_digest": ""}, variables={"tmp": "/t"}, parent="r",
+        digests={"key": "", "run_digest": "", "policy_digest": "", "plan_digest": ""}, variables={"tmp": "/t"}, parent="r", durable=True,
     ),
     "decision": record.decision(
         1, "connect", [Operation(Kind.NET_CONNECT, address="::1", port=1, protocol="tcp", hosts=("h",), own=True)],
