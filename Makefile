@@ -107,7 +107,7 @@ evidence: setup test-programs ## what docs/evidence.md says, with its figures, o
 	HELM_SENTRY_TEST_MUTATIONS=10000 $(EVIDENCE) tests/unit/receipt -k "not power"
 	HELM_SENTRY_TEST_MOMENTS=200 $(EVIDENCE) tests/unit/receipt/test_power_loss.py
 	HELM_SENTRY_TEST_MOMENTS=200 $(EVIDENCE) tests/kernel/test_supervisor_death.py -k random_moments
-	$(EVIDENCE) tests/kernel/test_log_failures.py tests/kernel/test_evidence.py tests/kernel/test_conform.py
+	$(EVIDENCE) tests/kernel/test_log_failures.py tests/kernel/test_durable.py tests/kernel/test_evidence.py tests/kernel/test_conform.py
 	@$(BIN)/python -m compileall -q helm_sentry
 	$(BIN)/python benchmarks/verification.py
 	$(BIN)/python benchmarks/signing.py
