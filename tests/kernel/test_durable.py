@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.conftest import PYTHON, Sandbox
+from tests.kernel.conftest import PYTHON, TIER, Sandbox
 
 pytestmark = [
     pytest.mark.kernel,
@@ -33,6 +33,7 @@ for number in range({ROUNDS}):
     for name in "ghs": os.unlink("d/" + name)
     os.rmdir("d")
     with socket.create_connection(("127.0.0.1", int(sys.argv[1]))): pass
+    with socket.socket(type=socket.SOCK_DGRAM) as plain: plain.sendto(b"x", ("127.0.0.1", int(sys.argv[1])))
 subprocess.run(["/bin/true"], check=True)
 """
 CALLS = [
@@ -47,7 +48,7 @@ CALLS = [
     "chmod",
     "connect",
 ]
-CALLS += ["ftruncate"]
+CALLS += ["ftruncate", "sendto", "sendmsg"]
 CREATES, FOR_WRITING = re.compile(r"openat\(.*O_CREAT"), re.compile(r"openat\(.*(O_WRONLY|O_RDWR)")
 LOG = r"\(\d+<[^>]*/audit[^/>]*\.jsonl>"
 
@@ -63,7 +64,7 @@ def trace_of(sandbox: Sandbox, place: Path, port: str, *options: str) -> list[st
     """Return what the supervisor called while its agent worked."""
     policy = sandbox.policy(
         "extends: [default]\nallow:\n"
-        f'  - {{id: server, connect: {{addresses: [127.0.0.1/32], ports: ["{port}"], protocols: [tcp]}}}}\n'
+        f'  - {{id: server, connect: {{addresses: [127.0.0.1/32], ports: ["{port}"], protocols: [tcp, udp]}}}}\n'
     )
     argv = sandbox.argv([PYTHON, "-c", AGENT, port], policy, options)
     run = sandbox.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -83,15 +84,21 @@ def trace_of(sandbox: Sandbox, place: Path, port: str, *options: str) -> list[st
 def effects(trace: list[str]) -> list[tuple[str, bool]]:
     """Return each call that changes something, and whether the decision was on the disk when it began.
 
-    A file that is there is opened first, and handed over to be written when that is recorded.
+    A file that is there is opened first, and handed over to be written when that is recorded. A program is let run.
     """
-    found, waiting, opened, syncing = [], False, False, set()
+    found, waiting, opened, running, syncing = [], False, False, False, set()
     for line in trace:
         thread, call = line.split(maxsplit=1)
-        if "/helm-sentry/runs/" in call and call.startswith("openat"):
+        if call.startswith("openat") and "/helm-sentry/runs/" in call:
+            continue
+        if call.startswith("sendmsg") and "msg_name=NULL" in call:  # the supervisor's word to its own
             continue
         if re.match(rf"write{LOG}", call):
             waiting = waiting or '\\"type\\":\\"decision\\"' in call
+            running = running or '[\\"exec\\"]' in call
+        elif running and "NOTIF_SEND" in call and "CONTINUE" in call:
+            found.append((f"exec: {call}", not waiting))
+            running = False
         elif re.match(rf"fdatasync{LOG}", call):
             waiting = waiting and "= 0" not in call
             syncing |= {thread} if "unfinished" in call else set()
@@ -108,7 +115,9 @@ def effects(trace: list[str]) -> list[tuple[str, bool]]:
 
 def test_each_act_waits_for_the_disk(sandbox: Sandbox, tmp_path: Path, traced: str) -> None:
     done = effects(trace_of(sandbox, tmp_path, traced, "--durable"))
-    assert len(done) >= 11 * ROUNDS
+    assert len(done) >= 12 * ROUNDS
+    assert sum(call.startswith("send") for call, _ in done) >= ROUNDS
+    assert "ptrace" in TIER or sum(call.startswith("exec") for call, _ in done) >= 1
     assert [call for call, was_there in done if not was_there] == []
     directory = sandbox.runs()[-1]
     assert b'"durable":true' in (directory / "audit.jsonl").read_bytes().splitlines()[0]
